@@ -1,0 +1,66 @@
+"""
+Plans, events and releases as JSON, and back.
+
+The types are plain dataclasses; pydantic reads their annotations, so that there is no second description of them that could drift. Reading is strict
+about unknown kinds and missing fields: a journal of a newer rollout is an error, not a guess.
+"""
+
+import json
+from functools import cache
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from rollout.model import event as events
+from rollout.model.errors import InvalidFileError
+from rollout.model.event import Event
+from rollout.model.plan import Plan
+from rollout.model.release import Release
+
+_EVENT_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in events.Event.__args__}
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def dump_json(thing: Event | Plan | Release, *, indent: int | None = None) -> str:
+    """Write as JSON; the same value always gives the same text."""
+    text: str = _adapter(type(thing)).dump_json(thing, indent=indent).decode()
+    return text
+
+
+def to_plain(thing: Event | Plan | Release) -> dict[str, Any]:
+    """Turn into dictionaries, lists, strings and numbers alone."""
+    plain: dict[str, Any] = _adapter(type(thing)).dump_python(thing, mode="json")
+    return plain
+
+
+def event_kind(event: Event) -> str:
+    """Name the kind under which the journal keeps an event."""
+    return type(event).__name__
+
+
+def load_event(kind: str, text: str) -> Event:
+    """Read an event back. Raises InvalidFileError when the kind is unknown or the text doesn't fit it."""
+    if kind not in _EVENT_KINDS:
+        raise InvalidFileError(f"unknown kind of event {kind!r}", remedy="read this journal with the release of rollout that wrote it")
+    return _load(_EVENT_KINDS[kind], text)  # type: ignore[no-any-return]
+
+
+def load_plan(text: str) -> Plan:
+    """Read a plan back. Raises InvalidFileError when it isn't one."""
+    return _load(Plan, text)  # type: ignore[no-any-return]
+
+
+def load_release(text: str) -> Release:
+    """Read a release's manifest back. Raises InvalidFileError when it isn't one."""
+    return _load(Release, text)  # type: ignore[no-any-return]
+
+
+def _load(kind: type[Any], text: str) -> Any:  # noqa: ANN401  (the caller names the type)
+    try:
+        return _adapter(kind).validate_python(json.loads(text), strict=False)
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise InvalidFileError(f"not a valid {kind.__name__}", why=str(error)) from error

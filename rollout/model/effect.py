@@ -1,0 +1,25 @@
+"""One numbered act on the world."""
+
+from dataclasses import dataclass
+
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import Verb
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """
+    What a driver is asked to do for *step_id*, at the latest by *deadline_at_s* (seconds since the epoch).
+
+    *worker* is None for PREPARE and MIGRATE. *release* is what shall run afterwards; for DRAIN and ADMIT it is written into the ledger's mark. *weight*
+    (percent) is used by ADMIT alone. *why* is for the ledger and for people.
+    """
+
+    number: EffectNumber
+    step_id: StepId
+    verb: Verb
+    worker: WorkerId | None
+    release: ReleaseId
+    deadline_at_s: float
+    weight: int = 100
+    why: str = ""

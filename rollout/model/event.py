@@ -1,0 +1,223 @@
+"""
+What happened: the lines of the journal. Folding them gives the state; nothing else is remembered.
+
+`at_s` is seconds since the epoch and never decreases within a rollout. A new kind of event needs: a class here, a row in deciding/state.py, a sentence
+in interfaces/narrate.py, and a line in the golden journal (docs/adding-an-event.md).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from rollout.model.effect import Effect
+from rollout.model.gate import Measured, Verdict
+from rollout.model.ids import DeployId, EffectNumber, StepId, WorkerId
+from rollout.model.release import Release
+from rollout.model.sighting import Observation
+
+
+class Outcome(StrEnum):
+    """How a rollout ended, or why its process stopped."""
+
+    DEPLOYED = "deployed"
+    ROLLED_BACK = "rolled_back"  # by itself, after a FAIL
+    ROLLED_BACK_ON_REQUEST = "rolled_back_on_request"
+    ABORTED = "aborted"  # on request, and every worker runs what it ran before
+    HALTED = "halted"  # mixed releases or a worker that can't be brought back: an operator is needed
+    REFUSED = "refused"  # nothing was touched
+    PAUSED = "paused"  # safe, resumable
+    INTERRUPTED = "interrupted"  # safe, resumable
+
+
+EXIT_CODES = {
+    Outcome.DEPLOYED: 0,
+    Outcome.ROLLED_BACK_ON_REQUEST: 0,
+    Outcome.ROLLED_BACK: 3,
+    Outcome.ABORTED: 3,
+    Outcome.HALTED: 4,
+    Outcome.REFUSED: 5,
+    Outcome.PAUSED: 7,
+    Outcome.INTERRUPTED: 130,
+}
+
+# After these the rollout can be taken up again.
+RESUMABLE = frozenset({Outcome.PAUSED, Outcome.INTERRUPTED})
+
+
+class Command(StrEnum):
+    """What a person may ask of a running rollout."""
+
+    ABORT = "abort"  # make safe and end
+    ROLLBACK = "rollback"  # take the touched workers back
+    INTERRUPT = "interrupt"  # a signal: make safe and stop, resumable
+
+
+@dataclass(frozen=True, slots=True)
+class DeployBegan:
+    at_s: float
+    deploy_id: DeployId
+    plan_digest: str
+    decision_version: int
+    operator: str
+    last_number: EffectNumber
+
+
+@dataclass(frozen=True, slots=True)
+class DeployResumed:
+    """A new process took the rollout up; *last_number* is the highest number the ledger knows."""
+
+    at_s: float
+    decision_version: int
+    operator: str
+    last_number: EffectNumber
+
+
+@dataclass(frozen=True, slots=True)
+class EffectIntended:
+    at_s: float
+    effect: Effect
+
+
+@dataclass(frozen=True, slots=True)
+class EffectSucceeded:
+    """The driver says it did it. *release*: what PREPARE found in the installed artefact."""
+
+    at_s: float
+    number: EffectNumber
+    release: Release | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EffectFailed:
+    """It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any."""
+
+    at_s: float
+    number: EffectNumber
+    why: str
+    permanent: bool
+    log: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EffectInDoubt:
+    """It may or may not have happened: it is observed before anything else is done to that worker."""
+
+    at_s: float
+    number: EffectNumber
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class EffectObserved:
+    """What became of an effect that was in doubt."""
+
+    at_s: float
+    number: EffectNumber
+    happened: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """A look at the homeserver. Only sightings that changed are carried; every other worker that is not in *missing* was seen unchanged."""
+
+    at_s: float
+    observation: Observation
+
+
+@dataclass(frozen=True, slots=True)
+class SamplesTaken:
+    at_s: float
+    measured: Measured
+
+
+@dataclass(frozen=True, slots=True)
+class StepBegan:
+    at_s: float
+    step_id: StepId
+
+
+@dataclass(frozen=True, slots=True)
+class StepFinished:
+    at_s: float
+    step_id: StepId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class StepFailed:
+    at_s: float
+    step_id: StepId
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class WaitBegan:
+    """The rollout waits; *cause* is one of a few words for the accounts (drain, boot, evidence, guard, …), *why* the sentence."""
+
+    at_s: float
+    cause: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class GateRuled:
+    at_s: float
+    step_id: StepId
+    worker: WorkerId
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackBegan:
+    at_s: float
+    why: str
+    requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WindDownBegan:
+    """The rollout brings what is out back into traffic and then ends with *outcome*."""
+
+    at_s: float
+    outcome: Outcome
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperatorSpoke:
+    at_s: float
+    command: Command
+    operator: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeployFinished:
+    """The end, or the last line before a pause. *drained*: workers of ours that could not be brought back."""
+
+    at_s: float
+    outcome: Outcome
+    why: str
+    drained: tuple[WorkerId, ...] = ()
+
+
+Event = (
+    DeployBegan
+    | DeployResumed
+    | EffectIntended
+    | EffectSucceeded
+    | EffectFailed
+    | EffectInDoubt
+    | EffectObserved
+    | Observed
+    | SamplesTaken
+    | StepBegan
+    | StepFinished
+    | StepFailed
+    | WaitBegan
+    | GateRuled
+    | RollbackBegan
+    | WindDownBegan
+    | OperatorSpoke
+    | DeployFinished
+)

@@ -1,0 +1,137 @@
+"""What a gate looks at and what it can rule: tallies, rulings, verdicts."""
+
+import itertools
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rollout.model.ids import GateId, WorkerId
+
+# The bucket edges of synapse_http_server_response_time_seconds (measured on 1.163.2); the last bucket is everything above.
+LATENCY_EDGES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+
+
+class Metric(StrEnum):
+    """Evidence that a gate can test. Units: see each."""
+
+    LATENCY_P95 = "latency_p95_s"  # seconds; ordinary servlets only, long-polls left out
+    ERRORS = "error_ratio"  # fraction of completed ordinary requests that ended in 5xx
+    POLL_CPU = "poll_cpu_s"  # CPU seconds per completed long-poll request
+    POLL_DB = "poll_db_s"  # database seconds per completed long-poll request
+    POLL_SCHEDULING = "poll_scheduling_s"  # seconds waiting for a database connection, per completed long-poll request
+    CANARY_P95 = "canary_p95_s"  # seconds; our own requests straight to the worker's port
+    CANARY_FAILURES = "canary_failure_ratio"  # fraction of our own requests that did not end in 200
+    WORK = "work_per_s"  # units of the role's own work done per second (events persisted, transactions sent, pushes)
+    BACKLOG = "backlog"  # what is waiting to be done by this role, in its own unit
+
+
+class Ruling(StrEnum):
+    """What a gate says. Only PASS lets the rollout go on; only FAIL takes it back."""
+
+    PASS = "pass"  # noqa: S105  (a ruling, not a password)
+    FAIL = "fail"
+    PENDING = "pending"
+    INCONCLUSIVE = "inconclusive"
+    UNMEASURABLE = "unmeasurable"
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """
+    What one worker did between *since_s* and *until_s*: sums, so that two tallies that touch can be added.
+
+    *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a level, not a
+    sum: the last one seen (None where the role has none).
+    """
+
+    since_s: float
+    until_s: float
+    requests: float = 0.0
+    errors: float = 0.0
+    latency: tuple[float, ...] = (0.0,) * (len(LATENCY_EDGES_S) + 1)
+    polls: float = 0.0
+    poll_cpu_s: float = 0.0
+    poll_db_s: float = 0.0
+    poll_scheduling_s: float = 0.0
+    canaries: int = 0
+    canary_failures: int = 0
+    canary_latency: tuple[float, ...] = (0.0,) * (len(LATENCY_EDGES_S) + 1)
+    work: float = 0.0
+    backlog: float | None = None
+
+    def __add__(self, later: "Tally") -> "Tally":
+        """Join with a *later* tally of the same worker."""
+        return Tally(
+            since_s=min(self.since_s, later.since_s),
+            until_s=max(self.until_s, later.until_s),
+            requests=self.requests + later.requests,
+            errors=self.errors + later.errors,
+            latency=_add(self.latency, later.latency),
+            polls=self.polls + later.polls,
+            poll_cpu_s=self.poll_cpu_s + later.poll_cpu_s,
+            poll_db_s=self.poll_db_s + later.poll_db_s,
+            poll_scheduling_s=self.poll_scheduling_s + later.poll_scheduling_s,
+            canaries=self.canaries + later.canaries,
+            canary_failures=self.canary_failures + later.canary_failures,
+            canary_latency=_add(self.canary_latency, later.canary_latency),
+            work=self.work + later.work,
+            backlog=self.backlog if later.backlog is None else later.backlog,
+        )
+
+
+def _add(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
+    return tuple(itertools.starmap(float.__add__, zip(left, right, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One test of one metric on one worker, with its thresholds resolved from the playbook. Same units as GateEntry."""
+
+    id: GateId
+    metric: Metric
+    ratio_max: float | None
+    slack: float
+    max: float | None
+    samples_min: int
+    soak_s: float
+    fresh_s: float
+    deadline_s: float
+    on_inconclusive: str
+    on_unmeasurable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The numbers behind a ruling: *samples* counted, *observed* against *threshold*, and what it was compared with (all in the metric's unit)."""
+
+    samples: float
+    observed: float | None
+    baseline: float | None
+    threshold: float | None
+    compared_with: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A ruling with its reason (one sentence without the worker's name) and its evidence."""
+
+    gate: GateId
+    ruling: Ruling
+    because: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class GuardReading:
+    """One look at a guard: *value* in the guard's own unit, None when it could not be measured (and *detail* says why)."""
+
+    guard: str
+    value: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the metrics of one sweep said: a tally per worker, and why there is none for the others."""
+
+    tallies: dict[WorkerId, Tally] = field(default_factory=dict)
+    unmeasured: dict[WorkerId, str] = field(default_factory=dict)

@@ -1,0 +1,144 @@
+"""The plan: phases, waves and steps, each with its reason, deadline and undo. Data only; it can be printed, saved and compared."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rollout.model.gate import Gate
+from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
+from rollout.model.release import Release
+
+
+class Verb(StrEnum):
+    """What a step does. PREPARE, MIGRATE and SURVEY concern the whole homeserver, the others one worker."""
+
+    PREPARE = "prepare"
+    MIGRATE = "migrate"
+    SURVEY = "survey"
+    DRAIN = "drain"
+    RESTART = "restart"
+    AWAIT_HEALTHY = "await_healthy"
+    ADMIT = "admit"
+    SOAK = "soak"
+
+
+class Duty(StrEnum):
+    """What happens to a worker's work while it is out."""
+
+    REPLACEABLE = "replaceable"  # a sibling takes over
+    SHARDED = "sharded"  # its share pauses
+    SINGLETON = "singleton"  # all of its work pauses
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One process, as the planner sees it: the inventory's entry with its duty."""
+
+    id: WorkerId
+    role: Role
+    duty: Duty
+    pool: PoolId | None
+    host: str
+    depends_on: tuple[WorkerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """
+    One act, or one thing to wait for.
+
+    *needs* are steps that must be done first. *release* is what the worker shall run after it (RESTART). After *deadline_s* without being done, the step has
+    failed (MIGRATE: somebody is told, it goes on). *gates* are those that SOAK must pass; empty for a role that is watched for liveness only.
+    """
+
+    id: StepId
+    verb: Verb
+    worker: WorkerId | None
+    release: ReleaseId
+    needs: tuple[StepId, ...]
+    deadline_s: float
+    attempts_max: int
+    undo: Verb | None
+    gates: tuple[GateId, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wave:
+    """Workers that may be out together."""
+
+    workers: tuple[WorkerId, ...]
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A named stretch of the rollout, such as PREPARE, the canary, or a role."""
+
+    name: str
+    why: str
+    waves: tuple[Wave, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Ramp:
+    """Weights in percent, each held for *step_s* seconds; the last is 100."""
+
+    weights: tuple[int, ...]
+    step_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Guard:
+    """Must hold (`value <= max`) before a worker is taken out; unmet for *deadline_s*, the rollout pauses."""
+
+    guard: str
+    max: float
+    deadline_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """Seconds, from the assumptions named in *basis*; *evidence_s* is the minimum that gates ask for (soaks and ramps), per worker."""
+
+    duration_s: float
+    evidence_s: dict[WorkerId, float]
+    basis: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    Everything `decide` needs, and nothing that changes while it runs.
+
+    *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only those that were
+    touched are taken. *point_of_no_return* is the step after which no way back exists, None if there is always one. *digest* covers everything but itself,
+    the forecast and the notes; *observation_digest* covers what was seen without volatile facts.
+    """
+
+    digest: str
+    homeserver: str
+    playbook_digest: str
+    observation_digest: str
+    workers: tuple[Worker, ...]
+    from_releases: dict[WorkerId, ReleaseId]
+    to_release: Release
+    releases: dict[ReleaseId, Release]
+    phases: tuple[Phase, ...]
+    rollback: tuple[Phase, ...]
+    point_of_no_return: StepId | None
+    gates: dict[GateId, Gate]
+    guards: tuple[Guard, ...]
+    ramp: Ramp
+    max_unavailable: dict[PoolId, int]
+    foreign_drains: tuple[WorkerId, ...]
+    skipped: dict[WorkerId, str]
+    baseline_s: float
+    sample_s: float
+    progress_deadline_s: float
+    forecast: Forecast
+    notes: tuple[str, ...] = field(default=())
+
+
+def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:
+    """All steps in the order in which they stand."""
+    return tuple(step for phase in phases for wave in phase.waves for step in wave.steps)

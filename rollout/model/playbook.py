@@ -1,0 +1,108 @@
+"""
+How to roll: the playbook file, as written by a person. Times are seconds, ratios are fractions.
+
+A playbook says nothing about one homeserver (that is the inventory) nor about one release (that is an argument of the command).
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from rollout.model.gate import Metric
+from rollout.model.ids import GateId, PoolId, Role, WorkerId
+
+_STRICT = ConfigDict(frozen=True, extra="forbid", str_strip_whitespace=True)
+
+Policy = Literal["pause", "rollback"]
+
+
+class Ramp(BaseModel):
+    """How a worker gets its traffic back: weights in percent of its full weight, each held for *step_s*; the last one is always 100."""
+
+    model_config = _STRICT
+
+    weights: tuple[int, ...] = Field(default=(25, 50, 100), min_length=1)
+    step_s: float = Field(default=10.0, ge=0)
+
+
+class Strategy(BaseModel):
+    """Order and limits. An entry of *role_order* that is a list names roles that are rolled side by side, one worker of each at a time."""
+
+    model_config = _STRICT
+
+    role_order: tuple[Role | tuple[Role, ...], ...] = ()
+    canary: WorkerId | None = Field(default=None, description="the first worker; if absent the first replaceable one in role order")
+    max_unavailable: dict[PoolId, int] = Field(default={}, description="per pool; 1 where absent")
+    drain_timeout_s: float = Field(default=90.0, gt=0)
+    boot_timeout_s: float = Field(default=120.0, gt=0)
+    progress_deadline_s: float = Field(default=1800.0, gt=0)
+    prepare_timeout_s: float = Field(default=900.0, gt=0)
+    migrate_page_after_s: float = Field(default=1800.0, gt=0, description="a migration is never stopped: after this long somebody is told")
+    restart_attempts_max: int = Field(default=2, ge=1)
+    ramp: Ramp = Ramp()
+
+
+class GateEntry(BaseModel):
+    """
+    One threshold on one metric for some roles.
+
+    Passes when the measured value is at or below *ratio_max* times the baseline (plus *slack*, in the metric's own unit), or at or below *max*, as given;
+    not before *samples_min* completed requests and *soak_s* after admission, and only on data younger than *fresh_s*. If neither PASS nor FAIL has come
+    after *deadline_s*, *on_inconclusive* decides; if nothing could be measured, *on_unmeasurable*.
+    """
+
+    model_config = _STRICT
+
+    id: GateId
+    metric: Metric
+    roles: tuple[Role, ...] = Field(default=(), description="all roles that have this metric as evidence, if empty")
+    ratio_max: float | None = Field(default=None, gt=0)
+    slack: float = Field(default=0.0, ge=0)
+    max: float | None = Field(default=None, ge=0)
+    samples_min: int = Field(default=50, ge=1)
+    soak_s: float = Field(default=30.0, ge=0)
+    fresh_s: float = Field(default=20.0, gt=0)
+    deadline_s: float = Field(default=600.0, gt=0)
+    on_inconclusive: Policy = "pause"
+    on_unmeasurable: Policy = "pause"
+
+
+class GuardEntry(BaseModel):
+    """Something that must hold at every moment; while it doesn't, no worker is taken out. After *deadline_s* the rollout pauses."""
+
+    model_config = _STRICT
+
+    guard: Literal["lock_queue", "long_transaction_s", "connections_used", "files_used"]
+    max: float = Field(ge=0)
+    deadline_s: float = Field(default=900.0, gt=0)
+
+
+class Baseline(BaseModel):
+    """SURVEY watches the untouched homeserver for *baseline_s* before the first worker goes out."""
+
+    model_config = _STRICT
+
+    baseline_s: float = Field(default=120.0, ge=0)
+    sample_s: float = Field(default=5.0, gt=0, description="time between two looks at every metrics page")
+
+
+class Rollback(BaseModel):
+    """What happens on a FAIL. `all_touched` takes every worker that was touched back to what it ran before."""
+
+    model_config = _STRICT
+
+    scope: Literal["all_touched"] = "all_touched"
+
+
+class Playbook(BaseModel):
+    """The whole file."""
+
+    model_config = _STRICT
+
+    name: str = Field(min_length=1)
+    strategy: Strategy = Strategy()
+    baseline: Baseline = Baseline()
+    gates: tuple[GateEntry, ...] = ()
+    guards: tuple[GuardEntry, ...] = ()
+    liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
+    rollback: Rollback = Rollback()

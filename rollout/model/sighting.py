@@ -1,0 +1,119 @@
+"""What was seen of the homeserver at one moment, and what could not be seen."""
+
+from dataclasses import dataclass, field
+
+from rollout.model.gate import GuardReading
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.release import Release
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessSighting:
+    """
+    What the process manager and the disk say of one worker.
+
+    *activated* is the release that its link names, since *activated_at_s*; the process that runs may still be an older one. *started_at_s* is None when
+    it doesn't run.
+    """
+
+    running: bool
+    started_at_s: float | None
+    activated: ReleaseId | None
+    activated_at_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProxySighting:
+    """
+    What the proxy says of one server.
+
+    *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are open ones, those
+    that old proxy processes still hold after a reload included; None when those could not be asked. The counters are since the proxy started.
+    """
+
+    admitted: bool
+    weight: int
+    up: bool
+    sessions: int | None
+    requests: int
+    cuts: int
+    counters: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DrainMark:
+    """A line of our ledger at the target: we took this worker out of traffic, by which effect, for which release, why, and when."""
+
+    number: EffectNumber
+    release: ReleaseId
+    why: str
+    at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """
+    One worker. Each part is None when it could not be seen (for *proxy* also when the proxy doesn't know the worker); *unseen* says why.
+
+    *healthy* is what its own listener answers, *version* what it reports of itself, *drain* our own mark if the ledger has one.
+    """
+
+    process: ProcessSighting | None = None
+    healthy: bool | None = None
+    version: str | None = None
+    proxy: ProxySighting | None = None
+    drain: DrainMark | None = None
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SchemaSighting:
+    """The database's own schema: version, compatibility floor and every delta that was applied (as `NN/file`)."""
+
+    version: int
+    compat_version: int
+    deltas: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """
+    The whole homeserver at *taken_at_s*. *missing* maps a worker that could not be seen at all to the reason; nothing is assumed of it.
+
+    *releases* are those prepared at the target; *last_number* is the highest effect number in the ledger.
+    """
+
+    taken_at_s: float
+    sightings: dict[WorkerId, Sighting]
+    missing: dict[WorkerId, str] = field(default_factory=dict)
+    releases: dict[ReleaseId, Release] = field(default_factory=dict)
+    guards: tuple[GuardReading, ...] = ()
+    schema: SchemaSighting | None = None
+    last_number: EffectNumber = EffectNumber(0)
+
+
+def runs(sighting: Sighting, release: Release) -> bool | None:
+    """
+    Tell whether a worker runs *release*: its process started after the release was activated for it, and it reports its version.
+
+    None when something that is needed could not be seen.
+    """
+    process = sighting.process
+    if process is None:
+        return None
+    if not process.running or process.activated != release.id:
+        return False
+    if process.started_at_s is None or process.activated_at_s is None:
+        return None
+    if process.started_at_s < process.activated_at_s:
+        return False
+    if sighting.version is None:
+        return None
+    return sighting.version == release.version
+
+
+def is_out(sighting: Sighting) -> bool | None:
+    """Tell whether a worker that the proxy knows gets no new requests, whoever took it out; None when the proxy's view is unknown."""
+    if sighting.proxy is None:
+        return None
+    return not (sighting.proxy.admitted and sighting.proxy.up and sighting.proxy.weight > 0)

@@ -1,0 +1,18 @@
+"""The homeserver's database, read only."""
+
+from typing import Protocol
+
+from rollout.model.gate import GuardReading
+from rollout.model.sighting import SchemaSighting
+
+
+class Database(Protocol):
+    """Look at the schema and at what would make a restart worse. Read-only, with a short statement timeout."""
+
+    def schema(self, timeout_s: float) -> SchemaSighting:
+        """Read version, compatibility floor and applied deltas. Raises TransientDriverError when it can't be read."""
+        ...
+
+    def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
+        """Read lock_queue (waiting requests), long_transaction_s (the oldest), connections_used (a fraction). Unreadable ones have the value None; never raises."""
+        ...

@@ -1,0 +1,63 @@
+"""Where events are kept, durably and in order."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from rollout.model.event import Command, Event, Outcome
+from rollout.model.ids import DeployId
+from rollout.model.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a person asked of a running rollout from another process."""
+
+    command: Command
+    operator: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeployLine:
+    """One rollout in the history; *outcome* is None while it is under way (or its process died)."""
+
+    deploy_id: DeployId
+    homeserver: str
+    from_versions: tuple[str, ...]
+    to_version: str
+    began_at_s: float
+    finished_at_s: float | None
+    outcome: Outcome | None
+
+
+class Journal(Protocol):
+    """Append-only. What `append` returned from is on disk."""
+
+    def begin(self, deploy_id: DeployId, plan: Plan, began: Event) -> None:
+        """Keep a plan and its first event."""
+        ...
+
+    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+        """Keep events, durably, in one transaction. TransientDriverError (disk full, locked) or PermanentDriverError."""
+        ...
+
+    def plan(self, deploy_id: DeployId) -> Plan:
+        """Return the plan of a rollout. PermanentDriverError when there is none."""
+        ...
+
+    def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
+        """Return the events with their sequence numbers (from 1), beginning after *after*."""
+        ...
+
+    def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
+        """List rollouts, newest first."""
+        ...
+
+    def ask(self, deploy_id: DeployId, request: Request) -> None:
+        """Leave a request for the process that runs a rollout."""
+        ...
+
+    def take_requests(self, deploy_id: DeployId) -> list[Request]:
+        """Return the requests that were left, and forget them."""
+        ...

@@ -1,0 +1,28 @@
+"""Requests of our own, straight to a worker's port."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from rollout.model.ids import WorkerId
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back: *ok* for status 200, *seconds* until the last byte; *why* says what went wrong otherwise."""
+
+    ok: bool
+    seconds: float
+    why: str = ""
+
+
+class Probe(Protocol):
+    """Ask workers themselves, past the proxy. Never raises: what fails is an Answer that isn't ok."""
+
+    def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
+        """Ask /health: liveness, no more."""
+        ...
+
+    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+        """GET a path (with its query) on each worker with our own credentials. An empty result means that there are none to use."""
+        ...

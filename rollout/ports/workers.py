@@ -1,0 +1,39 @@
+"""The process manager that runs a homeserver's workers."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rollout.model.ids import WorkerId
+
+
+class ProcessState(Protocol):
+    """What a process manager knows of one process; *started_at_s* is seconds since the epoch, to 0.05 s or better, None if it doesn't run."""
+
+    @property
+    def running(self) -> bool: ...
+    @property
+    def started_at_s(self) -> float | None: ...
+
+
+class Workers(Protocol):
+    """Start, stop and look. A worker that the process manager doesn't know is a PermanentDriverError."""
+
+    def look(self, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, ProcessState]:
+        """Look at several workers in one round trip. Those that are unknown to the process manager are left out."""
+        ...
+
+    def stop(self, worker: WorkerId, timeout_s: float) -> None:
+        """Stop it and wait until it is gone; one that doesn't run is no error. OutcomeUnknownError when it is not gone in time."""
+        ...
+
+    def start(self, worker: WorkerId, timeout_s: float) -> None:
+        """
+        Start it and return once the process runs; it need not answer requests yet. One that runs already is no error.
+
+        PermanentDriverError when it exits at once (its last log lines are had from `last_lines`).
+        """
+        ...
+
+    def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
+        """Return the last lines that the worker wrote, oldest first; empty when there are none or they cannot be read."""
+        ...
