@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rollout.model.effect import Effect
-from rollout.model.gate import Measured, Verdict
+from rollout.model.gate import Measured, Tally, Verdict
 from rollout.model.ids import DeployId, EffectNumber, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
@@ -131,6 +131,15 @@ class SamplesTaken:
 
 
 @dataclass(frozen=True, slots=True)
+class BaselineFound:
+    """A baseline that was there already (*source* says where), per worker: what its gates compare with. Workers without one are surveyed."""
+
+    at_s: float
+    source: str
+    tallies: dict[WorkerId, Tally]
+
+
+@dataclass(frozen=True, slots=True)
 class StepBegan:
     at_s: float
     step_id: StepId
@@ -211,6 +220,7 @@ Event = (
     | EffectObserved
     | Observed
     | SamplesTaken
+    | BaselineFound
     | StepBegan
     | StepFinished
     | StepFailed

@@ -1,27 +1,10 @@
 """Where measurements come from."""
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection
 from typing import Protocol
 
 from rollout.model.ids import WorkerId
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One line of a metrics page."""
-
-    name: str
-    labels: Mapping[str, str]
-    value: float
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """The samples of one worker that were asked for; *at_s* is when they were read."""
-
-    at_s: float
-    samples: tuple[Sample, ...]
+from rollout.model.sample import Page
 
 
 class Metrics(Protocol):
