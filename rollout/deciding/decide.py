@@ -1,0 +1,158 @@
+"""
+Plan + state + time -> what to do next. Pure: the same three always give the same answer.
+
+The order of the questions is the order of what matters: what is in doubt is looked at first, then what a person asked for, then whether the rollout
+is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first that has something to do gets its turn.
+"""
+
+from rollout.deciding import doubt, safety, steps
+from rollout.deciding.decision import Decision, Finish, Note, WaitUntil
+from rollout.deciding.state import DeployState, Direction, StepStatus
+from rollout.deciding.steps import LOOK_FRESH_S, Wait
+from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Plan, Step, Verb, steps_of
+from rollout.model.sighting import runs
+
+# How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
+LAST_LOOK_S = 60.0
+
+
+def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
+    """Answer what to do next. Never raises for a state that `fold` made."""
+    if state.outcome is not None:
+        return Finish(state.outcome, state.outcome_why)
+    if (settled := _settle_doubt(plan, state, now_s)) is not None:
+        return settled
+    if (asked := _heed(plan, state, now_s)) is not None:
+        return asked
+    if state.winding_down is not None:
+        return _answer(state, safety.wind_down(plan, state, now_s), now_s)
+    if _stuck(plan, state, now_s):
+        return Note(WindDownBegan(now_s, Outcome.PAUSED, f"no step has finished for {plan.progress_deadline_s:.0f} s"))
+    waits: list[Wait] = []
+    for step in open_steps(plan, state):
+        if not _needs_met(plan, state, step):
+            continue
+        answer = steps.advance(plan, state, step, now_s)
+        if not isinstance(answer, Wait):
+            return answer
+        waits.append(answer)
+    stray = _return_untouched(plan, state, now_s)
+    if stray is not None:
+        return _answer(state, stray, now_s)
+    if waits:
+        return _answer(state, Wait(waits[0].cause, waits[0].why, min(wait.until_s for wait in waits)), now_s)
+    return _answer(state, _conclude(plan, state, now_s), now_s)
+
+
+def open_steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
+    """List the steps that are still to be done, in order; on the way back only those of workers that were touched."""
+    if state.direction is Direction.FORWARD:
+        return tuple(step for step in steps_of(plan.phases) if state.steps[step.id].status is not StepStatus.DONE)
+    return tuple(
+        step
+        for step in steps_of(plan.rollback)
+        if step.worker is not None and state.workers[step.worker].touched and state.steps[step.id].status is not StepStatus.DONE
+    )
+
+
+def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
+    """Name the workers that are worth measuring now: those whose steps are under way and their pools, or all while surveying."""
+    under_way = [step for step in open_steps(plan, state) if state.steps[step.id].status is not StepStatus.PENDING]
+    if any(step.verb is Verb.SURVEY for step in under_way):
+        return frozenset(worker.id for worker in plan.workers)
+    chosen = {step.worker for step in under_way}
+    pools = {worker.pool for worker in plan.workers if worker.id in chosen and worker.pool is not None}
+    return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
+
+
+def _answer(state: DeployState, answer: Decision | Wait, now_s: float) -> Decision:
+    """A wait is written down once, when its reason changes; then it is only waited for."""
+    if not isinstance(answer, Wait):
+        return answer
+    if state.waiting is None or (state.waiting.cause, state.waiting.why) != (answer.cause, answer.why):
+        return Note(WaitBegan(now_s, answer.cause, answer.why))
+    return WaitUntil(max(answer.until_s, now_s))
+
+
+def _settle_doubt(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
+    for number, effect in state.in_doubt.items():
+        # On a step aside (bringing a worker back) only the moment of resuming is known.
+        step = state.steps.get(effect.step_id)
+        intended_at_s = (step.intended_at_s if step is not None else None) or 0.0
+        answer = doubt.happened(plan, state, effect, intended_at_s)
+        if answer is not None:
+            seen = "was seen to have happened" if answer else "was seen not to have happened"
+            return Note(EffectObserved(now_s, number, answer, f"{effect.verb} of {effect.worker or 'the release'} {seen}"))
+    return None
+
+
+def _heed(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
+    match state.asked:
+        case Command.INTERRUPT if state.winding_down is None:
+            return Note(WindDownBegan(now_s, Outcome.INTERRUPTED, "interrupted"))
+        case Command.ABORT if state.winding_down in {None, Outcome.PAUSED}:
+            return Note(WindDownBegan(now_s, Outcome.ABORTED, "aborted on request"))
+        case Command.ROLLBACK if state.direction is Direction.FORWARD and state.winding_down is None:
+            if plan.point_of_no_return is not None and state.steps[plan.point_of_no_return].status is not StepStatus.PENDING:
+                why = f"a roll-back was asked for, but there is no way back after {plan.point_of_no_return}"
+                return Note(WindDownBegan(now_s, Outcome.PAUSED, why))
+            return Note(RollbackBegan(now_s, "asked for", requested=True))
+    return None
+
+
+def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
+    """A migration is never interrupted, and what is under way is waited for; anything else must finish a step now and then."""
+    if any(effect.verb in {Verb.MIGRATE, Verb.PREPARE} for effect in (*state.in_flight.values(), *state.in_doubt.values())):
+        return False
+    return now_s - state.progress_at_s > plan.progress_deadline_s
+
+
+def _needs_met(plan: Plan, state: DeployState, step: Step) -> bool:
+    skipped = {
+        other.id
+        for other in steps_of(plan.rollback)
+        if state.direction is Direction.BACK and (other.worker is None or not state.workers[other.worker].touched)
+    }
+    return all(need in skipped or state.steps[need].status is StepStatus.DONE for need in step.needs) and not _busy_elsewhere(state, step)
+
+
+def _busy_elsewhere(state: DeployState, step: Step) -> bool:
+    """An effect on the same worker from another list of steps (the way forward, when the way back began) ends first."""
+    flight = (*state.in_flight.values(), *state.in_doubt.values())
+    return step.worker is not None and any(effect.worker == step.worker and effect.step_id != step.id for effect in flight)
+
+
+def _return_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
+    """On the way back a worker that was drained but not yet restarted has no steps; it is simply admitted."""
+    if state.direction is Direction.FORWARD or not any(known.drained_by_us and not known.touched for known in state.workers.values()):
+        return None
+    return safety.readmit_untouched(plan, state, now_s)
+
+
+def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
+    """Every step is done: say so only if it is seen to be true."""
+    back = state.direction is Direction.BACK
+    moved = {
+        step.worker for step in steps_of(plan.rollback) if step.worker is not None and (not back or state.workers[step.worker].touched)
+    }
+    not_seen: list[str] = []
+    for worker in sorted(moved):
+        known = state.workers[worker]
+        release = plan.releases[plan.from_releases[worker]] if back else plan.to_release
+        fresh = known.sighting if not known.missing and known.seen_at_s > max(state.progress_at_s, state.fresh_after_s) else None
+        answer = None if fresh is None else runs(fresh, release)
+        if answer is not True or fresh is None or fresh.healthy is not True or known.drained_by_us:
+            not_seen.append(worker)
+    if not_seen:
+        why = f"{', '.join(not_seen)} has yet to be seen on its release and in traffic"
+        if now_s - state.progress_at_s > LAST_LOOK_S:
+            return Finish(Outcome.HALTED, why, drained=tuple(worker for worker, known in state.workers.items() if known.drained_by_us))
+        return Wait("observation", why, now_s + LOOK_FRESH_S)
+    if not back:
+        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}")
+    if state.rollback_failures:
+        return Finish(Outcome.HALTED, f"every worker is back on its old release, but not well: {'; '.join(state.rollback_failures)}")
+    outcome = Outcome.ROLLED_BACK_ON_REQUEST if state.rollback_requested else Outcome.ROLLED_BACK
+    return Finish(outcome, f"back on the old release: {state.rollback_why}")

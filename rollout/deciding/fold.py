@@ -1,0 +1,348 @@
+"""State + event -> state. Every event of the journal has its row here; an event that cannot follow is our bug and raises ImpossibleEventError."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypeVar, assert_never
+
+from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState
+from rollout.gating import guards as guard_rules
+from rollout.model.effect import Effect
+from rollout.model.event import (
+    BaselineFound,
+    Command,
+    DeployBegan,
+    DeployFinished,
+    DeployResumed,
+    EffectFailed,
+    EffectInDoubt,
+    EffectIntended,
+    EffectObserved,
+    EffectSucceeded,
+    Event,
+    GateRuled,
+    Observed,
+    OperatorSpoke,
+    RollbackBegan,
+    SamplesTaken,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    WaitBegan,
+    WindDownBegan,
+)
+from rollout.model.gate import Measured, Ruling, Tally
+from rollout.model.ids import EffectNumber, StepId, WorkerId
+from rollout.model.plan import Plan, Step, Verb, steps_of
+from rollout.model.sighting import Observation
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
+
+
+class ImpossibleEventError(Exception):
+    """The journal says something that cannot have followed: our bug, or a journal that was tampered with."""
+
+
+def start(plan: Plan) -> DeployState:
+    """Return the state before anything has happened."""
+    return DeployState(
+        workers={worker.id: WorkerState() for worker in plan.workers},
+        steps={step.id: StepState() for step in (*steps_of(plan.phases), *steps_of(plan.rollback))},
+    )
+
+
+def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
+    """Take one event into the state. Time never runs backwards: an earlier `at_s` counts as the last one."""
+    at_s = max(event.at_s, state.last_at_s)
+    state = replace(state, last_at_s=at_s)
+    match event:
+        case DeployBegan():
+            return replace(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=max(state.last_number, event.last_number))
+        case DeployResumed():
+            return _resume(state, event, at_s)
+        case EffectIntended():
+            return _intend(state, event.effect, at_s)
+        case EffectSucceeded():
+            state = _succeed(plan, state, event.number, at_s)
+            return state if event.release is None else replace(state, prepared=event.release)
+        case EffectFailed():
+            return _fail_effect(state, event)
+        case EffectInDoubt():
+            effect = _known(state.in_flight, event.number)
+            state = _move(state, effect.step_id, event, why=event.why)
+            return replace(state, in_flight=_without(state.in_flight, event.number), in_doubt=_with(state.in_doubt, event.number, effect))
+        case EffectObserved():
+            return _settle(plan, state, event, at_s)
+        case Observed():
+            return _observe(plan, state, event.observation)
+        case SamplesTaken():
+            return _measure(plan, state, event.measured)
+        case BaselineFound():
+            return _find_baseline(state, event)
+        case StepBegan():
+            return _with_step(_move(state, event.step_id, event), event.step_id, began_at_s=at_s)
+        case StepFinished():
+            state = _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
+            return _finish_step(plan, replace(state, progress_at_s=at_s), _step(plan, event.step_id), at_s)
+        case StepFailed():
+            return _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
+        case WaitBegan():
+            return replace(state, waiting=Waiting(event.cause, event.why))
+        case GateRuled():
+            return _rule(state, event)
+        case RollbackBegan():
+            return replace(
+                state,
+                direction=Direction.BACK,
+                rollback_why=event.why,
+                rollback_requested=event.requested,
+                progress_at_s=at_s,
+                asked=None,
+                waiting=None,
+            )
+        case WindDownBegan():
+            return replace(state, winding_down=event.outcome, wind_down_why=event.why, wind_down_at_s=at_s, asked=None, waiting=None)
+        case OperatorSpoke():
+            # The last word counts, but asking for a stop is never overridden by asking for a roll-back.
+            asked = (
+                state.asked if state.asked in {Command.ABORT, Command.INTERRUPT} and event.command is Command.ROLLBACK else event.command
+            )
+            return replace(state, asked=asked)
+        case DeployFinished():
+            return replace(state, outcome=event.outcome, outcome_why=event.why, waiting=None)
+        case _:
+            assert_never(event)
+
+
+def _resume(state: DeployState, event: DeployResumed, at_s: float) -> DeployState:
+    return replace(
+        state,
+        steps={step_id: _take_up(step, at_s) for step_id, step in state.steps.items()},
+        outcome=None,
+        winding_down=None,
+        asked=None,
+        waiting=None,
+        guard_broken_since_s=None,
+        fresh_after_s=at_s,
+        progress_at_s=at_s,
+        last_number=EffectNumber(max(state.last_number, event.last_number)),
+        workers={worker: replace(known, restarts_to_safety=0, unhealthy_since_s=None) for worker, known in state.workers.items()},
+    )
+
+
+def _take_up(step: StepState, at_s: float) -> StepState:
+    """Deadlines and attempts count from now on: the time in which nobody was there is not the worker's fault."""
+    if step.status in {StepStatus.PENDING, StepStatus.DONE}:
+        return step
+    return replace(
+        step,
+        status=StepStatus.ACTIVE if step.status is StepStatus.FAILED else step.status,
+        began_at_s=at_s,
+        applied_at_s=None if step.applied_at_s is None else at_s,
+        attempts=0,
+        permanent=False,
+    )
+
+
+def _intend(state: DeployState, effect: Effect, at_s: float) -> DeployState:
+    if effect.number <= state.last_number:
+        msg = f"effect {effect.number} follows {state.last_number}"
+        raise ImpossibleEventError(msg)
+    if effect.step_id in state.steps:
+        state = _with_step(_move(state, effect.step_id, EffectIntended(at_s, effect)), effect.step_id, intended_at_s=at_s)
+    state = replace(state, in_flight=_with(state.in_flight, effect.number, effect), last_number=effect.number, waiting=None)
+    if effect.worker is None:
+        return state
+    worker = state.workers[effect.worker]
+    if effect.verb is Verb.DRAIN:
+        worker = replace(worker, drained_by_us=True)
+    if effect.verb is Verb.RESTART:
+        aside = effect.step_id not in state.steps
+        worker = replace(worker, touched=True, restarts_to_safety=worker.restarts_to_safety + (1 if aside else 0))
+    return _with_worker(state, effect.worker, worker)
+
+
+def _succeed(plan: Plan, state: DeployState, number: EffectNumber, at_s: float) -> DeployState:
+    effect = _known(state.in_flight, number)
+    return _happened(plan, replace(state, in_flight=_without(state.in_flight, number)), effect, EffectSucceeded(at_s, number), at_s)
+
+
+def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s: float) -> DeployState:
+    if effect.step_id in state.steps:
+        state = _move(state, effect.step_id, event)
+        weights = state.steps[effect.step_id].weights_applied + (1 if effect.verb is Verb.ADMIT else 0)
+        state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights)
+    elif effect.verb is Verb.ADMIT and effect.worker is not None:
+        state = _after_return(plan, state, effect.worker, at_s)
+    if effect.verb is Verb.ADMIT and effect.weight == 100 and effect.worker is not None:
+        state = _with_worker(state, effect.worker, replace(state.workers[effect.worker], drained_by_us=False))
+    return state
+
+
+def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
+    """Winding down brought a worker back outside its steps: set them so that a resumed rollout goes on from what is true now."""
+    steps = {step.verb: step.id for step in _phases_steps(plan, state.direction) if step.worker == worker}
+    restart, drain, admit = (state.steps[steps[verb]] if verb in steps else None for verb in (Verb.RESTART, Verb.DRAIN, Verb.ADMIT))
+    if drain is not None and restart is not None and restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:
+        # Not restarted yet: it must be drained again first.
+        state = _put_step(state, steps[Verb.DRAIN], StepState())
+        state = _put_step(state, steps[Verb.RESTART], StepState())
+    elif admit is not None and admit.status is not StepStatus.DONE:
+        state = _put_step(
+            state, steps[Verb.ADMIT], replace(admit, status=StepStatus.DONE, finished_at_s=at_s, why="brought back while stopping")
+        )
+        if state.steps[steps[Verb.AWAIT_HEALTHY]].status is not StepStatus.DONE:
+            state = _put_step(
+                state, steps[Verb.AWAIT_HEALTHY], StepState(status=StepStatus.DONE, finished_at_s=at_s, why="seen while stopping")
+            )
+        state = _begin_evidence(state, worker, at_s)
+    return state
+
+
+def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
+    effect = _known(state.in_flight, event.number)
+    state = replace(state, in_flight=_without(state.in_flight, event.number))
+    if effect.step_id not in state.steps:
+        return state
+    state = _move(state, effect.step_id, event, why=event.why)
+    return _with_step(state, effect.step_id, attempts=state.steps[effect.step_id].attempts + 1, permanent=event.permanent)
+
+
+def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) -> DeployState:
+    effect = _known(state.in_doubt, event.number)
+    state = replace(state, in_doubt=_without(state.in_doubt, event.number))
+    if event.happened:
+        return _happened(plan, state, effect, event, at_s)
+    return _move(state, effect.step_id, event, why=event.why) if effect.step_id in state.steps else state
+
+
+def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
+    workers = dict(state.workers)
+    for worker, known in workers.items():
+        if worker in seen.missing:
+            workers[worker] = replace(known, missing=seen.missing[worker])
+            continue
+        sighting = seen.sightings.get(worker, known.sighting)
+        if sighting is None:
+            continue
+        well = sighting.healthy is True and (sighting.proxy is None or sighting.proxy.up)
+        since = None if well else (seen.taken_at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
+        workers[worker] = replace(known, sighting=sighting, seen_at_s=seen.taken_at_s, missing="", unhealthy_since_s=since)
+    guards = seen.guards or state.guards
+    broken = bool(guard_rules.broken(plan.guards, guards))
+    since_s = (seen.taken_at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
+    return replace(
+        state,
+        workers=workers,
+        guards=guards,
+        guard_broken_since_s=since_s,
+        schema=seen.schema or state.schema,
+        releases_seen=frozenset(seen.releases) or state.releases_seen,
+        observed_at_s=seen.taken_at_s,
+    )
+
+
+def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
+    surveying = any(state.steps[step.id].status is StepStatus.ACTIVE for step in steps_of(plan.phases) if step.verb is Verb.SURVEY)
+    pools = {worker.id: worker.pool for worker in plan.workers}
+    workers = dict(state.workers)
+    for worker, known in workers.items():
+        tally = measured.tallies.get(worker)
+        if worker in measured.unmeasured:
+            known = replace(known, unmeasured=measured.unmeasured[worker])
+        if tally is not None:
+            known = replace(known, unmeasured=None)
+            if surveying:
+                known = replace(known, baseline=_join(known.baseline, tally))
+            if _after(known, tally):
+                known = replace(known, after=_join(known.after, tally))
+        if known.admitted_at_s is not None:
+            for peer, other in measured.tallies.items():
+                if peer != worker and pools.get(worker) is not None and pools.get(peer) == pools[worker] and _after(known, other):
+                    known = replace(known, controls=_join(known.controls, other))
+        workers[worker] = known
+    return replace(state, workers=workers)
+
+
+def _find_baseline(state: DeployState, event: BaselineFound) -> DeployState:
+    found = {worker: replace(state.workers[worker], baseline=tally) for worker, tally in event.tallies.items() if worker in state.workers}
+    return replace(state, workers={**state.workers, **found}, baseline_found=frozenset(found), baseline_source=event.source)
+
+
+def _after(worker: WorkerState, tally: Tally) -> bool:
+    # A tally that began before the worker was fully back also holds the ramp, so it is left out.
+    return worker.admitted_at_s is not None and tally.since_s >= worker.admitted_at_s
+
+
+def _join(earlier: Tally | None, later: Tally) -> Tally:
+    return later if earlier is None else earlier + later
+
+
+def _rule(state: DeployState, event: GateRuled) -> DeployState:
+    worker = state.workers[event.worker]
+    state = _with_worker(state, event.worker, replace(worker, verdicts=_with(worker.verdicts, event.verdict.gate, event.verdict)))
+    if state.direction is Direction.BACK and event.verdict.ruling is Ruling.FAIL:
+        return replace(state, rollback_failures=(*state.rollback_failures, f"{event.worker}: {event.verdict.because}"))
+    return state
+
+
+def _finish_step(plan: Plan, state: DeployState, step: Step, at_s: float) -> DeployState:
+    """Evidence counts from the moment at which a worker carries its full share again: after its ramp, or its boot if it has none."""
+    if step.worker is None:
+        return state
+    ramped = any(other.verb is Verb.ADMIT and other.worker == step.worker for other in _phases_steps(plan, state.direction))
+    if step.verb is Verb.ADMIT or (step.verb is Verb.AWAIT_HEALTHY and not ramped):
+        return _begin_evidence(state, step.worker, at_s)
+    return state
+
+
+def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
+    known = state.workers[worker]
+    return _with_worker(state, worker, replace(known, admitted_at_s=at_s, after=None, controls=None, verdicts={}))
+
+
+def _phases_steps(plan: Plan, direction: Direction) -> tuple[Step, ...]:
+    return steps_of(plan.phases if direction is Direction.FORWARD else plan.rollback)
+
+
+def _step(plan: Plan, step_id: StepId) -> Step:
+    return next(step for step in (*steps_of(plan.phases), *steps_of(plan.rollback)) if step.id == step_id)
+
+
+def _move(state: DeployState, step_id: StepId, event: Event, *, why: str = "") -> DeployState:
+    if step_id not in state.steps:
+        return state
+    step = state.steps[step_id]
+    happened = event.happened if isinstance(event, EffectObserved) else True
+    status = TRANSITIONS.get((step.status, type(event), happened))
+    if status is None:
+        msg = f"{type(event).__name__} cannot follow: step {step_id} is {step.status}"
+        raise ImpossibleEventError(msg)
+    return _put_step(state, step_id, replace(step, status=status, why=why or step.why))
+
+
+def _with_step(state: DeployState, step_id: StepId, **changes: float | str | bool | None) -> DeployState:
+    return _put_step(state, step_id, replace(state.steps[step_id], **changes))  # type: ignore[arg-type]
+
+
+def _put_step(state: DeployState, step_id: StepId, step: StepState) -> DeployState:
+    return replace(state, steps=_with(state.steps, step_id, step))
+
+
+def _with_worker(state: DeployState, worker_id: WorkerId, worker: WorkerState) -> DeployState:
+    return replace(state, workers=_with(state.workers, worker_id, worker))
+
+
+def _known(effects: Mapping[EffectNumber, Effect], number: EffectNumber) -> Effect:
+    if number not in effects:
+        msg = f"an outcome for effect {number}, which is not under way"
+        raise ImpossibleEventError(msg)
+    return effects[number]
+
+
+def _with(mapping: Mapping[_Key, _Value], key: _Key, value: _Value) -> dict[_Key, _Value]:
+    return {**mapping, key: value}
+
+
+def _without(mapping: Mapping[_Key, _Value], key: _Key) -> dict[_Key, _Value]:
+    return {other: value for other, value in mapping.items() if other != key}

@@ -1,0 +1,100 @@
+"""
+Bringing back what is out, before the rollout stops.
+
+Nothing of ours stays drained: each worker that we took out is admitted as soon as it answers, at its full weight, without the ramp, because whoever
+asked us to stop may end us within seconds. A worker that isn't running is started once: on what its link names, or, on the way back, on what it ran
+before, since the release that failed is never admitted again.
+"""
+
+from rollout.deciding.decision import Decision, Finish, Perform
+from rollout.deciding.state import DeployState, Direction, WorkerState
+from rollout.deciding.steps import LOOK_FRESH_S, Wait, next_effect
+from rollout.model.event import Outcome
+from rollout.model.ids import ReleaseId, StepId, WorkerId
+from rollout.model.plan import Plan, Verb
+from rollout.model.sighting import runs
+
+# Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
+SAFE_WITHIN_S = 60.0
+
+
+def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
+    """Say what to do next to leave nothing of ours out; Finish when there is nothing left to do, or nothing more that can be done."""
+    wait: Wait | None = None
+    for worker, known in state.workers.items():
+        flight = [effect for effect in (*state.in_flight.values(), *state.in_doubt.values()) if effect.worker == worker]
+        if flight:
+            wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
+            continue
+        if not known.drained_by_us and not _down(known):
+            continue
+        if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
+            continue
+        answer = _bring_back(plan, state, worker, known, now_s)
+        if not isinstance(answer, Wait):
+            return answer
+        wait = wait or answer
+    if wait is not None and now_s < state.wind_down_at_s + 2 * SAFE_WITHIN_S:
+        return wait
+    return _end(state)
+
+
+def _down(known: WorkerState) -> bool:
+    """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
+    process = known.sighting.process if known.sighting is not None else None
+    return known.touched and process is not None and not process.running
+
+
+def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
+    sighting = known.sighting
+    if sighting is None or known.missing or now_s - known.seen_at_s > LOOK_FRESH_S or known.seen_at_s <= state.fresh_after_s:
+        return Wait("stopping", f"{worker} is out and has not been seen lately", now_s + LOOK_FRESH_S)
+    process = sighting.process
+    if process is None:
+        return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
+    old = plan.from_releases[worker]
+    # On the way back only what it ran before may be admitted, and only when it is seen to run that.
+    condemned = state.direction is Direction.BACK and known.touched and runs(sighting, plan.releases[old]) is not True
+    if condemned or not process.running:
+        if known.restarts_to_safety:
+            return Wait("stopping", f"{worker} has been started and has yet to answer", now_s + 1.0)
+        return _aside(state, Verb.RESTART, worker, old if condemned else process.activated or old, now_s)
+    if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:
+        return Wait("stopping", f"{worker} has yet to answer before it is admitted", now_s + 1.0)
+    return _aside(state, Verb.ADMIT, worker, process.activated or old, now_s)
+
+
+def _aside(state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId, now_s: float) -> Decision:
+    """Number an effect that belongs to no step of the plan."""
+    return Perform(
+        next_effect(
+            state,
+            StepId(f"{worker}/safety"),
+            verb,
+            worker,
+            release,
+            deadline_at_s=now_s + SAFE_WITHIN_S,
+            why="nothing of ours stays out",
+        )
+    )
+
+
+def _end(state: DeployState) -> Decision:
+    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or _down(known))
+    if out:
+        return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
+    if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):
+        touched = ", ".join(worker for worker, known in state.workers.items() if known.touched)
+        return Finish(Outcome.HALTED, f"{state.wind_down_why}; releases are mixed: {touched} was restarted")
+    return Finish(state.winding_down or Outcome.PAUSED, state.wind_down_why)
+
+
+def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
+    """On the way back: admit workers that were drained but never restarted; None when there are none (left)."""
+    for worker, known in state.workers.items():
+        if not known.drained_by_us or known.touched:
+            continue
+        if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
+            return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)
+        return _bring_back(plan, state, worker, known, now_s)
+    return None

@@ -1,0 +1,162 @@
+"""
+What is remembered of a rollout: everything is derived from the journal by `fold`.
+
+State is kept per worker and per step, with a map of the effects in flight, so that steps of different pools may overlap. Tallies are sums, not
+samples, so that the state of a long rollout stays small.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rollout.model.effect import Effect
+from rollout.model.event import (
+    Command,
+    EffectFailed,
+    EffectInDoubt,
+    EffectIntended,
+    EffectObserved,
+    EffectSucceeded,
+    Outcome,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+)
+from rollout.model.gate import GuardReading, Tally, Verdict
+from rollout.model.ids import EffectNumber, GateId, ReleaseId, StepId, WorkerId
+from rollout.model.release import Release
+from rollout.model.sighting import SchemaSighting, Sighting
+
+# Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
+DECISION_VERSION = 1
+
+
+class StepStatus(StrEnum):
+    """Where a step is."""
+
+    PENDING = "pending"
+    ACTIVE = "active"  # begun; no effect of it is under way
+    INTENDED = "intended"  # an effect of it is under way
+    DOUBTFUL = "doubtful"  # its effect may or may not have happened
+    APPLIED = "applied"  # its effect happened; the world has yet to show what it is for
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Direction(StrEnum):
+    """Which of the plan's two lists of phases is followed."""
+
+    FORWARD = "forward"
+    BACK = "back"
+
+
+# The only moves that a step can make. EffectObserved appears twice: what was in doubt did happen (True) or did not (False).
+TRANSITIONS: dict[tuple[StepStatus, type[object], bool], StepStatus] = {
+    (StepStatus.PENDING, StepBegan, True): StepStatus.ACTIVE,
+    (StepStatus.ACTIVE, EffectIntended, True): StepStatus.INTENDED,
+    # The next weight of a ramp.
+    (StepStatus.APPLIED, EffectIntended, True): StepStatus.INTENDED,
+    # The proxy forgot a drain (a reload): it is drained again.
+    (StepStatus.DONE, EffectIntended, True): StepStatus.INTENDED,
+    (StepStatus.INTENDED, EffectSucceeded, True): StepStatus.APPLIED,
+    (StepStatus.INTENDED, EffectFailed, True): StepStatus.ACTIVE,
+    (StepStatus.INTENDED, EffectInDoubt, True): StepStatus.DOUBTFUL,
+    (StepStatus.DOUBTFUL, EffectObserved, True): StepStatus.APPLIED,
+    (StepStatus.DOUBTFUL, EffectObserved, False): StepStatus.ACTIVE,
+    (StepStatus.ACTIVE, StepFinished, True): StepStatus.DONE,
+    (StepStatus.APPLIED, StepFinished, True): StepStatus.DONE,
+    (StepStatus.ACTIVE, StepFailed, True): StepStatus.FAILED,
+    (StepStatus.APPLIED, StepFailed, True): StepStatus.FAILED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StepState:
+    """
+    One step. *began_at_s* and *applied_at_s* are seconds since the epoch; *attempts* counts effects that failed; *weights_applied* counts the ramp's weights.
+
+    *permanent* is set when the driver said that trying again would fail again; *log* are the worker's last lines then.
+    """
+
+    status: StepStatus = StepStatus.PENDING
+    began_at_s: float | None = None
+    intended_at_s: float | None = None
+    applied_at_s: float | None = None
+    finished_at_s: float | None = None
+    attempts: int = 0
+    weights_applied: int = 0
+    permanent: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerState:
+    """
+    One worker.
+
+    *sighting* was true at *seen_at_s*; *missing* says why nothing was seen since. *drained_by_us* from the intent of a drain to the success of full
+    re-admission; *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's other
+    workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it answers. *restarts_to_safety* counts
+    the attempts of winding down.
+    """
+
+    sighting: Sighting | None = None
+    seen_at_s: float = float("-inf")
+    missing: str = ""
+    unhealthy_since_s: float | None = None
+    drained_by_us: bool = False
+    touched: bool = False
+    baseline: Tally | None = None
+    after: Tally | None = None
+    controls: Tally | None = None
+    admitted_at_s: float | None = None
+    unmeasured: str | None = None
+    verdicts: dict[GateId, Verdict] = field(default_factory=dict)
+    restarts_to_safety: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Why nothing is being done: a word for the accounts and a sentence."""
+
+    cause: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeployState:
+    """
+    The whole rollout.
+
+    *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet. *fresh_after_s*: only
+    what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step last finished.
+    """
+
+    direction: Direction = Direction.FORWARD
+    winding_down: Outcome | None = None
+    wind_down_why: str = ""
+    wind_down_at_s: float = 0.0
+    outcome: Outcome | None = None
+    outcome_why: str = ""
+    began: bool = False
+    began_at_s: float = 0.0
+    last_at_s: float = 0.0
+    progress_at_s: float = 0.0
+    fresh_after_s: float = float("-inf")
+    workers: dict[WorkerId, WorkerState] = field(default_factory=dict)
+    steps: dict[StepId, StepState] = field(default_factory=dict)
+    in_flight: dict[EffectNumber, Effect] = field(default_factory=dict)
+    in_doubt: dict[EffectNumber, Effect] = field(default_factory=dict)
+    last_number: EffectNumber = EffectNumber(0)
+    prepared: Release | None = None
+    baseline_found: frozenset[WorkerId] = frozenset()
+    baseline_source: str = ""
+    releases_seen: frozenset[ReleaseId] = frozenset()
+    schema: SchemaSighting | None = None
+    guards: tuple[GuardReading, ...] = ()
+    guard_broken_since_s: float | None = None
+    observed_at_s: float = float("-inf")
+    waiting: Waiting | None = None
+    asked: Command | None = None
+    rollback_why: str = ""
+    rollback_requested: bool = False
+    rollback_failures: tuple[str, ...] = ()
