@@ -67,6 +67,16 @@ def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
     return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
 
 
+_OUT = frozenset({Verb.DRAIN, Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.ADMIT})
+
+
+def is_eager(plan: Plan, state: DeployState) -> bool:
+    """Tell whether a worker is out or coming back, so that every look counts."""
+    if state.winding_down is not None:
+        return True
+    return any(step.verb in _OUT and state.steps[step.id].status is not StepStatus.PENDING for step in open_steps(plan, state))
+
+
 def _answer(state: DeployState, answer: Decision | Wait, now_s: float) -> Decision:
     """A wait is written down once, when its reason changes; then it is only waited for."""
     if not isinstance(answer, Wait):

@@ -1,0 +1,11 @@
+"""
+The loop that turns decisions into acts.
+
+drivers.py   the ports of one homeserver, opened
+survey.py    looking and measuring
+perform.py   one effect, done through the ports; and the threads that do it
+run.py       decide, record, perform, until the end
+deploy.py    beginning a rollout, and taking one up again
+baseline.py  a baseline from earlier rollouts
+rescue.py    admitting what is ours, with nothing but the proxy and the ledger
+"""

@@ -1,0 +1,59 @@
+"""
+A baseline from earlier rollouts: the journal's last 24 hours of the same release at the same hour of the day.
+
+It comes before a SURVEY in the design's order, since it is longer; where there is none that is long enough, the plan's SURVEY takes one.
+"""
+
+from rollout.deciding.fold import fold, start
+from rollout.deciding.state import DeployState
+from rollout.model.event import BaselineFound
+from rollout.model.gate import Tally
+from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.plan import Plan
+from rollout.ports.journal import Journal
+
+_DAY_S = 86_400.0
+_HOUR_S = 3_600.0
+# Rollouts of the last day are few; more than this many are not worth their reading time.
+_DEPLOYS_MAX = 20
+
+
+def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
+    """
+    Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one.
+
+    Counted is what was surveyed before an earlier rollout and what was watched after it, each for the release that ran then.
+    """
+    found: dict[WorkerId, Tally] = {}
+    for line in journal.deploys(plan.homeserver, _DEPLOYS_MAX):
+        if line.finished_at_s is None or now_s - line.finished_at_s > _DAY_S:
+            continue
+        earlier = journal.plan(line.deploy_id)
+        state = start(earlier)
+        for _, event in journal.events(line.deploy_id):
+            state = fold(earlier, state, event)
+        for worker, release in plan.from_releases.items():
+            for tally in _tallies(earlier, state, worker, release):
+                if _same_hour(tally, now_s):
+                    found[worker] = tally + found[worker] if worker in found else tally
+    enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
+    return BaselineFound(now_s, "the journal of the last 24 h", enough) if enough else None
+
+
+def _tallies(plan: Plan, state: DeployState, worker: WorkerId, release: ReleaseId) -> list[Tally]:
+    known = state.workers.get(worker)
+    if known is None:
+        return []
+    before = known.baseline if worker not in state.baseline_found and plan.from_releases.get(worker) == release else None
+    runs_now = known.sighting.process.activated if known.sighting is not None and known.sighting.process is not None else None
+    after = known.after if runs_now == release else None
+    return [tally for tally in (before, after) if tally is not None]
+
+
+def _same_hour(tally: Tally, now_s: float) -> bool:
+    apart_s = (now_s - tally.until_s) % _DAY_S
+    return min(apart_s, _DAY_S - apart_s) <= _HOUR_S
+
+
+def _seconds(tally: Tally) -> float:
+    return tally.until_s - tally.since_s

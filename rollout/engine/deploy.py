@@ -1,0 +1,156 @@
+"""Beginning a rollout, and taking one up again after a crash, a signal or a pause."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rollout.deciding.fold import fold, start
+from rollout.deciding.state import DECISION_VERSION, DeployState
+from rollout.engine import baseline
+from rollout.engine.drivers import Drivers
+from rollout.engine.perform import ThreadedPerformer
+from rollout.engine.rescue import admit_ours
+from rollout.engine.run import Listener, Loop
+from rollout.engine.survey import Surveyor
+from rollout.model.errors import DriverError, RefusedError
+from rollout.model.event import RESUMABLE, Command, DeployBegan, DeployResumed, EffectInDoubt, OperatorSpoke
+from rollout.model.ids import DeployId
+from rollout.model.inventory import Inventory
+from rollout.model.plan import Plan
+from rollout.ports.clock import Clock
+from rollout.ports.journal import Journal, Request
+
+# The journal is asked for requests of other processes no more often than this.
+ASK_EVERY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where a rollout happens and where it is written down."""
+
+    inventory: Inventory
+    drivers: Drivers
+    journal: Journal
+    clock: Clock
+    operator: str
+
+
+def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = ()) -> DeployState:
+    """
+    Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
+
+    Raises DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    """
+    loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
+    now_s = site.clock.now_s()
+    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
+    site.journal.begin(deploy_id, plan, began)
+    loop.admit((began,))
+    found = baseline.from_history(site.journal, plan, now_s)
+    if found is not None:
+        loop.record((found,))
+    return _run(site, loop, deploy_id, ())
+
+
+def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None) -> DeployState:
+    """
+    Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
+
+    Raises RefusedError when it has ended, or when its journal was written by other decision code.
+    """
+    plan = site.journal.plan(deploy_id)
+    state = replay(site.journal, plan, deploy_id)
+    if state.outcome is not None and state.outcome not in RESUMABLE:
+        raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+    loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
+    now_s = max(site.clock.now_s(), state.last_at_s)
+    number = max(state.last_number, site.drivers.ledger.last_number())
+    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number),))
+    why = "the process that had begun it is gone"
+    loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
+    return _run(site, loop, deploy_id, () if asked is None else (asked,))
+
+
+def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
+    """Fold a whole journal. Raises RefusedError when other decision code wrote it."""
+    state = start(plan)
+    for _, event in journal.events(deploy_id):
+        if isinstance(event, DeployBegan | DeployResumed) and event.decision_version != DECISION_VERSION:
+            raise RefusedError(
+                f"rollout {deploy_id} was decided by version {event.decision_version} of the decision code, and this is version {DECISION_VERSION}",
+                remedy="finish it with the release of rollout that began it, or `rollout admit --all --mine` and begin anew",
+            )
+        state = fold(plan, state, event)
+    return state
+
+
+def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
+    surveyor = Surveyor(site.drivers, site.inventory, site.clock)
+    with _signals() as take_signals, ThreadedPerformer(loop.plan, site.drivers, site.inventory, surveyor, site.clock) as performer:
+        ears = _Ears(site, deploy_id, asked, take_signals)
+        try:
+            return loop.run(performer, ears.heed)
+        except DriverError:
+            # Without a journal nothing more may be begun; what is out comes back by the ledger alone.
+            admit_ours(site.drivers, site.inventory)
+            raise
+
+
+class _Ears:
+    """Everything that can be asked of a running rollout: signals, requests of other processes, and what `resume` was told."""
+
+    def __init__(self, site: Site, deploy_id: DeployId, asked: Sequence[Command], take_signals: Callable[[], list[str]]) -> None:
+        self._site = site
+        self._deploy_id = deploy_id
+        self._asked = list(asked)
+        self._take_signals = take_signals
+        self._asked_at_s = 0.0
+
+    def heed(self) -> list[OperatorSpoke]:
+        now_s = self._site.clock.now_s()
+        heard = [OperatorSpoke(now_s, command, self._site.operator, "") for command in self._asked]
+        self._asked.clear()
+        heard += [OperatorSpoke(now_s, Command.INTERRUPT, self._site.operator, name) for name in self._take_signals()]
+        if now_s - self._asked_at_s >= ASK_EVERY_S:
+            self._asked_at_s = now_s
+            heard += [_spoken(now_s, request) for request in self._site.journal.take_requests(self._deploy_id)]
+        return heard
+
+
+def _spoken(now_s: float, request: Request) -> OperatorSpoke:
+    return OperatorSpoke(now_s, request.command, request.operator, request.why)
+
+
+@contextmanager
+def _signals() -> Iterator[Callable[[], list[str]]]:
+    """
+    The first SIGINT and every SIGTERM ask for a safe stop; the second SIGINT leaves at once, with what is under way in doubt.
+
+    Signals reach only the main thread; elsewhere nothing is caught.
+    """
+    caught: list[str] = []
+    interrupted = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if number == signal.SIGINT and interrupted.is_set():
+            raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            interrupted.set()
+        caught.append(signal.Signals(number).name)
+
+    def take() -> list[str]:
+        names = caught[:]
+        del caught[: len(names)]
+        return names
+
+    if threading.current_thread() is not threading.main_thread():
+        yield take
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield take
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,51 @@
+"""The ports of one homeserver, opened."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from rollout.adapters.registry import open_driver
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.ports.database import Database
+from rollout.ports.ledger import Ledger
+from rollout.ports.metrics import Metrics
+from rollout.ports.probe import Probe
+from rollout.ports.releases import Releases
+from rollout.ports.traffic import Server, Traffic
+from rollout.ports.workers import Workers
+
+
+@dataclass(frozen=True, slots=True)
+class Drivers:
+    """Everything that acts on, or looks at, one homeserver; *database* is None when the inventory names none."""
+
+    workers: Workers
+    releases: Releases
+    traffic: Traffic
+    metrics: Metrics
+    probe: Probe
+    ledger: Ledger
+    database: Database | None
+
+
+def open_drivers(inventory: Inventory) -> Drivers:
+    """Open every port that the inventory names. Raises InvalidFileError for settings that a driver doesn't accept; connects to nothing yet."""
+    database = inventory.database_driver
+    return Drivers(
+        workers=cast("Workers", open_driver("workers", inventory.workers_driver, inventory)),
+        releases=cast("Releases", open_driver("releases", inventory.releases_driver, inventory)),
+        traffic=cast("Traffic", open_driver("traffic", inventory.traffic_driver, inventory)),
+        metrics=cast("Metrics", open_driver("metrics", inventory.metrics_driver, inventory)),
+        probe=cast("Probe", open_driver("probe", inventory.probe_driver, inventory)),
+        ledger=cast("Ledger", open_driver("ledger", inventory.ledger_driver, inventory)),
+        database=None if database is None else cast("Database", open_driver("database", database, inventory)),
+    )
+
+
+def servers(inventory: Inventory) -> dict[WorkerId, Server]:
+    """Say where each proxied worker stands at the proxy."""
+    return {
+        worker: Server(inventory.pools[entry.pool].backend, entry.server or worker)
+        for worker, entry in inventory.workers.items()
+        if entry.pool is not None
+    }

@@ -1,0 +1,160 @@
+"""
+Doing one effect through the ports, and the threads in which it is done.
+
+A driver blocks (Fabric and the Kubernetes client do), so each effect has a thread of its own; looking and measuring have one each. What comes out of all
+of them are events, in one queue. The threads are daemons: a migration that outlives us is not waited for, it is found again by looking.
+"""
+
+import queue
+import threading
+from typing import Protocol
+
+from rollout.engine.drivers import Drivers, servers
+from rollout.engine.survey import Changes, Surveyor
+from rollout.model.effect import Effect
+from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.plan import Plan, Verb
+from rollout.model.release import Release
+from rollout.ports.clock import Clock
+
+# While a worker is out every half second counts; otherwise a look every two seconds is fresh enough (see deciding.steps.LOOK_FRESH_S).
+EAGER_LOOK_S = 0.5
+CALM_LOOK_S = 2.0
+THOROUGH_EVERY_S = 5.0
+LOG_LINES_MAX = 12
+# A proxy answers in a millisecond; the rest of an effect's deadline belongs to what is waited for afterwards.
+PROXY_TIMEOUT_S = 5.0
+
+
+class Performer(Protocol):
+    """What the loop needs of the world, real or simulated."""
+
+    def submit(self, effect: Effect) -> None:
+        """Begin an effect; its outcome comes out of `collect`, exactly once."""
+        ...
+
+    def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
+        """Say which workers are worth measuring, and whether every look counts."""
+        ...
+
+    def collect(self, until_s: float) -> list[Event]:
+        """Return what has happened, as soon as something has; an empty list at *until_s*."""
+        ...
+
+
+def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+    """Do it, and say what came of it; never raises. What fails in a way that nobody foresaw is in doubt, not failed."""
+    try:
+        release = _do(effect, plan, drivers, inventory, clock)
+    except OutcomeUnknownError as error:
+        return EffectInDoubt(clock.now_s(), effect.number, _sentence(error))
+    except (TransientDriverError, PermanentDriverError) as error:
+        log = drivers.workers.last_lines(effect.worker, LOG_LINES_MAX) if effect.worker is not None and effect.verb is Verb.RESTART else ()
+        return EffectFailed(clock.now_s(), effect.number, _sentence(error), isinstance(error, PermanentDriverError), log)
+    except Exception as error:  # noqa: BLE001  (a bug in a driver must not leave a worker drained: it is looked at instead)
+        return EffectInDoubt(clock.now_s(), effect.number, f"{type(error).__name__}: {error}")
+    return EffectSucceeded(clock.now_s(), effect.number, release)
+
+
+def _sentence(error: OutcomeUnknownError | TransientDriverError | PermanentDriverError) -> str:
+    return f"{error.what}: {error.why}" if error.why else error.what
+
+
+def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock) -> Release | None:
+    left_s = max(1.0, effect.deadline_at_s - clock.now_s())
+    if effect.worker is None:
+        if effect.verb is Verb.PREPARE:
+            return drivers.releases.prepare(plan.to_release, left_s)
+        drivers.releases.migrate(effect.release)
+        return None
+    with drivers.ledger.fence(effect):
+        match effect.verb:
+            case Verb.DRAIN:
+                drivers.traffic.drain(servers(inventory)[effect.worker], PROXY_TIMEOUT_S)
+            case Verb.ADMIT:
+                drivers.traffic.admit(servers(inventory)[effect.worker], effect.weight, PROXY_TIMEOUT_S)
+            case Verb.RESTART:
+                # Stopped before it is switched: a process then always runs what its link named when it started.
+                drivers.workers.stop(effect.worker, left_s)
+                drivers.releases.activate(effect.worker, effect.release)
+                drivers.workers.start(effect.worker, left_s)
+            case _:
+                msg = f"{effect.verb} is not an effect"
+                raise ValueError(msg)
+    return None
+
+
+class ThreadedPerformer:
+    """The real world. Use as a context manager: leaving ends the looking and measuring."""
+
+    def __init__(self, plan: Plan, drivers: Drivers, inventory: Inventory, surveyor: Surveyor, clock: Clock) -> None:
+        self._plan = plan
+        self._drivers = drivers
+        self._inventory = inventory
+        self._surveyor = surveyor
+        self._clock = clock
+        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._focus: frozenset[WorkerId] = frozenset()
+        self._eager = False
+        self._ended = threading.Event()
+        self._look_now = threading.Event()
+
+    def __enter__(self) -> "ThreadedPerformer":
+        """Begin to look and to measure."""
+        for body in (self._look_again_and_again, self._measure_again_and_again):
+            threading.Thread(target=body, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End looking and measuring; effects under way are not waited for."""
+        self._ended.set()
+        self._look_now.set()
+
+    def submit(self, effect: Effect) -> None:
+        """Begin an effect in a thread of its own."""
+        threading.Thread(target=self._act, args=(effect,), daemon=True).start()
+
+    def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
+        """Take effect with the next look and the next measurement."""
+        self._focus = focus
+        if eager and not self._eager:
+            self._look_now.set()
+        self._eager = eager
+
+    def collect(self, until_s: float) -> list[Event]:
+        """Wait for the first event, and take what else is there."""
+        try:
+            events = [self._events.get(timeout=max(0.0, until_s - self._clock.now_s()))]
+        except queue.Empty:
+            return []
+        while not self._events.empty():
+            events.append(self._events.get())
+        return events
+
+    def _act(self, effect: Effect) -> None:
+        self._events.put(act(effect, self._plan, self._drivers, self._inventory, self._clock))
+        self._look_now.set()
+
+    def _look_again_and_again(self) -> None:
+        changes = Changes()
+        thorough_at_s = float("-inf")
+        while not self._ended.is_set():
+            now_s = self._clock.now_s()
+            thorough = now_s - thorough_at_s >= THOROUGH_EVERY_S
+            thorough_at_s = now_s if thorough else thorough_at_s
+            seen = self._surveyor.look(thorough=thorough)
+            self._events.put(Observed(self._clock.now_s(), changes.take(seen, self._focus)))
+            self._look_now.wait(EAGER_LOOK_S if self._eager else CALM_LOOK_S)
+            self._look_now.clear()
+
+    def _measure_again_and_again(self) -> None:
+        # One look at everything first: a difference needs two.
+        focus = frozenset(self._inventory.workers)
+        while not self._ended.is_set():
+            measured = self._surveyor.measure(sorted(focus), with_canaries=True)
+            self._events.put(SamplesTaken(self._clock.now_s(), measured))
+            self._ended.wait(self._plan.sample_s)
+            focus = self._focus

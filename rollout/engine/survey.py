@@ -1,0 +1,218 @@
+"""
+Looking at the homeserver, and measuring it.
+
+A look is cheap and comes every second or so: processes, proxy, health, our marks. What costs more or changes seldom (database, releases) is part of a
+*thorough* look. A worker's version is read once per process, since it cannot change while the process lives. Whatever cannot be seen is named with its
+reason; no failure of one source hides the others.
+"""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+from typing import TypeVar
+
+from rollout.engine.drivers import Drivers, servers
+from rollout.homeservers.synapse import canaries
+from rollout.homeservers.synapse import metrics as synapse_metrics
+from rollout.model.errors import DriverError
+from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.release import Release
+from rollout.model.sample import Page
+from rollout.model.sighting import DrainMark, Observation, ProcessSighting, ProxySighting, SchemaSighting, Sighting
+from rollout.ports.clock import Clock
+from rollout.ports.probe import Answer
+from rollout.ports.releases import Activation
+from rollout.ports.workers import ProcessState
+
+_T = TypeVar("_T")
+
+# One source may take this long. Looks are a second apart, and a look that is older than six seconds counts for nothing.
+LOOK_TIMEOUT_S = 2.0
+MEASURE_TIMEOUT_S = 10.0
+_BUILD_INFO = ("synapse_build_info",)
+
+
+class Surveyor:
+    """Looks and measures. Not for use by several threads at once, except that one may look while another measures."""
+
+    def __init__(self, drivers: Drivers, inventory: Inventory, clock: Clock) -> None:
+        self._drivers = drivers
+        self._inventory = inventory
+        self._clock = clock
+        self._servers = servers(inventory)
+        self._versions: dict[WorkerId, tuple[float, str]] = {}
+        self._counters: dict[WorkerId, tuple[float, synapse_metrics.Counters]] = {}
+        self._nonce = 0
+
+    def look(self, *, thorough: bool) -> Observation:
+        """Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen."""
+        taken_at_s = self._clock.now_s()
+        workers = tuple(self._inventory.workers)
+        no_states: dict[WorkerId, ProcessState] = {}
+        no_links: dict[WorkerId, Activation] = {}
+        no_servers: dict[WorkerId, ProxySighting] = {}
+        no_marks: dict[WorkerId, DrainMark] = {}
+        processes, why_no_process = _try(lambda: self._drivers.workers.look(workers, LOOK_TIMEOUT_S), no_states)
+        links, why_no_link = _try(lambda: self._drivers.releases.activations(workers), no_links)
+        proxied, why_no_proxy = _try(lambda: self._drivers.traffic.look(self._servers, LOOK_TIMEOUT_S), no_servers)
+        marks, why_no_mark = _try(self._drivers.ledger.marks, no_marks)
+        health = self._drivers.probe.health(workers, LOOK_TIMEOUT_S)
+        self._learn_versions(processes)
+        sightings: dict[WorkerId, Sighting] = {}
+        missing: dict[WorkerId, str] = {}
+        for worker in workers:
+            unseen = [why for why in (why_no_process, why_no_link, why_no_mark) if why]
+            if worker in self._servers and worker not in proxied:
+                unseen.append(why_no_proxy or f"the proxy has no server {self._servers[worker].name} in {self._servers[worker].backend}")
+            sighting = Sighting(
+                process=_process(processes.get(worker), links.get(worker)),
+                healthy=health[worker].ok if worker in health else None,
+                version=self._version(worker, processes.get(worker)),
+                proxy=proxied.get(worker),
+                drain=marks.get(worker),
+                unseen=tuple(unseen),
+            )
+            if sighting.process is None and sighting.proxy is None and sighting.healthy is not True:
+                missing[worker] = "; ".join(unseen) or "the process manager doesn't know it"
+            else:
+                sightings[worker] = sighting
+        observation = Observation(taken_at_s=taken_at_s, sightings=sightings, missing=missing)
+        return self._thoroughly(observation) if thorough else observation
+
+    def _thoroughly(self, observation: Observation) -> Observation:
+        no_releases: dict[ReleaseId, Release] = {}
+        releases, _ = _try(self._drivers.releases.prepared, no_releases)
+        number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
+        guards: tuple[GuardReading, ...] = (self._files_used(),)
+        schema: SchemaSighting | None = None
+        database = self._drivers.database
+        if database is not None:
+            guards += database.guards(LOOK_TIMEOUT_S)
+            schema, _ = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
+        return replace(observation, releases=releases, guards=guards, schema=schema, last_number=number)
+
+    def _files_used(self) -> GuardReading:
+        """The fullest worker's share of its file handles, from the last measurement."""
+        shares = [
+            counters.open_files / counters.files_max
+            for _, counters in self._counters.values()
+            if counters.open_files and counters.files_max
+        ]
+        return GuardReading("files_used", max(shares)) if shares else GuardReading("files_used", None, "not measured yet")
+
+    def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
+        """
+        Read every metrics page of *workers* and return what each did since the last time; never raises.
+
+        A worker that is measured for the first time has no tally yet and is in neither map.
+        """
+        pages = self._drivers.metrics.read(workers, synapse_metrics.PREFIXES, MEASURE_TIMEOUT_S)
+        answers = self._ask_canaries(workers) if with_canaries else {}
+        tallies: dict[WorkerId, Tally] = {}
+        unmeasured: dict[WorkerId, str] = {}
+        for worker in workers:
+            page = pages.get(worker, "its metrics page was not read")
+            told = page if isinstance(page, str) else self._tally(worker, page)
+            if isinstance(told, str):
+                unmeasured[worker] = told
+            elif told is not None:
+                tallies[worker] = _with_canary(told, answers.get(worker))
+        return Measured(tallies, unmeasured)
+
+    def _tally(self, worker: WorkerId, page: Page) -> Tally | str | None:
+        counters = synapse_metrics.read_counters(page.samples)
+        if isinstance(counters, str):
+            self._counters.pop(worker, None)
+            return counters
+        before = self._counters.get(worker)
+        self._counters[worker] = (page.at_s, counters)
+        if before is None:
+            return None
+        return synapse_metrics.tally(before[1], counters, before[0], page.at_s)
+
+    def _ask_canaries(self, workers: Collection[WorkerId]) -> dict[WorkerId, Answer]:
+        self._nonce += 1
+        paths = {
+            worker: path
+            for worker in workers
+            if (path := canaries.canary_path(self._inventory.workers[worker].role, self._nonce)) is not None
+        }
+        return self._drivers.probe.canary(paths, MEASURE_TIMEOUT_S) if paths else {}
+
+    def _learn_versions(self, processes: dict[WorkerId, ProcessState]) -> None:
+        fresh = {
+            worker: state.started_at_s
+            for worker, state in processes.items()
+            if state.running and state.started_at_s is not None and self._versions.get(worker, (0.0, ""))[0] != state.started_at_s
+        }
+        if not fresh:
+            return
+        for worker, page in self._drivers.metrics.read(tuple(fresh), _BUILD_INFO, LOOK_TIMEOUT_S).items():
+            if isinstance(page, Page) and (version := synapse_metrics.read_version(page.samples)) is not None:
+                self._versions[worker] = (fresh[worker], version)
+
+    def _version(self, worker: WorkerId, state: ProcessState | None) -> str | None:
+        known = self._versions.get(worker)
+        return known[1] if known is not None and state is not None and state.started_at_s == known[0] else None
+
+
+def _process(state: ProcessState | None, link: Activation | None) -> ProcessSighting | None:
+    if state is None or link is None:
+        return None
+    return ProcessSighting(state.running, state.started_at_s, link.release, link.at_s)
+
+
+def _with_canary(tally: Tally, answer: Answer | None) -> Tally:
+    if answer is None:
+        return tally
+    bucket = next((index for index, edge in enumerate(LATENCY_EDGES_S) if answer.seconds <= edge), len(LATENCY_EDGES_S))
+    latency = tuple(float(index == bucket) for index in range(len(LATENCY_EDGES_S) + 1))
+    return replace(tally, canaries=1, canary_failures=0 if answer.ok else 1, canary_latency=latency if answer.ok else tally.canary_latency)
+
+
+def _try(ask: Callable[[], _T], otherwise: _T) -> tuple[_T, str]:
+    try:
+        return ask(), ""
+    except DriverError as error:
+        return otherwise, error.what
+
+
+class Changes:
+    """
+    Leaves out of each look what was told before, so that a long rollout's journal stays small.
+
+    Compared is with what was *told*, not with the last look: otherwise a change that was held back would never be told. Sessions and counters of workers out
+    of focus move all the time and decide nothing, so they alone are no change.
+    """
+
+    def __init__(self) -> None:
+        self._told: dict[WorkerId, Sighting] = {}
+        self._schema: SchemaSighting | None = None
+        self._releases: dict[ReleaseId, Release] = {}
+
+    def take(self, seen: Observation, focus: Collection[WorkerId]) -> Observation:
+        """Return *seen* without what is known already."""
+        changed = {
+            worker: sighting for worker, sighting in seen.sightings.items() if self._is_new(worker, sighting, in_focus=worker in focus)
+        }
+        self._told.update(changed)
+        for worker in seen.missing:
+            self._told.pop(worker, None)
+        schema = None if seen.schema == self._schema else seen.schema
+        releases = {} if seen.releases == self._releases else seen.releases
+        self._schema = schema or self._schema
+        self._releases = releases or self._releases
+        return replace(seen, sightings=changed, schema=schema, releases=releases)
+
+    def _is_new(self, worker: WorkerId, sighting: Sighting, *, in_focus: bool) -> bool:
+        told = self._told.get(worker)
+        if told is None:
+            return True
+        return sighting != told if in_focus else _steady(sighting) != _steady(told)
+
+
+def _steady(sighting: Sighting) -> Sighting:
+    if sighting.proxy is None:
+        return sighting
+    return replace(sighting, proxy=replace(sighting.proxy, sessions=None, requests=0, cuts=0, counters={}))
