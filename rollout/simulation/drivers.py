@@ -1,0 +1,255 @@
+"""The ports over a simulated world."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from rollout.model.effect import Effect
+from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
+from rollout.model.gate import LATENCY_EDGES_S
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.plan import Verb
+from rollout.model.release import Release, make_release
+from rollout.model.sample import Page, Sample
+from rollout.model.sighting import DrainMark, ProxySighting
+from rollout.ports.probe import Answer
+from rollout.ports.releases import Activation
+from rollout.ports.traffic import Server
+from rollout.simulation.world import World
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedProcess:
+    """See ports.workers.ProcessState."""
+
+    running: bool
+    started_at_s: float | None
+
+
+class SimulatedWorkers:
+    """The process manager of a world."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def look(self, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, SimulatedProcess]:
+        """See ports.workers."""
+        del timeout_s
+        known = self._world.workers
+        return {
+            worker: SimulatedProcess(known[worker].started_at_s is not None, known[worker].started_at_s)
+            for worker in workers
+            if worker in known
+        }
+
+    def stop(self, worker: WorkerId, timeout_s: float) -> None:
+        """See ports.workers."""
+        del timeout_s
+        self._known(worker)
+        self._world.stop(worker)
+
+    def start(self, worker: WorkerId, timeout_s: float) -> None:
+        """See ports.workers."""
+        del timeout_s
+        self._known(worker)
+        if not self._world.start(worker):
+            raise PermanentDriverError("the process exits at once", where=worker)
+
+    def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
+        """See ports.workers."""
+        it = self._world.workers.get(worker)
+        return (f"{worker}: exited with status 1",)[:lines_max] if it is not None and it.started_at_s is None else ()
+
+    def _known(self, worker: WorkerId) -> None:
+        if worker not in self._world.workers:
+            raise PermanentDriverError("the process manager doesn't know it", where=worker)
+
+
+class SimulatedReleases:
+    """The releases of a world. A version is known when *versions* has it."""
+
+    def __init__(self, world: World, versions: Collection[str] = ()) -> None:
+        self._world = world
+        self._versions = frozenset(versions)
+
+    def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
+        """See ports.releases."""
+        old = self._world.releases[base]
+        version = version or old.version
+        if version not in self._versions and version not in {release.version for release in self._world.releases.values()}:
+            raise PermanentDriverError(f"there is no recorded lock for {version}")
+        lock = old.artefact_lock if version == old.version else f"lock-of-{version}"
+        config = old.config_digest if config_from is None else f"digest-of-{config_from}"
+        return make_release(version, lock, config, old.modules, old.generation + (1 if next_generation else 0), old.topology)
+
+    def prepare(self, release: Release, timeout_s: float) -> Release:
+        """See ports.releases."""
+        del timeout_s
+        done = replace(release, schema_version=94, schema_compat_version=84)
+        self._world.releases[release.id] = done
+        return done
+
+    def prepared(self) -> dict[ReleaseId, Release]:
+        """See ports.releases."""
+        return dict(self._world.releases)
+
+    def migrate(self, release: ReleaseId) -> None:
+        """See ports.releases."""
+        self._world.migrated.add(release)
+
+    def activate(self, worker: WorkerId, release: ReleaseId) -> None:
+        """See ports.releases."""
+        if release not in self._world.releases:
+            raise PermanentDriverError(f"{release} is not prepared", where=worker)
+        it = self._world.workers[worker]
+        if it.activated != release:
+            it.activated, it.activated_at_s = release, self._world.clock.now_s()
+
+    def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
+        """See ports.releases."""
+        known = self._world.workers
+        return {worker: Activation(known[worker].activated, known[worker].activated_at_s) for worker in workers if worker in known}
+
+
+class SimulatedTraffic:
+    """The proxy of a world: a server's name is its worker's id."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
+        """See ports.traffic."""
+        del timeout_s
+        seen: dict[WorkerId, ProxySighting] = {}
+        for worker in servers:
+            it = self._world.workers.get(worker)
+            if it is not None and it.proxied:
+                seen[worker] = ProxySighting(
+                    admitted=it.admitted,
+                    weight=it.weight,
+                    up=self._world.answers(worker),
+                    sessions=self._world.sessions(worker),
+                    requests=int(it.served),
+                    cuts=self._world.cuts.get(worker, 0),
+                )
+        return seen
+
+    def drain(self, server: Server, timeout_s: float) -> None:
+        """See ports.traffic."""
+        del timeout_s
+        self._world.drain(self._worker(server))
+
+    def admit(self, server: Server, weight: int, timeout_s: float) -> None:
+        """See ports.traffic."""
+        del timeout_s
+        self._world.admit(self._worker(server), weight)
+
+    def _worker(self, server: Server) -> WorkerId:
+        worker = WorkerId(server.name)
+        if worker not in self._world.workers or not self._world.workers[worker].proxied:
+            raise PermanentDriverError(f"the proxy has no server {server.name} in {server.backend}")
+        return worker
+
+
+class SimulatedMetrics:
+    """Metrics pages with Synapse's names; a worker in *world.dark* has none."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
+        """See ports.metrics."""
+        del timeout_s
+        return {worker: self._page(worker, tuple(prefixes)) for worker in workers}
+
+    def _page(self, worker: WorkerId, prefixes: tuple[str, ...]) -> Page | str:
+        it = self._world.workers.get(worker)
+        if it is None or worker in self._world.dark or not self._world.answers(worker):
+            return "connection refused"
+        self._world.serve(worker)
+        version = self._world.releases[it.runs].version
+        samples = [
+            Sample("synapse_build_info", {"version": version}, 1.0),
+            Sample("process_start_time_seconds", {}, it.started_at_s or 0.0),
+            Sample("process_open_fds", {}, 50.0),
+            Sample("process_max_fds", {}, 1024.0),
+        ]
+        samples += self._histogram(it.served, it.errors, it.slow)
+        return Page(self._world.clock.now_s(), tuple(sample for sample in samples if sample.name.startswith(prefixes)))
+
+    @staticmethod
+    def _histogram(served: float, errors: float, slow: float) -> list[Sample]:
+        name = "synapse_http_server_response_time_seconds"
+        samples: list[Sample] = []
+        for code, count in (("200", served - errors), ("500", errors)):
+            labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
+            share = 0.0 if served == 0 else slow / served
+            for edge in (*LATENCY_EDGES_S, float("inf")):
+                # Healthy requests take up to 50 ms, those of a slow release up to half a second.
+                reached = (count * (1 - share) if edge >= 0.05 else 0.0) + (count * share if edge >= 0.5 else 0.0)
+                samples.append(Sample(f"{name}_bucket", {**labels, "le": "+Inf" if edge == float("inf") else str(edge)}, reached))
+            samples.append(Sample(f"{name}_count", labels, count))
+            samples.append(Sample(f"{name}_sum", labels, count * 0.05))
+        return samples
+
+
+class SimulatedProbe:
+    """Health by the world; there are no credentials for canaries."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
+        """See ports.probe."""
+        del timeout_s
+        return {worker: Answer(ok := self._world.answers(worker), 0.001, "" if ok else "connection refused") for worker in workers}
+
+    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+        """See ports.probe."""
+        del requests, timeout_s
+        return {}
+
+
+class SimulatedLedger:
+    """A ledger in memory, which outlives the tool as the file at a target does."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._numbers: dict[WorkerId, EffectNumber] = {}
+        self._marks: dict[WorkerId, DrainMark] = {}
+        self._holder: str | None = None
+
+    @contextmanager
+    def fence(self, effect: Effect) -> Iterator[None]:
+        """See ports.ledger."""
+        worker = effect.worker
+        if worker is None:
+            msg = "only effects on a worker are fenced"
+            raise ValueError(msg)
+        if effect.number < self._numbers.get(worker, 0):
+            raise StaleEffectError(f"effect {effect.number} comes after {self._numbers[worker]}", where=worker)
+        self._numbers[worker] = effect.number
+        if effect.verb is Verb.DRAIN:
+            self._marks[worker] = DrainMark(effect.number, effect.release, effect.why, self._world.clock.now_s())
+        yield
+        if effect.verb is Verb.ADMIT and effect.weight == 100:
+            self._marks.pop(worker, None)
+
+    def marks(self) -> dict[WorkerId, DrainMark]:
+        """See ports.ledger."""
+        return dict(self._marks)
+
+    def last_number(self) -> EffectNumber:
+        """See ports.ledger."""
+        return max(self._numbers.values(), default=EffectNumber(0))
+
+    @contextmanager
+    def lock(self, holder: str, why: str) -> Iterator[None]:
+        """See ports.ledger."""
+        if self._holder is not None:
+            raise RefusedError("another rollout of this homeserver is under way", why=self._holder)
+        self._holder = f"{holder}: {why}"
+        try:
+            yield
+        finally:
+            self._holder = None

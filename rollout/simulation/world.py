@@ -1,0 +1,141 @@
+"""
+What a simulated homeserver consists of, and how it behaves.
+
+Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenly over the drain, traffic is steady. The world also counts what a rollout must
+never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.release import Release
+from rollout.ports.clock import Clock
+from rollout.simulation.virtual_clock import VirtualClock
+
+
+@dataclass(slots=True)
+class SimulatedWorker:
+    """
+    One process and its place at the proxy.
+
+    *slowness* multiplies every latency and *error_ratio* is the share of 5xx, both by release; a release in *never_boots* exits at start, one in *hangs* runs but
+    doesn't answer. *sessions* is how many are open while it is admitted.
+    """
+
+    activated: ReleaseId
+    activated_at_s: float
+    started_at_s: float | None
+    runs: ReleaseId
+    proxied: bool
+    admitted: bool = True
+    weight: int = 100
+    changed_at_s: float = float("-inf")
+    sessions: int = 10
+    requests_per_s: float = 20.0
+    served: float = 0.0
+    errors: float = 0.0
+    slow: float = 0.0
+    served_until_s: float = 0.0
+
+
+@dataclass(slots=True)
+class World:
+    """The whole homeserver. Times in seconds."""
+
+    clock: VirtualClock
+    workers: dict[WorkerId, SimulatedWorker]
+    releases: dict[ReleaseId, Release]
+    boot_s: float = 3.0
+    stop_s: float = 0.2
+    session_life_s: float = 20.0
+    never_boots: set[ReleaseId] = field(default_factory=set)
+    hangs: set[ReleaseId] = field(default_factory=set)
+    slow: set[ReleaseId] = field(default_factory=set)
+    erring: dict[ReleaseId, float] = field(default_factory=dict)
+    dark: set[WorkerId] = field(default_factory=set)
+    cuts: dict[WorkerId, int] = field(default_factory=dict)
+    out_at_once_max: int = 0
+    migrated: set[ReleaseId] = field(default_factory=set)
+    on_change: Callable[[], None] | None = None
+
+    def answers(self, worker: WorkerId) -> bool:
+        """Tell whether it runs and has booted."""
+        it = self.workers[worker]
+        return it.started_at_s is not None and self.clock.now_s() >= it.started_at_s + self.boot_s and it.runs not in self.hangs
+
+    def takes_requests(self, worker: WorkerId) -> bool:
+        """Tell whether the proxy sends it new requests."""
+        it = self.workers[worker]
+        return it.proxied and it.admitted and it.weight > 0 and self.answers(worker)
+
+    def sessions(self, worker: WorkerId) -> int:
+        """Count open sessions: they end evenly over *session_life_s* once a worker is drained."""
+        it = self.workers[worker]
+        if not it.proxied or it.started_at_s is None:
+            return 0
+        if it.admitted:
+            return it.sessions if self.answers(worker) else 0
+        gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_s
+        return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
+
+    def serve(self, worker: WorkerId) -> None:
+        """Bring the counters of a worker up to now."""
+        it = self.workers[worker]
+        now_s = self.clock.now_s()
+        if it.started_at_s is not None and (self.takes_requests(worker) or not it.proxied):
+            since_s = max(it.served_until_s, it.started_at_s + self.boot_s)
+            done = max(0.0, now_s - since_s) * it.requests_per_s * it.weight / 100
+            it.served += done
+            it.errors += done * self.erring.get(it.runs, 0.0)
+            it.slow += done if it.runs in self.slow else 0.0
+        it.served_until_s = now_s
+
+    def drain(self, worker: WorkerId) -> None:
+        """Send it nothing new."""
+        it = self.workers[worker]
+        self.serve(worker)
+        if it.admitted:
+            it.admitted, it.changed_at_s = False, self.clock.now_s()
+        self._count_out()
+
+    def admit(self, worker: WorkerId, weight: int) -> None:
+        """Send it new requests."""
+        it = self.workers[worker]
+        self.serve(worker)
+        if not self.answers(worker):
+            self._cut(worker, it.sessions)
+        it.admitted, it.weight, it.changed_at_s = True, weight, self.clock.now_s()
+
+    def stop(self, worker: WorkerId) -> None:
+        """End its process; what is under way there is cut."""
+        it = self.workers[worker]
+        self.serve(worker)
+        self._cut(worker, self.sessions(worker))
+        it.started_at_s = None
+        self._count_out()
+
+    def start(self, worker: WorkerId) -> bool:
+        """Start it on what its link names; False when it exits at once."""
+        it = self.workers[worker]
+        if it.started_at_s is not None:
+            return True
+        it.runs = it.activated
+        if it.runs in self.never_boots:
+            return False
+        it.started_at_s = self.clock.now_s()
+        it.served = it.errors = it.slow = 0.0
+        return True
+
+    def _cut(self, worker: WorkerId, requests: int) -> None:
+        if requests:
+            self.cuts[worker] = self.cuts.get(worker, 0) + requests
+
+    def _count_out(self) -> None:
+        out = sum(it.proxied and not (it.admitted and it.started_at_s is not None) for it in self.workers.values())
+        self.out_at_once_max = max(self.out_at_once_max, out)
+
+
+def clock_of(world: World) -> Clock:
+    """Its clock, as the port."""
+    return world.clock
