@@ -16,7 +16,7 @@ class Perform:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Write this into the journal; nothing in the world changes. Steps that begin and end, rulings, roll-backs and waits are such events."""
+    """Write this into the journal; nothing in the world changes: steps that begin and end, rulings, roll-backs, waits."""
 
     event: Event
 

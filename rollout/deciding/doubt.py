@@ -1,8 +1,8 @@
 """
 What became of an effect whose outcome is unknown: judged from what is seen afterwards, never assumed, never simply repeated.
 
-A cluster-wide effect cannot be seen in one sighting: a release is prepared when the target lists it, a migration is done when no delta of the release is
-missing from the database.
+A cluster-wide effect cannot be seen in one sighting: a release is prepared when the target lists it, a migration is done when no delta of
+the release is missing from the database.
 """
 
 from rollout.deciding.state import DeployState

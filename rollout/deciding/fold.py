@@ -1,4 +1,7 @@
-"""State + event -> state. Every event of the journal has its row here; an event that cannot follow is our bug and raises ImpossibleEventError."""
+"""
+State + event -> state. Every event of the journal has its row here; an event that cannot follow is our bug and raises
+ImpossibleEventError.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -6,7 +9,7 @@ from typing import TypeVar, assert_never
 
 from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState
 from rollout.gating import guards as guard_rules
-from rollout.model.effect import Effect
+from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.event import (
     BaselineFound,
     Command,
@@ -174,7 +177,7 @@ def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s
         state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights)
     elif effect.verb is Verb.ADMIT and effect.worker is not None:
         state = _after_return(plan, state, effect.worker, at_s)
-    if effect.verb is Verb.ADMIT and effect.weight == 100 and effect.worker is not None:
+    if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT and effect.worker is not None:
         state = _with_worker(state, effect.worker, replace(state.workers[effect.worker], drained_by_us=False))
     return state
 
@@ -245,23 +248,28 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
 def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     surveying = any(state.steps[step.id].status is StepStatus.ACTIVE for step in steps_of(plan.phases) if step.verb is Verb.SURVEY)
     pools = {worker.id: worker.pool for worker in plan.workers}
-    workers = dict(state.workers)
-    for worker, known in workers.items():
-        tally = measured.tallies.get(worker)
-        if worker in measured.unmeasured:
-            known = replace(known, unmeasured=measured.unmeasured[worker])
-        if tally is not None:
-            known = replace(known, unmeasured=None)
-            if surveying:
-                known = replace(known, baseline=_join(known.baseline, tally))
-            if _after(known, tally):
-                known = replace(known, after=_join(known.after, tally))
-        if known.admitted_at_s is not None:
-            for peer, other in measured.tallies.items():
-                if peer != worker and pools.get(worker) is not None and pools.get(peer) == pools[worker] and _after(known, other):
-                    known = replace(known, controls=_join(known.controls, other))
-        workers[worker] = known
+    workers: dict[WorkerId, WorkerState] = {}
+    for worker, known in state.workers.items():
+        peers = [
+            tally
+            for peer, tally in measured.tallies.items()
+            if peer != worker and pools[worker] is not None and pools.get(peer) == pools[worker]
+        ]
+        workers[worker] = _with_tally(known, measured.tallies.get(worker), peers, measured.unmeasured.get(worker), surveying=surveying)
     return replace(state, workers=workers)
+
+
+def _with_tally(known: WorkerState, own: Tally | None, peers: list[Tally], unmeasured: str | None, *, surveying: bool) -> WorkerState:
+    if own is not None:
+        baseline = _join(known.baseline, own) if surveying else known.baseline
+        after = _join(known.after, own) if _after(known, own) else known.after
+        known = replace(known, unmeasured=None, baseline=baseline, after=after)
+    elif unmeasured is not None:
+        known = replace(known, unmeasured=unmeasured)
+    for peer in peers:
+        if _after(known, peer):
+            known = replace(known, controls=_join(known.controls, peer))
+    return known
 
 
 def _find_baseline(state: DeployState, event: BaselineFound) -> DeployState:

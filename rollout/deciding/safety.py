@@ -1,9 +1,9 @@
 """
 Bringing back what is out, before the rollout stops.
 
-Nothing of ours stays drained: each worker that we took out is admitted as soon as it answers, at its full weight, without the ramp, because whoever
-asked us to stop may end us within seconds. A worker that isn't running is started once: on what its link names, or, on the way back, on what it ran
-before, since the release that failed is never admitted again.
+Nothing of ours stays drained: each worker that we took out is admitted as soon as it answers, at its full weight, without the ramp,
+because whoever asked us to stop may end us within seconds. A worker that isn't running is started once: on what its link names, or, on
+the way back, on what it ran before, since the release that failed is never admitted again.
 """
 
 from rollout.deciding.decision import Decision, Finish, Perform

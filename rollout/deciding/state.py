@@ -1,8 +1,8 @@
 """
 What is remembered of a rollout: everything is derived from the journal by `fold`.
 
-State is kept per worker and per step, with a map of the effects in flight, so that steps of different pools may overlap. Tallies are sums, not
-samples, so that the state of a long rollout stays small.
+State is kept per worker and per step, with a map of the effects in flight, so that steps of different pools may overlap. Tallies are
+sums, not samples, so that the state of a long rollout stays small.
 """
 
 from dataclasses import dataclass, field
@@ -72,7 +72,8 @@ TRANSITIONS: dict[tuple[StepStatus, type[object], bool], StepStatus] = {
 @dataclass(frozen=True, slots=True)
 class StepState:
     """
-    One step. *began_at_s* and *applied_at_s* are seconds since the epoch; *attempts* counts effects that failed; *weights_applied* counts the ramp's weights.
+    One step. *began_at_s* and *applied_at_s* are seconds since the epoch; *attempts* counts effects that failed; *weights_applied* counts
+    the ramp's weights.
 
     *permanent* is set when the driver said that trying again would fail again; *log* are the worker's last lines then.
     """
@@ -93,10 +94,10 @@ class WorkerState:
     """
     One worker.
 
-    *sighting* was true at *seen_at_s*; *missing* says why nothing was seen since. *drained_by_us* from the intent of a drain to the success of full
-    re-admission; *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's other
-    workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it answers. *restarts_to_safety* counts
-    the attempts of winding down.
+    *sighting* was true at *seen_at_s*; *missing* says why nothing was seen since. *drained_by_us* from the intent of a drain to the
+    success of full re-admission; *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*,
+    and *controls* that of its pool's other workers since then. *unmeasured* says why the last sweep had no tally for it.
+    *unhealthy_since_s* is None while it answers. *restarts_to_safety* counts the attempts of winding down.
     """
 
     sighting: Sighting | None = None
@@ -127,8 +128,9 @@ class DeployState:
     """
     The whole rollout.
 
-    *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet. *fresh_after_s*: only
-    what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step last finished.
+    *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
+    *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
+    last finished.
     """
 
     direction: Direction = Direction.FORWARD

@@ -1,8 +1,8 @@
 """
 What each verb waits for, and when it is done.
 
-One function per verb: given that the step may run, it answers with a decision, or with a Wait that says why there is nothing to do yet. All waiting
-is for something seen *after* the act: what was seen before it proves nothing.
+One function per verb: given that the step may run, it answers with a decision, or with a Wait that says why there is nothing to do yet.
+All waiting is for something seen *after* the act: what was seen before it proves nothing.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from rollout.deciding.state import DeployState, Direction, StepState, StepStatus
 from rollout.gating import guards as guard_rules
 from rollout.gating import liveness, threshold
 from rollout.homeservers.synapse import schema_rules
-from rollout.model.effect import Effect
+from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.event import GateRuled, Outcome, RollbackBegan, StepBegan, StepFailed, StepFinished, WindDownBegan
 from rollout.model.gate import Gate, Ruling, Verdict
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
@@ -32,7 +32,7 @@ RETRY_AFTER_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for this step before *until_s* unless something is seen; *cause* is one word for the accounts, *why* a steady sentence."""
+    """Nothing to do before *until_s* unless something is seen; *cause* is one word for the accounts, *why* a steady sentence."""
 
     cause: str
     why: str
@@ -107,8 +107,8 @@ def _prepare(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: f
             if old.version != release.version and schema_rules.rollback_possible(state.schema, old, release) is False:
                 return Finish(
                     Outcome.REFUSED,
-                    f"there would be no way back from {release.version} to {old.version}: its schema is compatible with {release.schema_compat_version} at the "
-                    f"least, and {old.version} knows {old.schema_version}; the plan did not say so",
+                    f"there would be no way back from {release.version} to {old.version}: its schema is compatible with "
+                    f"{release.schema_compat_version} at the least, and {old.version} knows {old.schema_version}; the plan did not say so",
                 )
     return Note(StepFinished(now_s, step.id, f"{release.version} is there and its configuration was accepted"))
 
@@ -313,7 +313,7 @@ def _go_back(plan: Plan, state: DeployState, why: str, now_s: float) -> Decision
 
 
 def _condemn(plan: Plan, state: DeployState, step: Step, why: str, now_s: float) -> Decision:
-    """A worker that is admitted and not well. On the way back there is nowhere else to go: it is kept for the end, and the others are brought back too."""
+    """A worker that is admitted and not well; on the way back there is nowhere else to go, so it is kept for the end."""
     return Note(StepFinished(now_s, step.id, why)) if state.direction is Direction.BACK else _go_back(plan, state, why, now_s)
 
 
@@ -321,7 +321,7 @@ def _stop(now_s: float, why: str) -> Decision:
     return Note(WindDownBegan(now_s, Outcome.PAUSED, why))
 
 
-def _perform(state: DeployState, step: Step, now_s: float, *, weight: int = 100, why: str = "") -> Perform:
+def _perform(state: DeployState, step: Step, now_s: float, *, weight: int = FULL_WEIGHT, why: str = "") -> Perform:
     return Perform(
         next_effect(
             state,
@@ -344,7 +344,7 @@ def next_effect(
     release: ReleaseId,
     *,
     deadline_at_s: float,
-    weight: int = 100,
+    weight: int = FULL_WEIGHT,
     why: str,
 ) -> Effect:
     """Number an effect: one more than any that the journal or the ledger knows."""

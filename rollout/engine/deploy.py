@@ -79,7 +79,8 @@ def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
     for _, event in journal.events(deploy_id):
         if isinstance(event, DeployBegan | DeployResumed) and event.decision_version != DECISION_VERSION:
             raise RefusedError(
-                f"rollout {deploy_id} was decided by version {event.decision_version} of the decision code, and this is version {DECISION_VERSION}",
+                f"rollout {deploy_id} was decided by other decision code",
+                why=f"version {event.decision_version} wrote its journal, and this is version {DECISION_VERSION}",
                 remedy="finish it with the release of rollout that began it, or `rollout admit --all --mine` and begin anew",
             )
         state = fold(plan, state, event)

@@ -29,7 +29,7 @@ class Drivers:
 
 
 def open_drivers(inventory: Inventory) -> Drivers:
-    """Open every port that the inventory names. Raises InvalidFileError for settings that a driver doesn't accept; connects to nothing yet."""
+    """Open every port that the inventory names, connecting to nothing yet. Raises InvalidFileError for settings that don't fit."""
     database = inventory.database_driver
     return Drivers(
         workers=cast("Workers", open_driver("workers", inventory.workers_driver, inventory)),

@@ -1,13 +1,14 @@
 """
 Doing one effect through the ports, and the threads in which it is done.
 
-A driver blocks (Fabric and the Kubernetes client do), so each effect has a thread of its own; looking and measuring have one each. What comes out of all
-of them are events, in one queue. The threads are daemons: a migration that outlives us is not waited for, it is found again by looking.
+A driver blocks (Fabric and the Kubernetes client do), so each effect has a thread of its own; looking and measuring have one each. What
+comes out of all of them are events, in one queue. The threads are daemons: a migration that outlives us is not waited for, it is found
+again by looking.
 """
 
 import queue
 import threading
-from typing import Protocol
+from typing import Protocol, Self
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.engine.survey import Changes, Surveyor
@@ -102,7 +103,7 @@ class ThreadedPerformer:
         self._ended = threading.Event()
         self._look_now = threading.Event()
 
-    def __enter__(self) -> "ThreadedPerformer":
+    def __enter__(self) -> Self:
         """Begin to look and to measure."""
         for body in (self._look_again_and_again, self._measure_again_and_again):
             threading.Thread(target=body, daemon=True).start()

@@ -1,13 +1,14 @@
 """
 Break-glass: admit what is ours, with nothing but the proxy, the process manager and the ledger at the target.
 
-No journal, no lock and no database are needed. Only workers that carry our mark are admitted, and only those that answer; the others are named.
+No journal, no lock and no database are needed. Only workers that carry our mark are admitted, and only those that answer; the others are
+named.
 """
 
 from dataclasses import dataclass
 
 from rollout.engine.drivers import Drivers, servers
-from rollout.model.effect import Effect
+from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.errors import DriverError
 from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.inventory import Inventory
@@ -25,7 +26,7 @@ class Rescued:
 
 
 def admit_ours(drivers: Drivers, inventory: Inventory) -> Rescued:
-    """Admit every worker that has our mark and answers, at its full weight. Raises DriverError only when the ledger itself can't be read."""
+    """Admit every worker that has our mark and answers, at its full weight. Raises DriverError when the ledger can't be read."""
     marks = drivers.ledger.marks()
     answers = drivers.probe.health(tuple(marks), RESCUE_TIMEOUT_S) if marks else {}
     places = servers(inventory)
@@ -39,10 +40,10 @@ def admit_ours(drivers: Drivers, inventory: Inventory) -> Rescued:
             left_out[worker] = f"it doesn't answer: {answer.why if answer is not None else 'not in the inventory'}"
         else:
             number = EffectNumber(drivers.ledger.last_number() + 1)
-            effect = Effect(number, StepId(f"{worker}/safety"), Verb.ADMIT, worker, mark.release, 0.0, why="admitted by hand")
+            effect = Effect(number, StepId(f"{worker}/safety"), Verb.ADMIT, worker, mark.release, deadline_at_s=0.0, why="admitted by hand")
             try:
                 with drivers.ledger.fence(effect):
-                    drivers.traffic.admit(places[worker], 100, RESCUE_TIMEOUT_S)
+                    drivers.traffic.admit(places[worker], FULL_WEIGHT, RESCUE_TIMEOUT_S)
             except DriverError as error:
                 left_out[worker] = str(error)
             else:

@@ -1,8 +1,8 @@
 """
 The loop: decide, record, perform, until the end.
 
-The journal is the state. Every event is durable before anything follows from it: an intent before its act, an outcome before the next decision. Nothing
-here chooses; nothing here acts but through the performer.
+The journal is the state. Every event is durable before anything follows from it: an intent before its act, an outcome before the next
+decision. Nothing here chooses; nothing here acts but through the performer.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,9 +1,9 @@
 """
 Looking at the homeserver, and measuring it.
 
-A look is cheap and comes every second or so: processes, proxy, health, our marks. What costs more or changes seldom (database, releases) is part of a
-*thorough* look. A worker's version is read once per process, since it cannot change while the process lives. Whatever cannot be seen is named with its
-reason; no failure of one source hides the others.
+A look is cheap and comes every second or so: processes, proxy, health, our marks. What costs more or changes seldom (database, releases)
+is part of a *thorough* look. A worker's version is read once per process, since it cannot change while the process lives. Whatever cannot
+be seen is named with its reason; no failure of one source hides the others.
 """
 
 from collections.abc import Callable, Collection
@@ -182,8 +182,8 @@ class Changes:
     """
     Leaves out of each look what was told before, so that a long rollout's journal stays small.
 
-    Compared is with what was *told*, not with the last look: otherwise a change that was held back would never be told. Sessions and counters of workers out
-    of focus move all the time and decide nothing, so they alone are no change.
+    Compared is with what was *told*, not with the last look: otherwise a change that was held back would never be told. Sessions and
+    counters of workers out of focus move all the time and decide nothing, so they alone are no change.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,8 @@
 """
 Plans, events and releases as JSON, and back.
 
-The types are plain dataclasses; pydantic reads their annotations, so that there is no second description of them that could drift. Reading is strict
-about unknown kinds and missing fields: a journal of a newer rollout is an error, not a guess.
+The types are plain dataclasses; pydantic reads their annotations, so that there is no second description of them that could drift.
+Reading is strict about unknown kinds and missing fields: a journal of a newer rollout is an error, not a guess.
 """
 
 import json
@@ -17,23 +17,28 @@ from rollout.model.event import Event
 from rollout.model.plan import Plan
 from rollout.model.release import Release
 
-_EVENT_KINDS: dict[str, type[Any]] = {kind.__name__: kind for kind in events.Event.__args__}
+_EVENT_KINDS: dict[str, Any] = {kind.__name__: kind for kind in events.Event.__args__}
 
 
 @cache
-def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+def _adapter(kind: Any) -> TypeAdapter[Any]:  # noqa: ANN401  (a type, which mypy does not take for hashable)
     return TypeAdapter(kind)
+
+
+def _adapter_of(thing: object) -> TypeAdapter[Any]:
+    kind: Any = type(thing)
+    return _adapter(kind)
 
 
 def dump_json(thing: Event | Plan | Release, *, indent: int | None = None) -> str:
     """Write as JSON; the same value always gives the same text."""
-    text: str = _adapter(type(thing)).dump_json(thing, indent=indent).decode()
+    text: str = _adapter_of(thing).dump_json(thing, indent=indent).decode()
     return text
 
 
 def to_plain(thing: Event | Plan | Release) -> dict[str, Any]:
     """Turn into dictionaries, lists, strings and numbers alone."""
-    plain: dict[str, Any] = _adapter(type(thing)).dump_python(thing, mode="json")
+    plain: dict[str, Any] = _adapter_of(thing).dump_python(thing, mode="json")
     return plain
 
 
@@ -59,7 +64,7 @@ def load_release(text: str) -> Release:
     return _load(Release, text)  # type: ignore[no-any-return]
 
 
-def _load(kind: type[Any], text: str) -> Any:  # noqa: ANN401  (the caller names the type)
+def _load(kind: Any, text: str) -> Any:  # noqa: ANN401  (the caller names the type)
     try:
         return _adapter(kind).validate_python(json.loads(text), strict=False)
     except (ValidationError, json.JSONDecodeError) as error:

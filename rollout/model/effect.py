@@ -5,14 +5,17 @@ from dataclasses import dataclass
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 
+# Percent: a worker that is fully back.
+FULL_WEIGHT = 100
+
 
 @dataclass(frozen=True, slots=True)
 class Effect:
     """
     What a driver is asked to do for *step_id*, at the latest by *deadline_at_s* (seconds since the epoch).
 
-    *worker* is None for PREPARE and MIGRATE. *release* is what shall run afterwards; for DRAIN and ADMIT it is written into the ledger's mark. *weight*
-    (percent) is used by ADMIT alone. *why* is for the ledger and for people.
+    *worker* is None for PREPARE and MIGRATE. *release* is what shall run afterwards; for DRAIN and ADMIT it is written into the ledger's
+    mark. *weight* (percent) is used by ADMIT alone. *why* is for the ledger and for people.
     """
 
     number: EffectNumber
@@ -21,5 +24,5 @@ class Effect:
     worker: WorkerId | None
     release: ReleaseId
     deadline_at_s: float
-    weight: int = 100
+    weight: int = FULL_WEIGHT
     why: str = ""

@@ -9,7 +9,8 @@ class RolloutError(Exception):
     """
     Base of every error that is not our bug.
 
-    *what* is one sentence without a full stop; *where* a file position, worker or address; *why* the evidence; *remedy* the next thing to try.
+    *what* is one sentence without a full stop; *where* a file position, worker or address; *why* the evidence; *remedy* the next thing to
+    try.
     """
 
     exit_code = 1

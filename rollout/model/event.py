@@ -1,8 +1,8 @@
 """
 What happened: the lines of the journal. Folding them gives the state; nothing else is remembered.
 
-`at_s` is seconds since the epoch and never decreases within a rollout. A new kind of event needs: a class here, a row in deciding/state.py, a sentence
-in interfaces/narrate.py, and a line in the golden journal (docs/adding-an-event.md).
+`at_s` is seconds since the epoch and never decreases within a rollout. A new kind of event needs: a class here, a row in
+deciding/state.py, a sentence in interfaces/narrate.py, and a line in the golden journal (docs/adding-an-event.md).
 """
 
 from dataclasses import dataclass
@@ -132,7 +132,7 @@ class SamplesTaken:
 
 @dataclass(frozen=True, slots=True)
 class BaselineFound:
-    """A baseline that was there already (*source* says where), per worker: what its gates compare with. Workers without one are surveyed."""
+    """A baseline that was there already (*source* says where), per worker; those without one are surveyed."""
 
     at_s: float
     source: str

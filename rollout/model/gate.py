@@ -39,8 +39,8 @@ class Tally:
     """
     What one worker did between *since_s* and *until_s*: sums, so that two tallies that touch can be added.
 
-    *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a level, not a
-    sum: the last one seen (None where the role has none).
+    *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a
+    level, not a sum: the last one seen (None where the role has none).
     """
 
     since_s: float
@@ -101,7 +101,10 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """The numbers behind a ruling: *samples* counted, *observed* against *threshold*, and what it was compared with (all in the metric's unit)."""
+    """
+    The numbers behind a ruling: *samples* counted, *observed* against *threshold*, and what it was compared with (all in the metric's
+    unit).
+    """
 
     samples: float
     observed: float | None

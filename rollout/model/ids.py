@@ -10,5 +10,6 @@ StepId = NewType("StepId", str)
 GateId = NewType("GateId", str)
 DeployId = NewType("DeployId", str)
 
-# Increases with every effect of a homeserver, across rollouts: a driver refuses a number lower than the highest it has seen for that worker.
+# Increases with every effect of a homeserver, across rollouts: a driver refuses a number lower than the highest it has seen for that
+# worker.
 EffectNumber = NewType("EffectNumber", int)

@@ -27,7 +27,7 @@ class DriverSettings(BaseModel):
 
 
 class WorkerEntry(BaseModel):
-    """One process. *url* is its own listener (health, canaries), *metrics* its metrics page; *pool* is absent when the proxy doesn't see it."""
+    """One process: *url* is its own listener, *metrics* its metrics page; *pool* is absent when the proxy doesn't see it."""
 
     model_config = _STRICT
 

@@ -46,8 +46,9 @@ class Step:
     """
     One act, or one thing to wait for.
 
-    *needs* are steps that must be done first. *release* is what the worker shall run after it (RESTART). After *deadline_s* without being done, the step has
-    failed (MIGRATE: somebody is told, it goes on). *gates* are those that SOAK must pass; empty for a role that is watched for liveness only.
+    *needs* are steps that must be done first. *release* is what the worker shall run after it (RESTART). After *deadline_s* without being
+    done, the step has failed (MIGRATE: somebody is told, it goes on). *gates* are those that SOAK must pass; empty for a role that is
+    watched for liveness only.
     """
 
     id: StepId
@@ -110,9 +111,9 @@ class Plan:
     """
     Everything `decide` needs, and nothing that changes while it runs.
 
-    *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only those that were
-    touched are taken. *point_of_no_return* is the step after which no way back exists, None if there is always one. *digest* covers everything but itself,
-    the forecast and the notes; *observation_digest* covers what was seen without volatile facts.
+    *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only
+    those that were touched are taken. *point_of_no_return* is the step after which no way back exists, None if there is always one.
+    *digest* covers everything but itself, the forecast and the notes; *observation_digest* covers what was seen without volatile facts.
     """
 
     digest: str

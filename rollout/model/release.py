@@ -1,8 +1,8 @@
 """
 What is run: version, artefact, configuration and modules together.
 
-A restart is a release too: the same parts with the next *generation*. So is a changed configuration. Rolling back to a release therefore restores
-its configuration as well as its code.
+A restart is a release too: the same parts with the next *generation*. So is a changed configuration. Rolling back to a release therefore
+restores its configuration as well as its code.
 """
 
 import hashlib
@@ -16,8 +16,9 @@ class Release:
     """
     One thing that a worker can run. Digests are lower-case hexadecimal SHA-256.
 
-    *topology* holds what the configuration says about who does what (stream writers, shard lists, instance map), as names with their members in order:
-    releases that differ in it can't be rolled from one to the other worker by worker. The schema fields are read out of the installed artefact (synapse/storage/schema) and are None (or empty) until it has been prepared somewhere.
+    *topology* holds what the configuration says about who does what (stream writers, shard lists, instance map), as names with their
+    members in order: releases that differ in it can't be rolled from one to the other worker by worker. The schema fields are read out of
+    the installed artefact (synapse/storage/schema) and are None (or empty) until it has been prepared somewhere.
     """
 
     id: ReleaseId

@@ -12,8 +12,8 @@ class ProcessSighting:
     """
     What the process manager and the disk say of one worker.
 
-    *activated* is the release that its link names, since *activated_at_s*; the process that runs may still be an older one. *started_at_s* is None when
-    it doesn't run.
+    *activated* is the release that its link names, since *activated_at_s*; the process that runs may still be an older one.
+    *started_at_s* is None when it doesn't run.
     """
 
     running: bool
@@ -27,8 +27,9 @@ class ProxySighting:
     """
     What the proxy says of one server.
 
-    *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are open ones, those
-    that old proxy processes still hold after a reload included; None when those could not be asked. The counters are since the proxy started.
+    *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are
+    open ones, those that old proxy processes still hold after a reload included; None when those could not be asked. The counters are
+    since the proxy started.
     """
 
     admitted: bool

@@ -14,5 +14,8 @@ class Database(Protocol):
         ...
 
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
-        """Read lock_queue (waiting requests), long_transaction_s (the oldest), connections_used (a fraction). Unreadable ones have the value None; never raises."""
+        """
+        Read lock_queue (waiting requests), long_transaction_s (the oldest), connections_used (a fraction). Unreadable ones have the value
+        None; never raises.
+        """
         ...

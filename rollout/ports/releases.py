@@ -18,7 +18,8 @@ class Activation:
 
 class Releases(Protocol):
     """
-    What can be run, and what each worker is told to run. `prepare`, `check` and `activate` may be repeated: the second time does nothing new.
+    What can be run, and what each worker is told to run. `prepare`, `check` and `activate` may be repeated: the second time does nothing
+    new.
 
     The configuration that a release carries is a snapshot taken when it is identified.
     """
@@ -27,16 +28,16 @@ class Releases(Protocol):
         """
         Say which release would result, touching nothing at the target that a worker uses.
 
-        *version* None keeps that of *base*; *config_from* (a directory) None keeps its configuration; *next_generation* makes it a restart. PermanentDriverError
-        when the version has no recorded lock or the configuration can't be read.
+        *version* None keeps that of *base*; *config_from* (a directory) None keeps its configuration; *next_generation* makes it a
+        restart. PermanentDriverError when the version has no recorded lock or the configuration can't be read.
         """
         ...
 
     def prepare(self, release: Release, timeout_s: float) -> Release:
         """
-        Install it beside what runs, prove that it imports and prints its version, let Synapse itself check the configuration of every worker, and return
-        it with the schema facts of the artefact. PermanentDriverError with the installer's or Synapse's own words when it can't be done; a half-made release
-        is never left where it could be used. OutcomeUnknownError when *timeout_s* passes.
+        Install it beside what runs, prove that it imports and prints its version, let Synapse itself check the configuration of every
+        worker, and return it with the schema facts of the artefact. PermanentDriverError with the installer's or Synapse's own words when
+        it can't be done; a half-made release is never left where it could be used. OutcomeUnknownError when *timeout_s* passes.
         """
         ...
 
@@ -46,7 +47,8 @@ class Releases(Protocol):
 
     def migrate(self, release: ReleaseId) -> None:
         """
-        Bring the database to the release's schema, from the release's own code, while the old cluster runs. Never interrupted by us and without a timeout.
+        Bring the database to the release's schema, from the release's own code, while the old cluster runs. Never interrupted by us and
+        without a timeout.
 
         PermanentDriverError with the migration's last lines when it fails.
         """

@@ -20,8 +20,8 @@ class Traffic(Protocol):
     """
     Take servers out of traffic and back. `drain` lets open sessions end; nothing is cut. Repeating a call does nothing new.
 
-    A server or backend that the proxy doesn't have is a PermanentDriverError; a proxy that doesn't answer in time an OutcomeUnknownError for `drain` and `admit`
-    and a TransientDriverError for `look`.
+    A server or backend that the proxy doesn't have is a PermanentDriverError; a proxy that doesn't answer in time an OutcomeUnknownError
+    for `drain` and `admit` and a TransientDriverError for `look`.
     """
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:

@@ -7,7 +7,7 @@ from rollout.model.ids import WorkerId
 
 
 class ProcessState(Protocol):
-    """What a process manager knows of one process; *started_at_s* is seconds since the epoch, to 0.05 s or better, None if it doesn't run."""
+    """What is known of one process; *started_at_s* is seconds since the epoch, to 0.05 s or better, None if it doesn't run."""
 
     @property
     def running(self) -> bool: ...

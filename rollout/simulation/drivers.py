@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.model.effect import Effect
+from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
@@ -16,6 +16,10 @@ from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
 from rollout.ports.traffic import Server
 from rollout.simulation.world import World
+
+# How long a request takes, at most, on a healthy release and on a slow one.
+HEALTHY_S = 0.05
+SLOW_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,8 +189,7 @@ class SimulatedMetrics:
             labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
             share = 0.0 if served == 0 else slow / served
             for edge in (*LATENCY_EDGES_S, float("inf")):
-                # Healthy requests take up to 50 ms, those of a slow release up to half a second.
-                reached = (count * (1 - share) if edge >= 0.05 else 0.0) + (count * share if edge >= 0.5 else 0.0)
+                reached = (count * (1 - share) if edge >= HEALTHY_S else 0.0) + (count * share if edge >= SLOW_S else 0.0)
                 samples.append(Sample(f"{name}_bucket", {**labels, "le": "+Inf" if edge == float("inf") else str(edge)}, reached))
             samples.append(Sample(f"{name}_count", labels, count))
             samples.append(Sample(f"{name}_sum", labels, count * 0.05))
@@ -232,7 +235,7 @@ class SimulatedLedger:
         if effect.verb is Verb.DRAIN:
             self._marks[worker] = DrainMark(effect.number, effect.release, effect.why, self._world.clock.now_s())
         yield
-        if effect.verb is Verb.ADMIT and effect.weight == 100:
+        if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT:
             self._marks.pop(worker, None)
 
     def marks(self) -> dict[WorkerId, DrainMark]:

@@ -1,8 +1,9 @@
 """
 Effects, looks and measurements on the virtual clock.
 
-The performer's own job is order: everything that will happen stands in one queue by its time, and the clock jumps from one to the next. Effects are done by the same
-`act` as in the real world, looks and measurements by the same Surveyor. Faults are scripted by effect number, so that the same script gives the same journal.
+The performer's own job is order: everything that will happen stands in one queue by its time, and the clock jumps from one to the next.
+Effects are done by the same `act` as in the real world, looks and measurements by the same Surveyor. Faults are scripted by effect
+number, so that the same script gives the same journal.
 """
 
 import heapq
@@ -49,7 +50,7 @@ class VirtualPerformer:
         inventory: Inventory,
         clock: VirtualClock,
         faults: Mapping[EffectNumber, Fault] | None = None,
-        durations: Durations = Durations(),  # noqa: B008  (frozen)
+        durations: Durations = Durations(),
     ) -> None:
         self._plan = plan
         self._drivers = drivers

@@ -1,8 +1,8 @@
 """
 What a simulated homeserver consists of, and how it behaves.
 
-Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenly over the drain, traffic is steady. The world also counts what a rollout must
-never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped.
+Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenly over the drain, traffic is steady. The world also counts
+what a rollout must never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ class SimulatedWorker:
     """
     One process and its place at the proxy.
 
-    *slowness* multiplies every latency and *error_ratio* is the share of 5xx, both by release; a release in *never_boots* exits at start, one in *hangs* runs but
-    doesn't answer. *sessions* is how many are open while it is admitted.
+    *slowness* multiplies every latency and *error_ratio* is the share of 5xx, both by release; a release in *never_boots* exits at start,
+    one in *hangs* runs but doesn't answer. *sessions* is how many are open while it is admitted.
     """
 
     activated: ReleaseId

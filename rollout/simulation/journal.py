@@ -1,0 +1,61 @@
+"""A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered."""
+
+from collections.abc import Sequence
+
+from rollout.model.codec import dump_json, event_kind, load_event
+from rollout.model.errors import PermanentDriverError
+from rollout.model.event import DeployFinished, Event
+from rollout.model.ids import DeployId
+from rollout.model.plan import Plan
+from rollout.ports.journal import DeployLine, Request
+
+
+class MemoryJournal:
+    """See ports.journal."""
+
+    def __init__(self) -> None:
+        self._plans: dict[DeployId, Plan] = {}
+        self._lines: dict[DeployId, list[tuple[str, str]]] = {}
+        self._requests: dict[DeployId, list[Request]] = {}
+
+    def begin(self, deploy_id: DeployId, plan: Plan, began: Event) -> None:
+        """See ports.journal."""
+        self._plans[deploy_id] = plan
+        self._lines[deploy_id] = []
+        self.append(deploy_id, (began,))
+
+    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+        """See ports.journal."""
+        self.plan(deploy_id)
+        self._lines[deploy_id].extend((event_kind(event), dump_json(event)) for event in events)
+
+    def plan(self, deploy_id: DeployId) -> Plan:
+        """See ports.journal."""
+        if deploy_id not in self._plans:
+            raise PermanentDriverError(f"there is no rollout {deploy_id}")
+        return self._plans[deploy_id]
+
+    def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
+        """See ports.journal."""
+        lines = self._lines.get(deploy_id, [])
+        return [(number, load_event(kind, text)) for number, (kind, text) in enumerate(lines, start=1) if number > after]
+
+    def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
+        """See ports.journal."""
+        found: list[DeployLine] = []
+        for deploy_id, plan in reversed(self._plans.items()):
+            if plan.homeserver == homeserver:
+                events = [event for _, event in self.events(deploy_id)]
+                end = events[-1] if isinstance(events[-1], DeployFinished) else None
+                versions = tuple(sorted({plan.releases[release].version for release in plan.from_releases.values()}))
+                finished_at_s, outcome = (None, None) if end is None else (end.at_s, end.outcome)
+                found.append(DeployLine(deploy_id, homeserver, versions, plan.to_release.version, events[0].at_s, finished_at_s, outcome))
+        return found[:limit]
+
+    def ask(self, deploy_id: DeployId, request: Request) -> None:
+        """See ports.journal."""
+        self._requests.setdefault(deploy_id, []).append(request)
+
+    def take_requests(self, deploy_id: DeployId) -> list[Request]:
+        """See ports.journal."""
+        return self._requests.pop(deploy_id, [])

@@ -1,0 +1,155 @@
+"""One simulated rollout from plan to end, with the real planner, loop, journal codec and drivers' port; crashes included."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rollout.deciding.fold import start
+from rollout.deciding.state import DECISION_VERSION, DeployState
+from rollout.engine.deploy import replay
+from rollout.engine.drivers import Drivers
+from rollout.engine.run import Loop
+from rollout.engine.survey import Surveyor
+from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
+from rollout.model.ids import DeployId, EffectNumber, ReleaseId, WorkerId
+from rollout.model.inventory import DriverSettings, Inventory, PoolEntry, WorkerEntry
+from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from rollout.model.release import Release, make_release
+from rollout.planning.planner import make_plan
+from rollout.simulation.drivers import (
+    SimulatedLedger,
+    SimulatedMetrics,
+    SimulatedProbe,
+    SimulatedReleases,
+    SimulatedTraffic,
+    SimulatedWorkers,
+)
+from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.performer import Fault, VirtualPerformer
+from rollout.simulation.virtual_clock import VirtualClock
+from rollout.simulation.world import SimulatedWorker, World
+
+DEPLOY = DeployId("rehearsal")
+# No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.
+EVENTS_MAX = 20_000
+
+
+class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on purpose)
+    """The tool's process ends here, as by SIGKILL."""
+
+
+@dataclass(slots=True)
+class Stage:
+    """A simulated homeserver with everything that is needed to roll it."""
+
+    inventory: Inventory
+    world: World
+    clock: VirtualClock
+    drivers: Drivers
+    old: Release
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+
+    def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
+        """Look, identify the release, and plan."""
+        seen = Surveyor(self.drivers, self.inventory, self.clock).look(thorough=True)
+        release = self.drivers.releases.identify(version, None, self.old.id, next_generation=next_generation)
+        return make_plan(playbook, self.inventory, seen, release, until=until)
+
+
+def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
+    """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0."""
+    clock = VirtualClock()
+    old = make_release("1.0.0", "lock-of-1.0.0", "digest-of-config")
+    workers = {
+        WorkerId(name): SimulatedWorker(
+            activated=old.id,
+            activated_at_s=clock.now_s() - 1000,
+            started_at_s=clock.now_s() - 900,
+            runs=old.id,
+            proxied=pool is not None,
+        )
+        for name, (_, pool) in roles.items()
+    }
+    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old})
+    nowhere = DriverSettings(driver="simulated")
+    inventory = Inventory.model_validate(
+        {
+            "homeserver": "simulated.localhost",
+            "workers": {
+                name: WorkerEntry.model_validate({"role": role, "pool": pool, "url": "http://sim", "metrics": "http://sim"})
+                for name, (role, pool) in roles.items()
+            },
+            "pools": {pool: PoolEntry(backend=pool) for _, pool in roles.values() if pool is not None},
+            "workers_driver": nowhere,
+            "releases_driver": nowhere,
+            "traffic_driver": nowhere,
+            "ledger_driver": nowhere,
+        }
+    )
+    drivers = Drivers(
+        workers=SimulatedWorkers(world),
+        releases=SimulatedReleases(world, versions=("2.0.0",)),
+        traffic=SimulatedTraffic(world),
+        metrics=SimulatedMetrics(world),
+        probe=SimulatedProbe(world),
+        ledger=SimulatedLedger(world),
+        database=None,
+    )
+    return Stage(inventory, world, clock, drivers, old)
+
+
+def rehearse(
+    stage: Stage,
+    plan: Plan,
+    *,
+    faults: Mapping[EffectNumber, Fault] | None = None,
+    crash_after: Sequence[int] = (),
+    speak: Mapping[int, Command] | None = None,
+) -> DeployState:
+    """
+    Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed; *speak* says what a person asks
+    after how many events.
+
+    Raises AssertionError when it doesn't end.
+    """
+    crashes = sorted(crash_after)
+    resumed = False
+    while True:
+        try:
+            return _live(stage, plan, faults or {}, crashes, speak or {}, resumed=resumed)
+        except Crash:
+            crashes.pop(0)
+            resumed = True
+
+
+def _live(
+    stage: Stage, plan: Plan, faults: Mapping[EffectNumber, Fault], crashes: Sequence[int], speak: Mapping[int, Command], *, resumed: bool
+) -> DeployState:
+    """One life of the tool."""
+    now_s = stage.clock.now_s()
+    spoken = dict(speak)
+    count = len(stage.journal.events(DEPLOY)) if resumed else 0
+
+    def listen(_event: Event, _state: DeployState) -> None:
+        nonlocal count
+        count += 1
+        if crashes and count >= crashes[0]:
+            raise Crash
+        if count > EVENTS_MAX:
+            msg = "the rollout does not end"
+            raise AssertionError(msg)
+
+    def heed() -> list[OperatorSpoke]:
+        due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
+        return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "") for command in due]
+
+    if not resumed:
+        loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (listen,))
+        began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
+        stage.journal.begin(DEPLOY, plan, began)
+        loop.admit((began,))
+    else:
+        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (listen,))
+        loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
+        loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
+    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, faults), heed)

@@ -1,0 +1,32 @@
+"""The homeservers and the playbook that simulated rollouts use."""
+
+from rollout.model.playbook import Playbook
+from rollout.simulation.rehearse import Stage, set_stage
+
+SEVEN = {
+    "main": ("main", "main"),
+    "event_persister1": ("event_persister", None),
+    "sync1": ("sync", "sync"),
+    "sync2": ("sync", "sync"),
+    "client1": ("client", "client"),
+    "client2": ("client", "client"),
+    "fedsender1": ("federation_sender", None),
+}
+
+PLAYBOOK = Playbook.model_validate(
+    {
+        "name": "simulated",
+        "strategy": {"ramp": {"weights": [50, 100], "step_s": 3}, "drain_timeout_s": 60, "boot_timeout_s": 30, "progress_deadline_s": 400},
+        "baseline": {"baseline_s": 20, "sample_s": 2},
+        "gates": [
+            {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 50, "soak_s": 10, "deadline_s": 120}, {"id": "latency",
+            "metric": "latency_p95_s", "ratio_max": 1.5, "slack": 0.05, "samples_min": 50, "soak_s": 10, "deadline_s": 120},
+        ],
+        "liveness_only": ["event_persister", "federation_sender", "sync"],
+    }
+)
+
+
+def seven_workers() -> Stage:
+    """The lab's topology."""
+    return set_stage(SEVEN)

@@ -1,0 +1,169 @@
+"""Whole rollouts of a simulated homeserver by the real loop: what must come out, and what must never happen on the way."""
+
+import pytest
+
+from rollout.deciding.state import DeployState
+from rollout.model.event import Command, DeployFinished, EffectIntended, Outcome, WaitBegan
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.plan import Plan, Verb
+from rollout.simulation.performer import Fault
+from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+REPLACEABLE = (WorkerId("sync1"), WorkerId("sync2"), WorkerId("client1"), WorkerId("client2"))
+
+
+def assert_safe(stage: Stage, plan: Plan, state: DeployState) -> None:
+    """What holds after every rollout, however it ended."""
+    assert all(stage.world.cuts.get(worker, 0) == 0 for worker in REPLACEABLE), stage.world.cuts
+    assert stage.world.out_at_once_max <= 1
+    if state.outcome is not Outcome.HALTED:
+        assert all(worker.admitted and worker.weight == 100 for worker in stage.world.workers.values())
+        assert stage.drivers.ledger.marks() == {}
+    if state.outcome is Outcome.DEPLOYED:
+        assert {worker.runs for worker in stage.world.workers.values()} == {plan.to_release.id}
+    if state.outcome in {Outcome.ROLLED_BACK, Outcome.ROLLED_BACK_ON_REQUEST}:
+        assert {worker.runs for worker in stage.world.workers.values()} == {stage.old.id}
+
+
+def test_a_good_release_is_deployed_and_nothing_is_cut() -> None:
+    """Seven workers end on the new release, one out at a time, and main, which is not drained yet, is the only one that cuts."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    state = rehearse(stage, plan)
+    assert (state.outcome, state.outcome_why) == (Outcome.DEPLOYED, "7 workers run 2.0.0")
+    assert_safe(stage, plan, state)
+    assert plan.to_release.id in stage.world.migrated
+
+
+def test_a_restart_restarts_every_worker() -> None:
+    """The same version in the next generation is a release too: every process is a new one."""
+    stage = seven_workers()
+    began_at_s = stage.clock.now_s()
+    plan = stage.plan(PLAYBOOK, version=None, next_generation=True)
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED
+    assert all((worker.started_at_s or 0) > began_at_s for worker in stage.world.workers.values())
+    assert stage.world.migrated == set()
+
+
+def test_a_release_that_exits_at_start_is_rolled_back_from_the_canary() -> None:
+    """One worker is touched, and it ends where it was."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    stage.world.never_boots.add(plan.to_release.id)
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.ROLLED_BACK
+    assert [worker for worker, known in state.workers.items() if known.touched] == [plan.phases[3].waves[0].workers[0]]
+    assert_safe(stage, plan, state)
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "slow", "erring"])
+def test_a_bad_release_is_rolled_back_from_the_canary(trouble: str) -> None:
+    """Hanging is seen by the boot, slowness and errors by the gates."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update={"canary": WorkerId("client1")})}))
+    bad: ReleaseId = plan.to_release.id
+    if trouble == "hangs":
+        stage.world.hangs.add(bad)
+    elif trouble == "slow":
+        stage.world.slow.add(bad)
+    else:
+        stage.world.erring[bad] = 0.2
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    assert [worker for worker, known in state.workers.items() if known.touched] == ["client1"]
+    assert_safe(stage, plan, state)
+
+
+def test_a_metrics_outage_pauses_and_neither_passes_nor_rolls_back() -> None:
+    """No data is not health: the rollout stops safe on the new release's canary, resumable."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update={"canary": WorkerId("client1")})}))
+    stage.world.dark.add(WorkerId("client1"))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.PAUSED
+    assert_safe(stage, plan, state)
+
+
+def test_a_foreign_drain_in_mid_rollout_stops_the_next_one() -> None:
+    """A worker that somebody else took out counts as out: its sibling is not drained, the reason is said, and it is not admitted by us."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    stage.world.workers[WorkerId("sync2")].admitted = False
+    canary = plan.phases[3].waves[0].workers[0]
+    other = WorkerId("sync1") if canary != "sync1" else canary
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.PAUSED
+    assert not stage.world.workers[WorkerId("sync2")].admitted
+    whys = [event.why for _, event in stage.journal.events(DEPLOY) if isinstance(event, WaitBegan)]
+    assert any(f"{other} may not go down" in why and "drained by somebody else" in why for why in whys)
+
+
+@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("number", range(1, 32, 3))
+def test_one_fault_anywhere_is_survived(fault: Fault, number: int) -> None:
+    """An effect that fails, or of which nothing is heard, is tried again or observed; the rollout still ends in truth."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    state = rehearse(stage, plan, faults={EffectNumber(number): fault})
+    # A migration that failed is never repeated without a person.
+    expected = Outcome.PAUSED if (fault, number) == (Fault.FAILS, 2) else Outcome.DEPLOYED
+    assert state.outcome is expected, state.outcome_why
+    assert_safe(stage, plan, state)
+
+
+def test_a_crash_at_every_line_of_the_journal_is_resumed_to_the_same_end() -> None:
+    """SIGKILL after any event, then resume: deployed, nothing of ours left out, nothing cut."""
+    reference = seven_workers()
+    rehearse(reference, reference.plan(PLAYBOOK))
+    lines = len(reference.journal.events(DEPLOY))
+    for line in range(1, lines, 5):
+        stage = seven_workers()
+        plan = stage.plan(PLAYBOOK)
+        state = rehearse(stage, plan, crash_after=(line,))
+        assert state.outcome is Outcome.DEPLOYED, (line, state.outcome_why)
+        assert_safe(stage, plan, state)
+
+
+@pytest.mark.parametrize("command", list(Command))
+def test_a_word_at_any_time_leaves_nothing_out(command: Command) -> None:
+    """Abort, roll back and interrupt end in what they promise, whenever they are said."""
+    reference = seven_workers()
+    rehearse(reference, reference.plan(PLAYBOOK))
+    lines = len(reference.journal.events(DEPLOY))
+    allowed = {
+        Command.ABORT: {Outcome.ABORTED, Outcome.HALTED},
+        Command.ROLLBACK: {Outcome.ROLLED_BACK_ON_REQUEST},
+        Command.INTERRUPT: {Outcome.INTERRUPTED},
+    }
+    for line in range(3, lines - 5, 7):
+        stage = seven_workers()
+        plan = stage.plan(PLAYBOOK)
+        state = rehearse(stage, plan, speak={line: command})
+        assert state.outcome in allowed[command], (line, state.outcome_why)
+        assert all(worker.admitted and worker.started_at_s is not None for worker in stage.world.workers.values())
+        assert all(stage.world.cuts.get(worker, 0) == 0 for worker in REPLACEABLE)
+
+
+def test_effects_are_numbered_in_the_order_of_their_intents_and_each_restart_follows_its_drain() -> None:
+    """A replaceable worker is never restarted unless its drain came first."""
+    stage = seven_workers()
+    rehearse(stage, stage.plan(PLAYBOOK))
+    effects = [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
+    assert [effect.number for effect in effects] == sorted({effect.number for effect in effects})
+    for worker in REPLACEABLE:
+        verbs = [effect.verb for effect in effects if effect.worker == worker]
+        assert verbs[:2] == [Verb.DRAIN, Verb.RESTART]
+        assert verbs[2:] == [Verb.ADMIT] * len(verbs[2:])
+
+
+def test_the_same_script_gives_the_same_journal() -> None:
+    """Nothing but the script decides."""
+    journals = []
+    for _ in range(2):
+        stage = seven_workers()
+        rehearse(stage, stage.plan(PLAYBOOK), faults={EffectNumber(4): Fault.UNKNOWN_DONE}, crash_after=(60,))
+        journals.append(stage.journal.events(DEPLOY))
+    assert journals[0] == journals[1]
+    assert isinstance(journals[0][-1][1], DeployFinished)
