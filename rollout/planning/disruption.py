@@ -1,8 +1,8 @@
 """
 May this worker go down now? Asked again before every disruptive step, against what was seen last.
 
-Source: Strimzi's `canRoll` and Redpanda's "is it safe to stop X now" ask the same question before each unit; "never more than max_unavailable out" counts
-whoever took a worker out, so a drain by somebody else uses up the budget too.
+Source: Strimzi's `canRoll` and Redpanda's "is it safe to stop X now" ask the same question before each unit; "never more than
+max_unavailable out" counts whoever took a worker out, so a drain by somebody else uses up the budget too.
 """
 
 from collections.abc import Mapping, Sequence
