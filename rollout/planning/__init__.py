@@ -1,0 +1,16 @@
+"""
+What shall be done, decided beforehand: `make_plan` turns playbook, inventory and what was seen into a plan, or refuses with every reason at
+once.
+
+planner.py      puts the parts below together
+standing.py     how each worker stands: what it runs, who drained it
+order.py        who comes first, and who is the canary
+waves.py        who may be out together
+worker_steps.py the steps of one worker, there and back
+evidence.py     which gates a role must pass
+plan_checks.py  what forbids the rollout
+forecast.py     how long it takes
+digest.py       what makes two plans the same
+drift.py        what changed since a plan was made
+disruption.py   whether a worker may go down now (asked again before each step)
+"""

@@ -1,0 +1,61 @@
+"""What makes two things the same: SHA-256 over canonical JSON, with everything volatile left out."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from rollout.model import codec
+from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from rollout.model.sighting import Observation, Sighting
+from rollout.planning.standing import drained_by_others
+
+# What may differ between two plans that do the same. The forecast rests on assumptions, and notes are only words.
+_NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "notes"})
+
+
+def digest_of_playbook(playbook: Playbook) -> str:
+    """Cover what the playbook says, not how it is written."""
+    return _digest(playbook.model_dump(mode="json"))
+
+
+def digest_of_plan(plan: Plan) -> str:
+    """Cover everything but the digest itself, the forecast and the notes."""
+    return _digest({name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST})
+
+
+def digest_of_observation(observation: Observation) -> str:
+    """Cover what each worker runs and who drained it, and the database's schema; sessions, times and counters are left out."""
+    schema = observation.schema
+    return _digest(
+        {
+            "workers": {worker: _steady(sighting) for worker, sighting in observation.sightings.items()},
+            "missing": sorted(observation.missing),
+            "schema": None if schema is None else [schema.version, schema.compat_version, sorted(schema.deltas)],
+        }
+    )
+
+
+def _steady(sighting: Sighting) -> dict[str, object]:
+    process, proxy = sighting.process, sighting.proxy
+    if drained_by_others(sighting):
+        # It is left alone, whatever becomes of it.
+        return {"foreign": True}
+    started_since = (
+        None
+        if process is None or process.started_at_s is None or process.activated_at_s is None
+        else process.started_at_s >= process.activated_at_s
+    )
+    return {
+        "activated": None if process is None else process.activated,
+        "running": None if process is None else process.running,
+        "started_since": started_since,
+        "healthy": sighting.healthy,
+        "version": sighting.version,
+        "up": None if proxy is None else proxy.up,
+        "ours": sighting.drain is not None,
+    }
+
+
+def _digest(plain: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()

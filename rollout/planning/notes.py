@@ -1,0 +1,55 @@
+"""What a person should know before saying yes: sentences beside the plan."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from rollout.homeservers.synapse.roles import duty_of
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Duty, Worker
+from rollout.planning import plan_checks
+from rollout.planning.evidence import gates_of
+from rollout.planning.order import Stretch
+from rollout.planning.situation import Situation
+
+
+def of(situation: Situation, stretches: Sequence[Stretch], skipped: Mapping[WorkerId, str], *, migrates: bool) -> tuple[str, ...]:
+    """Collect every note on a plan."""
+    rolled = [worker for stretch in stretches for worker in stretch.workers()]
+    return (
+        *(note for standing in situation.standings.values() for note in standing.notes),
+        *(note for worker in rolled for note in _cuts(worker, situation)),
+        *_liveness_only(rolled, situation),
+        *(_way_back(situation) if migrates else ()),
+        *(_mixed(situation, skipped) if rolled else ()),
+    )
+
+
+def _cuts(worker: Worker, situation: Situation) -> Iterator[str]:
+    if worker.pool is None or worker.duty is Duty.REPLACEABLE or worker.id in situation.ours:
+        return
+    alone = f" (it is alone in pool {worker.pool}, so nobody takes over)" if duty_of(worker.role) is Duty.REPLACEABLE else ""
+    yield f"{worker.id} can't be drained{alone}: requests in flight and those during its boot will be cut"
+
+
+def _liveness_only(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
+    for role in dict.fromkeys(worker.role for worker in rolled):
+        if not gates_of(role, situation.playbook):
+            yield f"role {role} is watched for being alive only: a release that makes it work badly will not be noticed there"
+
+
+def _way_back(situation: Situation) -> Iterator[str]:
+    match plan_checks.way_back(situation):
+        case False:
+            yield "after the migration the old release can no longer run on the database: from there on, only forward"
+        case None if situation.observation.schema is None:
+            yield "whether there is a way back after the migration isn't known: the database's schema could not be seen"
+        case None:
+            yield "whether there is a way back is known once the release is prepared; without one the rollout stops before the migration"
+
+
+def _mixed(situation: Situation, skipped: Mapping[WorkerId, str]) -> Iterator[str]:
+    """What stays behind when the rollout is through."""
+    stays = [
+        worker.id for worker in situation.workers if worker.id in skipped and situation.standings[worker.id].release != situation.to.id
+    ]
+    if stays:
+        yield f"afterwards the homeserver runs mixed releases: {', '.join(stays)} {'stays' if len(stays) == 1 else 'stay'} on what runs now"

@@ -1,0 +1,80 @@
+"""What forbids a rollout. Each check answers with sentences, one per blocker, so that a refusal can list them all at once."""
+
+from collections.abc import Iterator, Sequence
+
+from rollout.homeservers.synapse import schema_rules, topology
+from rollout.homeservers.synapse.roles import evidence_of
+from rollout.model.plan import Worker
+from rollout.model.playbook import Playbook
+from rollout.planning.evidence import gates_of
+from rollout.planning.order import MAIN
+from rollout.planning.situation import Situation
+
+
+def changed_topology(situation: Situation) -> Iterator[str]:
+    """A change in who does what can't be rolled worker by worker: meanwhile two would do the same, or nobody would."""
+    for release in situation.running():
+        for difference in topology.explain_difference(release.topology, situation.to.topology):
+            yield f"the topology of {situation.to.id} is not that of {release.id}: {difference}"
+
+
+def too_old_for_the_database(situation: Situation) -> Iterator[str]:
+    """A release refuses to start on a database that only newer ones understand."""
+    schema, to = situation.observation.schema, situation.to
+    if schema is not None and to.schema_version is not None and schema.compat_version > to.schema_version:
+        needed = f"the database needs schema {schema.compat_version} or newer"
+        yield f"{to.version} would not start: {needed}, and {to.version} knows {to.schema_version}"
+
+
+def overdrawn_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[str]:
+    """Somebody must be left in every pool, and what somebody else drained uses up what may be out."""
+    for pool in dict.fromkeys(worker.pool for worker in rolled if worker.pool is not None):
+        members = situation.members(pool)
+        limit = situation.max_unavailable[pool]
+        if limit >= len(members) > 1:
+            yield f"pool {pool}: max_unavailable is {limit} of {len(members)} workers, so nobody might be left"
+        if situation.budget[pool] < 1:
+            drained = [worker for worker in members if worker in situation.foreign]
+            is_are = "is" if len(drained) == 1 else "are"
+            yield f"pool {pool}: {', '.join(drained)} {is_are} drained by somebody else, and at most {limit} of {len(members)} may be out"
+
+
+def without_evidence(rolled: Sequence[Worker], playbook: Playbook) -> Iterator[str]:
+    """Being alive proves little: a role that no gate looks at passes only if the playbook says so by name."""
+    for role in dict.fromkeys(worker.role for worker in rolled):
+        if gates_of(role, playbook) or role in playbook.liveness_only:
+            continue
+        if metrics := ", ".join(evidence_of(role)):
+            yield f"role {role}: no gate looks at it; add one on {metrics}, or name the role in liveness_only"
+        else:
+            yield f"role {role}: nothing can be measured of it yet; name the role in liveness_only to accept that"
+
+
+def unmeasurable_guards(situation: Situation) -> Iterator[str]:
+    """A guard that can't be read would hold the rollout for ever."""
+    if situation.inventory.database_driver is None:
+        for entry in situation.playbook.guards:
+            if entry.guard != "files_used":
+                yield f"guard {entry.guard}: the inventory has no database_driver to read it with"
+
+
+def misplaced_canary(situation: Situation) -> Iterator[str]:
+    """The canary shall do little harm if the release is bad; main does the most."""
+    canary = situation.playbook.strategy.canary
+    if canary is None:
+        return
+    if canary not in situation.inventory.workers:
+        yield f"canary {canary}: there is no such worker"
+    elif situation.inventory.workers[canary].role == MAIN:
+        yield f"canary {canary}: main is rolled last, when the release has been seen to work"
+
+
+def way_back(situation: Situation) -> bool | None:
+    """Tell whether every release that runs could run again after the migration; None when that can't be known before PREPARE."""
+    schema, to = situation.observation.schema, situation.to
+    if schema is None:
+        return None
+    answers = {schema_rules.rollback_possible(schema, release, to) for release in situation.running() if release.version != to.version}
+    if False in answers:
+        return False
+    return None if None in answers else True
