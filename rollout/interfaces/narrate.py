@@ -1,0 +1,153 @@
+"""
+One sentence per event: terminal, CI and report show the same.
+
+Pure, and without the time, which the caller renders. Events that say nothing to a person by themselves (looks, samples, an effect that did what was
+announced) give None.
+"""
+
+from typing import assert_never
+
+from rollout.model.effect import Effect
+from rollout.model.event import (
+    BaselineFound,
+    Command,
+    DeployBegan,
+    DeployFinished,
+    DeployResumed,
+    EffectFailed,
+    EffectInDoubt,
+    EffectIntended,
+    EffectObserved,
+    EffectSucceeded,
+    Event,
+    GateRuled,
+    Observed,
+    OperatorSpoke,
+    Outcome,
+    RollbackBegan,
+    SamplesTaken,
+    StepBegan,
+    StepFailed,
+    StepFinished,
+    WaitBegan,
+    WindDownBegan,
+)
+from rollout.model.gate import Evidence, Ruling, Verdict
+from rollout.model.ids import StepId
+from rollout.model.plan import Plan, Step, Verb, steps_of
+
+_RULINGS = {
+    Ruling.PASS: "passes",
+    Ruling.FAIL: "fails",
+    Ruling.PENDING: "is pending on",
+    Ruling.INCONCLUSIVE: "is inconclusive on",
+    Ruling.UNMEASURABLE: "can't be measured on",
+}
+
+_OUTCOMES = {
+    Outcome.DEPLOYED: "deployed",
+    Outcome.ROLLED_BACK: "rolled back",
+    Outcome.ROLLED_BACK_ON_REQUEST: "rolled back, as asked",
+    Outcome.ABORTED: "aborted, as asked",
+    Outcome.HALTED: "halted: an operator is needed",
+    Outcome.REFUSED: "refused",
+    Outcome.PAUSED: "paused",
+    Outcome.INTERRUPTED: "interrupted",
+}
+
+_COMMANDS = {
+    Command.ABORT: "to make safe and stop",
+    Command.ROLLBACK: "to roll back",
+    Command.INTERRUPT: "to stop for now",
+}
+
+
+def narrate(event: Event, plan: Plan) -> str | None:
+    """Say what an event means to a person; None when it isn't worth a line."""
+    match event:
+        case DeployBegan():
+            to = plan.to_release.version
+            return f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+        case DeployResumed():
+            return f"taken up again by {event.operator}: everything is looked at before anything is done"
+        case EffectIntended():
+            return _intended(event.effect, plan)
+        case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
+            release = event.release
+            return f"{release.id} is prepared: schema {release.schema_version}, compatible back to {release.schema_compat_version}"
+        case EffectFailed():
+            again = "trying again would not help" if event.permanent else "it did not happen"
+            return "\n".join([f"effect {event.number} failed ({again}): {event.why}", *(f"    {line}" for line in event.log)])
+        case EffectInDoubt():
+            return f"effect {event.number} may or may not have happened: {event.why}"
+        case EffectObserved():
+            return f"effect {event.number} {'did happen' if event.happened else 'did not happen'}: {event.why}"
+        case BaselineFound():
+            return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}"
+        case StepBegan():
+            return _began(event.step_id, plan)
+        case StepFinished():
+            return f"{event.step_id} done: {event.why}"
+        case StepFailed():
+            return f"{event.step_id} failed: {event.why}"
+        case WaitBegan():
+            return f"waiting: {event.why}"
+        case GateRuled():
+            return f"{event.worker} {_ruling(event.verdict)}"
+        case RollbackBegan():
+            return f"rolling back: {event.why}"
+        case WindDownBegan():
+            return f"making safe, then {_OUTCOMES[event.outcome]}: {event.why}"
+        case OperatorSpoke():
+            because = f": {event.why}" if event.why else ""
+            return f"{event.operator} asks {_COMMANDS[event.command]}{because}"
+        case DeployFinished():
+            left = f"; still out: {_listed(event.drained)}" if event.drained else ""
+            return f"{_OUTCOMES[event.outcome]}: {event.why}{left}"
+        case EffectSucceeded() | Observed() | SamplesTaken():
+            return None
+        case _:
+            assert_never(event)
+
+
+def _intended(effect: Effect, plan: Plan) -> str:
+    match effect.verb:
+        case Verb.DRAIN:
+            act = f"draining {effect.worker}"
+        case Verb.ADMIT:
+            act = f"admitting {effect.worker} at {effect.weight} %"
+        case Verb.RESTART:
+            act = f"restarting {effect.worker} on {effect.release}"
+        case Verb.PREPARE:
+            act = f"preparing {effect.release}"
+        case Verb.MIGRATE:
+            act = f"migrating the database to {effect.release}: not to be interrupted"
+        case Verb.SURVEY | Verb.AWAIT_HEALTHY | Verb.SOAK:
+            act = f"{effect.verb} of {effect.worker or plan.homeserver}"
+    return f"{act} (effect {effect.number})"
+
+
+def _began(step_id: StepId, plan: Plan) -> str:
+    step = _step(step_id, plan)
+    return f"{step_id} begins: {step.why}" if step is not None else f"{step_id} begins"
+
+
+def _ruling(verdict: Verdict) -> str:
+    return f"{_RULINGS[verdict.ruling]} {verdict.gate}: {verdict.because}{_figures(verdict.evidence)}"
+
+
+def _figures(evidence: Evidence) -> str:
+    if evidence.observed is None:
+        return ""
+    figures = f"{evidence.observed:.4g}"
+    if evidence.threshold is not None:
+        figures += f" against at most {evidence.threshold:.4g}"
+    return f" ({figures}; {evidence.samples:g} samples)"
+
+
+def _step(step_id: StepId, plan: Plan) -> Step | None:
+    return next((step for step in (*steps_of(plan.phases), *steps_of(plan.rollback)) if step.id == step_id), None)
+
+
+def _listed(names: list[str] | tuple[str, ...]) -> str:
+    return ", ".join(names)

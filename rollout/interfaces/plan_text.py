@@ -1,0 +1,102 @@
+"""A plan as text: everything that will be done, in which order and why, before anything is. Plain characters, no colours."""
+
+import textwrap
+from collections.abc import Iterator
+
+from rollout.gating.detectable import detectable
+from rollout.model.plan import Phase, Plan, Step, Wave
+
+# Wide enough for a reason beside its step, narrow enough for a mail.
+_WIDTH = 120
+
+
+def plan_text(plan: Plan) -> str:
+    """Print a plan: phases, waves and steps with reasons and deadlines, what is left alone, the way back, and what the gates can't see."""
+    versions = sorted({plan.releases[release].version for release in plan.from_releases.values()})
+    lines = [f"{plan.homeserver}: {', '.join(versions)} → {plan.to_release.version} ({plan.to_release.id})   plan {plan.digest[:12]}"]
+    if not plan.phases:
+        lines.append("nothing to do")
+    for phase in plan.phases:
+        # The first steps are one line each, and need no air between them.
+        air = [""] if phase.waves[0].workers or phase is plan.phases[0] else []
+        lines += [*air, *_phase(phase)]
+    sections = (
+        ("left alone", _left_alone(plan)),
+        ("the way back, if it fails", _way_back(plan)),
+        ("must hold before each worker", _guards(plan)),
+        ("what the gates can see", _gates(plan)),
+        ("to know", list(plan.notes)),
+        ("forecast", _forecast(plan)),
+    )
+    lines.append("")
+    for title, entries in sections:
+        if entries:
+            lines += [title, *(line for entry in entries for line in _wrapped(entry, first="  ", rest="    "))]
+    return "\n".join(lines) + "\n"
+
+
+def _phase(phase: Phase) -> Iterator[str]:
+    if not phase.waves[0].workers:
+        step = phase.waves[0].steps[0]
+        yield from _wrapped(f"{phase.name} ({_deadline(step)}): {phase.why}", first="", rest="  ")
+        return
+    yield from _wrapped(f"{phase.name}: {phase.why}", first="", rest="  ")
+    for number, wave in enumerate(phase.waves, start=1):
+        if len(wave.workers) > 1:
+            yield f"  wave {number} of {len(phase.waves)}: {', '.join(wave.workers)} side by side"
+        yield from _wave(wave)
+
+
+def _wave(wave: Wave) -> Iterator[str]:
+    shown = None
+    for step in wave.steps:
+        name = "" if step.worker == shown else str(step.worker)
+        shown = step.worker
+        head = f"  {name:<17} {step.verb:<14}{_deadline(step):>8}  "
+        yield from _wrapped(step.why, first=head, rest=" " * len(head))
+
+
+def _deadline(step: Step) -> str:
+    return f"≤ {step.deadline_s:g} s"
+
+
+def _left_alone(plan: Plan) -> list[str]:
+    reasons = dict.fromkeys(plan.skipped.values())
+    return [f"{', '.join(worker for worker, why in plan.skipped.items() if why == reason)}: {reason}" for reason in reasons]
+
+
+def _way_back(plan: Plan) -> list[str]:
+    waves = [", ".join(wave.workers) for phase in plan.rollback for wave in phase.waves]
+    if not waves:
+        return []
+    if plan.point_of_no_return is not None:
+        return [f"NONE AFTER {plan.point_of_no_return}: from there on only forward"]
+    targets = sorted({plan.from_releases[worker] for phase in plan.rollback for wave in phase.waves for worker in wave.workers})
+    return [f"those that were touched, to {', '.join(targets)}, each with the same steps and gates: {' → '.join(waves)}"]
+
+
+def _guards(plan: Plan) -> list[str]:
+    if not plan.phases:
+        return []
+    return [f"{guard.guard} ≤ {guard.max:g}, or the rollout waits {guard.deadline_s:g} s and pauses" for guard in plan.guards]
+
+
+def _gates(plan: Plan) -> list[str]:
+    return [f"{gate.id}: {detectable(gate)}" for gate in plan.gates.values()]
+
+
+def _forecast(plan: Plan) -> list[str]:
+    if not plan.phases:
+        return []
+    evidence_s = sorted(set(plan.forecast.evidence_s.values()))
+    spread = f"{evidence_s[0]:g}" if len(evidence_s) == 1 else f"{evidence_s[0]:g} to {evidence_s[-1]:g}"
+    return [f"about {_duration(plan.forecast.duration_s)}, of which ramp and evidence take {spread} s per worker; {plan.forecast.basis}"]
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _wrapped(text: str, *, first: str, rest: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False)
