@@ -6,7 +6,7 @@ is part of a *thorough* look. A worker's version is read once per process, since
 be seen is named with its reason; no failure of one source hides the others.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -49,7 +49,7 @@ class Surveyor:
         """Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen."""
         taken_at_s = self._clock.now_s()
         workers = tuple(self._inventory.workers)
-        no_states: dict[WorkerId, ProcessState] = {}
+        no_states: Mapping[WorkerId, ProcessState] = {}
         no_links: dict[WorkerId, Activation] = {}
         no_servers: dict[WorkerId, ProxySighting] = {}
         no_marks: dict[WorkerId, DrainMark] = {}
@@ -140,7 +140,7 @@ class Surveyor:
         }
         return self._drivers.probe.canary(paths, MEASURE_TIMEOUT_S) if paths else {}
 
-    def _learn_versions(self, processes: dict[WorkerId, ProcessState]) -> None:
+    def _learn_versions(self, processes: Mapping[WorkerId, ProcessState]) -> None:
         fresh = {
             worker: state.started_at_s
             for worker, state in processes.items()

@@ -1,6 +1,6 @@
 """The process manager that runs a homeserver's workers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from rollout.model.ids import WorkerId
@@ -18,7 +18,7 @@ class ProcessState(Protocol):
 class Workers(Protocol):
     """Start, stop and look. A worker that the process manager doesn't know is a PermanentDriverError."""
 
-    def look(self, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, ProcessState]:
+    def look(self, workers: Sequence[WorkerId], timeout_s: float) -> Mapping[WorkerId, ProcessState]:
         """Look at several workers in one round trip. Those that are unknown to the process manager are left out."""
         ...
 

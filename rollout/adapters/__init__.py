@@ -1,0 +1,1 @@
+"""What acts on the world: one folder per port. No adapter knows another."""

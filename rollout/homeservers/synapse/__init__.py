@@ -1,0 +1,9 @@
+"""
+Synapse with workers.
+
+roles.py         what each role is for, what happens while it is out, and what shows that it is well
+metrics.py       its metrics pages as counters, and counters as tallies
+canaries.py      requests of our own that harm nobody
+schema_rules.py  which release may run on which database, and whether there is a way back
+topology.py      who does what, as the configuration says
+"""
