@@ -4,9 +4,8 @@ import difflib
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 
-from rollout.homeservers.synapse.roles import ROLE_ORDER
-
 from rollout.adapters.documents.problem import Problem
+from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
 from rollout.model.ids import Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
@@ -77,6 +76,9 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
             )
         for inner, role in enumerate(gate.roles):
             yield from _role((*here, "roles", inner), role)
+            if role in ROLE_ORDER and gate.metric not in evidence_of(role):
+                remedy = " or ".join(evidence_of(role)) or f"liveness_only: [{role}]"
+                yield Problem((*here, "metric"), f"{gate.metric} says nothing about the role {role}", remedy=remedy)
 
 
 def _limits(playbook: Playbook) -> Iterator[Problem]:

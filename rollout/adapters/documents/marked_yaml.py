@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import yaml
 
@@ -28,6 +29,15 @@ Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
 _SECRET = re.compile(r"((?:password|passwd|secret|token|dsn|key)[\w-]*[\"']?\s*:\s*)(?![\"']?(?:env|file):)[^,}\s].*", re.IGNORECASE)
 _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off"})
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+
+
+class _Mark(Protocol):
+    """PyYAML's own, from either of its two parsers; counted from 0."""
+
+    @property
+    def line(self) -> int: ...
+    @property
+    def column(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +105,12 @@ def parse(name: str, content: bytes) -> Document:
         _bound(document, text)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
+        place = _place(error.problem_mark or error.context_mark)
         raise document.error(place, "not valid YAML", why=", ".join(filter(None, (error.context, error.problem)))) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
-        raise document.error(Place(line, column), "not valid YAML", why=f"{error.reason}: character #x{ord(error.character):04x}") from None
+        raise document.error(Place(line, column), "not valid YAML", why=error.reason) from None
     if node is None:
         raise InvalidFileError("the file is empty", where=name)
     document.root = _convert(document, (), node)
@@ -110,11 +119,15 @@ def parse(name: str, content: bytes) -> Document:
     return document
 
 
+def _place(mark: _Mark | None) -> Place:
+    return Place(1, 1) if mark is None else Place(mark.line + 1, mark.column + 1)
+
+
 def _bound(document: Document, text: str) -> None:
     """Refuse aliases and deep nesting from the stream of events, which is read without recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        place = Place(event.start_mark.line + 1, event.start_mark.column + 1)
+        place = _place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             raise document.error(place, f"the alias *{event.anchor} is not supported", remedy="write the value out")
         if isinstance(event, yaml.CollectionStartEvent):
@@ -126,7 +139,7 @@ def _bound(document: Document, text: str) -> None:
 
 
 def _convert(document: Document, path: Path, node: yaml.Node) -> Value:
-    document.values[path] = place = Place(node.start_mark.line + 1, node.start_mark.column + 1)
+    document.values[path] = place = _place(node.start_mark)
     if isinstance(node, yaml.MappingNode):
         return _mapping(document, path, node)
     if isinstance(node, yaml.SequenceNode):
@@ -137,7 +150,7 @@ def _convert(document: Document, path: Path, node: yaml.Node) -> Value:
 def _mapping(document: Document, path: Path, node: yaml.MappingNode) -> dict[str, Value]:
     mapping: dict[str, Value] = {}
     for key_node, value_node in node.value:
-        place = Place(key_node.start_mark.line + 1, key_node.start_mark.column + 1)
+        place = _place(key_node.start_mark)
         key = _scalar(document, place, key_node) if isinstance(key_node, yaml.ScalarNode) else None
         if not isinstance(key, str):
             raise document.error(place, "a key must be text", remedy="put it in quotes")

@@ -55,7 +55,7 @@ def _content(path: Path) -> bytes:
 
 
 def _combined(document: Document, problems: list[Problem]) -> InvalidFileError:
-    placed = sorted(((document.place(problem.path, key=problem.at_key), problem) for problem in problems), key=lambda pair: _order(pair[0]))
+    placed = sorted(((document.place(problem.path, key=problem.at_key), problem) for problem in problems), key=_order)
     place, first = placed[0]
     others = [
         f"also {document.name}:{where.line}:{where.column}: {problem.what}" + (f" (try: {problem.remedy})" if problem.remedy else "")
@@ -66,8 +66,10 @@ def _combined(document: Document, problems: list[Problem]) -> InvalidFileError:
     return document.error(place, first.what, why="\n".join(others), remedy=first.remedy)
 
 
-def _order(place: Place) -> tuple[int, int]:
-    return place.line, place.column
+def _order(placed: tuple[Place, Problem]) -> tuple[int, int, bool]:
+    """Top to bottom; a misspelt key comes before what is missing because of it."""
+    place, problem = placed
+    return place.line, place.column, not problem.at_key
 
 
 def _problem(document: Document, schema: dict[str, Any], details: ErrorDetails) -> Problem:
@@ -103,7 +105,7 @@ def _path_in_file(document: Document, location: tuple[str | int, ...]) -> marked
 def _value_at(document: Document, path: marked_yaml.Path) -> marked_yaml.Value:
     value = document.root
     for part in path:
-        value = value[part]  # type: ignore[call-overload,index]
+        value = value[part]  # type: ignore[index]
     return value
 
 
