@@ -14,6 +14,8 @@ DRAIN_S = 30.0
 BOOT_S = 10.0
 # Measured: 20 s for a virtual environment from a local index, 1.3 s for a migration of a small database.
 PREPARE_S = 60.0
+# A role that is watched for being alive only is watched for so long (gating/liveness.py).
+LIVENESS_S = 10.0
 MIGRATE_S = 5.0
 
 
@@ -50,4 +52,4 @@ def _step_s(step: Step, strategy: Strategy, baseline_s: float, gates: Mapping[Ga
         case Verb.ADMIT:
             return ramp_s(strategy)
         case Verb.SOAK:
-            return max((gates[gate].soak_s for gate in step.gates), default=0.0)
+            return max((gates[gate].soak_s for gate in step.gates), default=LIVENESS_S)

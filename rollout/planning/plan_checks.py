@@ -13,17 +13,21 @@ from rollout.planning.situation import Situation
 
 def changed_topology(situation: Situation) -> Iterator[str]:
     """A change in who does what can't be rolled worker by worker: meanwhile two would do the same, or nobody would."""
-    for release in situation.running():
-        for difference in topology.explain_difference(release.topology, situation.to.topology):
-            yield f"the topology of {situation.to.id} is not that of {release.id}: {difference}"
+    differences = [
+        difference for release in situation.running() for difference in topology.explain_difference(release.topology, situation.to.topology)
+    ]
+    yield from dict.fromkeys(differences)
+    if differences:
+        yield f"a change of topology is no rolling restart: {topology.procedure()}"
 
 
 def too_old_for_the_database(situation: Situation) -> Iterator[str]:
     """A release refuses to start on a database that only newer ones understand."""
     schema, to = situation.observation.schema, situation.to
-    if schema is not None and to.schema_version is not None and schema.compat_version > to.schema_version:
+    versions = schema_rules.versions_of(to)
+    if schema is not None and versions is not None and schema.compat_version > versions[0]:
         needed = f"the database needs schema {schema.compat_version} or newer"
-        yield f"{to.version} would not start: {needed}, and {to.version} knows {to.schema_version}"
+        yield f"{to.version} would not start: {needed}, and {to.version} knows {versions[0]}"
 
 
 def overdrawn_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[str]:
@@ -72,8 +76,6 @@ def misplaced_canary(situation: Situation) -> Iterator[str]:
 def way_back(situation: Situation) -> bool | None:
     """Tell whether every release that runs could run again after the migration; None when that can't be known before PREPARE."""
     schema, to = situation.observation.schema, situation.to
-    if schema is None:
-        return None
     answers = {schema_rules.rollback_possible(schema, release, to) for release in situation.running() if release.version != to.version}
     if False in answers:
         return False

@@ -1,6 +1,7 @@
 """Which workers a rollout touches, and where it ends."""
 
 import difflib
+from collections.abc import Sequence
 
 from rollout.model.errors import InvalidFileError
 from rollout.model.ids import Role, WorkerId
@@ -52,7 +53,7 @@ def cut_after(stretches: tuple[Stretch, ...], until: str, skipped: dict[WorkerId
     return tuple(stretch for stretch in cut if stretch.rows)
 
 
-def _names_nothing(option: str, name: str, known: list[str]) -> InvalidFileError:
+def _names_nothing(option: str, name: str, known: Sequence[str]) -> InvalidFileError:
     close = difflib.get_close_matches(name, known, n=1)
     return InvalidFileError(
         f"{option} {name}: nothing that is rolled goes by that name", remedy=close[0] if close else ", ".join(dict.fromkeys(known))

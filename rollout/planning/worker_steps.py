@@ -105,4 +105,4 @@ def _why(verb: Verb, turn: Turn, strategy: Strategy) -> str:
         case Verb.SOAK if turn.gates:
             return f"must pass {', '.join(turn.gates)} before anybody else goes out"
         case _:
-            return f"liveness only: nothing more is known of how a {turn.worker.role} does, and the playbook accepts that"
+            return "liveness only: nothing more is known of this role, and the playbook accepts that"
