@@ -1,8 +1,8 @@
 """
 One sentence per event: terminal, CI and report show the same.
 
-Pure, and without the time, which the caller renders. Events that say nothing to a person by themselves (looks, samples, an effect that did what was
-announced) give None.
+Pure, and without the time, which the caller renders. Events that say nothing to a person by themselves (looks, samples, an effect that did
+what was announced) give None.
 """
 
 from typing import assert_never
@@ -32,7 +32,7 @@ from rollout.model.event import (
     WaitBegan,
     WindDownBegan,
 )
-from rollout.model.gate import Evidence, Ruling, Verdict
+from rollout.model.gate import Ruling
 from rollout.model.ids import StepId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 
@@ -62,7 +62,7 @@ _COMMANDS = {
 }
 
 
-def narrate(event: Event, plan: Plan) -> str | None:
+def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (one row per kind of event)
     """Say what an event means to a person; None when it isn't worth a line."""
     match event:
         case DeployBegan():
@@ -93,7 +93,8 @@ def narrate(event: Event, plan: Plan) -> str | None:
         case WaitBegan():
             return f"waiting: {event.why}"
         case GateRuled():
-            return f"{event.worker} {_ruling(event.verdict)}"
+            verdict = event.verdict
+            return f"{event.worker} {_RULINGS[verdict.ruling]} {verdict.gate}: {verdict.because}"
         case RollbackBegan():
             return f"rolling back: {event.why}"
         case WindDownBegan():
@@ -122,7 +123,8 @@ def _intended(effect: Effect, plan: Plan) -> str:
             act = f"preparing {effect.release}"
         case Verb.MIGRATE:
             act = f"migrating the database to {effect.release}: not to be interrupted"
-        case Verb.SURVEY | Verb.AWAIT_HEALTHY | Verb.SOAK:
+        case _:
+            # The others are waited for, not performed.
             act = f"{effect.verb} of {effect.worker or plan.homeserver}"
     return f"{act} (effect {effect.number})"
 
@@ -130,19 +132,6 @@ def _intended(effect: Effect, plan: Plan) -> str:
 def _began(step_id: StepId, plan: Plan) -> str:
     step = _step(step_id, plan)
     return f"{step_id} begins: {step.why}" if step is not None else f"{step_id} begins"
-
-
-def _ruling(verdict: Verdict) -> str:
-    return f"{_RULINGS[verdict.ruling]} {verdict.gate}: {verdict.because}{_figures(verdict.evidence)}"
-
-
-def _figures(evidence: Evidence) -> str:
-    if evidence.observed is None:
-        return ""
-    figures = f"{evidence.observed:.4g}"
-    if evidence.threshold is not None:
-        figures += f" against at most {evidence.threshold:.4g}"
-    return f" ({figures}; {evidence.samples:g} samples)"
 
 
 def _step(step_id: StepId, plan: Plan) -> Step | None:

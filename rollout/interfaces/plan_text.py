@@ -24,7 +24,7 @@ def plan_text(plan: Plan) -> str:
         ("left alone", _left_alone(plan)),
         ("the way back, if it fails", _way_back(plan)),
         ("must hold before each worker", _guards(plan)),
-        ("what the gates can see", _gates(plan)),
+        ("what the gates can't see", _gates(plan)),
         ("to know", list(plan.notes)),
         ("forecast", _forecast(plan)),
     )
@@ -82,7 +82,7 @@ def _guards(plan: Plan) -> list[str]:
 
 
 def _gates(plan: Plan) -> list[str]:
-    return [f"{gate.id}: {detectable(gate)}" for gate in plan.gates.values()]
+    return [detectable(gate) for gate in plan.gates.values()]
 
 
 def _forecast(plan: Plan) -> list[str]:
