@@ -167,6 +167,7 @@ def _intend(state: DeployState, effect: Effect, at_s: float) -> DeployState:
 
 def _succeed(plan: Plan, state: DeployState, number: EffectNumber, at_s: float) -> DeployState:
     effect = _known(state.in_flight, number)
+    state = _acted(state, effect, at_s)
     return _happened(plan, replace(state, in_flight=_without(state.in_flight, number)), effect, EffectSucceeded(at_s, number), at_s)
 
 
@@ -180,6 +181,10 @@ def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s
     if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT and effect.worker is not None:
         state = _with_worker(state, effect.worker, replace(state.workers[effect.worker], drained_by_us=False))
     return state
+
+
+def _acted(state: DeployState, effect: Effect, at_s: float) -> DeployState:
+    return state if effect.worker is None else _with_worker(state, effect.worker, replace(state.workers[effect.worker], acted_at_s=at_s))
 
 
 def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
@@ -204,7 +209,7 @@ def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float)
 
 def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     effect = _known(state.in_flight, event.number)
-    state = replace(state, in_flight=_without(state.in_flight, event.number))
+    state = _acted(replace(state, in_flight=_without(state.in_flight, event.number)), effect, state.last_at_s)
     if effect.step_id not in state.steps:
         return state
     state = _move(state, effect.step_id, event, why=event.why)

@@ -8,7 +8,7 @@ the way back, on what it ran before, since the release that failed is never admi
 
 from rollout.deciding.decision import Decision, Finish, Perform
 from rollout.deciding.state import DeployState, Direction, WorkerState
-from rollout.deciding.steps import LOOK_FRESH_S, Wait, next_effect
+from rollout.deciding.steps import LOOK_FRESH_S, Wait, next_effect, seen_lately
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Verb
@@ -46,8 +46,8 @@ def _down(known: WorkerState) -> bool:
 
 
 def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
-    sighting = known.sighting
-    if sighting is None or known.missing or now_s - known.seen_at_s > LOOK_FRESH_S or known.seen_at_s <= state.fresh_after_s:
+    sighting = seen_lately(state, known, now_s)
+    if sighting is None:
         return Wait("stopping", f"{worker} is out and has not been seen lately", now_s + LOOK_FRESH_S)
     process = sighting.process
     if process is None:

@@ -185,7 +185,7 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
     drain = next((other for other in _steps(plan, state) if other.worker == worker.id and other.verb is Verb.DRAIN), None)
     if drain is None:
         return _blocker(plan, state, worker, now_s)
-    sighting = _seen_lately(state, known, now_s)
+    sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
     if sighting.proxy.admitted or sighting.proxy.sessions != 0:
@@ -210,6 +210,9 @@ def _await_healthy(plan: Plan, state: DeployState, step: Step, at: StepState, no
             return Note(StepFailed(now_s, step.id, "its process has ended"))
     deadline_at_s = began_at_s + step.deadline_s
     if now_s >= deadline_at_s:
+        if sighting is not None and sighting.healthy is True and runs(sighting, release) is None:
+            # It answers, and what it runs can't be seen: that is no failure, and no pass.
+            return _stop(now_s, f"{worker.id} answers, but after {step.deadline_s:.0f} s the version that it runs can't be read")
         return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s {_what_is_wrong(sighting, step)}"))
     return Wait("boot", f"{worker.id} is starting", deadline_at_s)
 
@@ -389,17 +392,18 @@ def _steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
 
 
 def _seen_after(state: DeployState, known: WorkerState, at_s: float | None) -> Sighting | None:
-    if known.missing or known.seen_at_s <= max(state.fresh_after_s, at_s or 0.0):
+    if known.missing or known.seen_at_s <= max(state.fresh_after_s, known.acted_at_s, at_s or 0.0):
         return None
     return known.sighting
 
 
-def _seen_lately(state: DeployState, known: WorkerState, now_s: float) -> Sighting | None:
+def seen_lately(state: DeployState, known: WorkerState, now_s: float) -> Sighting | None:
+    """Return what was seen of a worker if it is fresh and later than everything that was done to it; None otherwise."""
     return None if now_s - known.seen_at_s > LOOK_FRESH_S else _seen_after(state, known, None)
 
 
 def _well(state: DeployState, known: WorkerState, now_s: float) -> bool | None:
-    sighting = _seen_lately(state, known, now_s)
+    sighting = seen_lately(state, known, now_s)
     return None if sighting is None else sighting.healthy
 
 

@@ -7,7 +7,7 @@ from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
 from rollout.engine.deploy import replay
 from rollout.engine.drivers import Drivers
-from rollout.engine.run import Loop
+from rollout.engine.run import Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
 from rollout.model.ids import DeployId, EffectNumber, ReleaseId, WorkerId
@@ -32,6 +32,16 @@ from rollout.simulation.world import SimulatedWorker, World
 DEPLOY = DeployId("rehearsal")
 # No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.
 EVENTS_MAX = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """What happens to one rollout from outside."""
+
+    faults: Mapping[EffectNumber, Fault]
+    crashes: Sequence[int]
+    speak: Mapping[int, Command]
+    listeners: Sequence[Listener]
 
 
 class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on purpose)
@@ -105,6 +115,7 @@ def rehearse(
     faults: Mapping[EffectNumber, Fault] | None = None,
     crash_after: Sequence[int] = (),
     speak: Mapping[int, Command] | None = None,
+    listeners: Sequence[Listener] = (),
 ) -> DeployState:
     """
     Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed; *speak* says what a person asks
@@ -116,24 +127,22 @@ def rehearse(
     resumed = False
     while True:
         try:
-            return _live(stage, plan, faults or {}, crashes, speak or {}, resumed=resumed)
+            return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners), resumed=resumed)
         except Crash:
             crashes.pop(0)
             resumed = True
 
 
-def _live(
-    stage: Stage, plan: Plan, faults: Mapping[EffectNumber, Fault], crashes: Sequence[int], speak: Mapping[int, Command], *, resumed: bool
-) -> DeployState:
+def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
     """One life of the tool."""
     now_s = stage.clock.now_s()
-    spoken = dict(speak)
+    spoken = dict(script.speak)
     count = len(stage.journal.events(DEPLOY)) if resumed else 0
 
     def listen(_event: Event, _state: DeployState) -> None:
         nonlocal count
         count += 1
-        if crashes and count >= crashes[0]:
+        if script.crashes and count >= script.crashes[0]:
             raise Crash
         if count > EVENTS_MAX:
             msg = "the rollout does not end"
@@ -144,12 +153,12 @@ def _live(
         return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "") for command in due]
 
     if not resumed:
-        loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (listen,))
+        loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
         began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
         stage.journal.begin(DEPLOY, plan, began)
         loop.admit((began,))
     else:
-        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (listen,))
+        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
         loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, faults), heed)
+    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults), heed)

@@ -5,12 +5,10 @@ Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenl
 what a rollout must never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
-from rollout.ports.clock import Clock
 from rollout.simulation.virtual_clock import VirtualClock
 
 
@@ -57,7 +55,6 @@ class World:
     cuts: dict[WorkerId, int] = field(default_factory=dict)
     out_at_once_max: int = 0
     migrated: set[ReleaseId] = field(default_factory=set)
-    on_change: Callable[[], None] | None = None
 
     def answers(self, worker: WorkerId) -> bool:
         """Tell whether it runs and has booted."""
@@ -134,8 +131,3 @@ class World:
     def _count_out(self) -> None:
         out = sum(it.proxied and not (it.admitted and it.started_at_s is not None) for it in self.workers.values())
         self.out_at_once_max = max(self.out_at_once_max, out)
-
-
-def clock_of(world: World) -> Clock:
-    """Its clock, as the port."""
-    return world.clock

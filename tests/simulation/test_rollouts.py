@@ -3,7 +3,7 @@
 import pytest
 
 from rollout.deciding.state import DeployState
-from rollout.model.event import Command, DeployFinished, EffectIntended, Outcome, WaitBegan
+from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, WaitBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan, Verb
 from rollout.simulation.performer import Fault
@@ -76,13 +76,18 @@ def test_a_bad_release_is_rolled_back_from_the_canary(trouble: str) -> None:
     assert_safe(stage, plan, state)
 
 
-def test_a_metrics_outage_pauses_and_neither_passes_nor_rolls_back() -> None:
-    """No data is not health: the rollout stops safe on the new release's canary, resumable."""
+@pytest.mark.parametrize("moment", ["restart", "soak"])
+def test_a_metrics_outage_pauses_and_neither_passes_nor_rolls_back(moment: str) -> None:
+    """No data is not health: the rollout stops safe on the new release's canary, resumable, whether the outage begins at boot or later."""
     stage = seven_workers()
     plan = stage.plan(PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update={"canary": WorkerId("client1")})}))
-    stage.world.dark.add(WorkerId("client1"))
-    state = rehearse(stage, plan)
-    assert state.outcome is Outcome.PAUSED
+
+    def darken(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == f"client1/{moment}":
+            stage.world.dark.add(WorkerId("client1"))
+
+    state = rehearse(stage, plan, listeners=(darken,))
+    assert state.outcome is Outcome.PAUSED, state.outcome_why
     assert_safe(stage, plan, state)
 
 
@@ -118,7 +123,7 @@ def test_a_crash_at_every_line_of_the_journal_is_resumed_to_the_same_end() -> No
     reference = seven_workers()
     rehearse(reference, reference.plan(PLAYBOOK))
     lines = len(reference.journal.events(DEPLOY))
-    for line in range(1, lines, 5):
+    for line in range(1, lines, 9):
         stage = seven_workers()
         plan = stage.plan(PLAYBOOK)
         state = rehearse(stage, plan, crash_after=(line,))
