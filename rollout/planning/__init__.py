@@ -3,12 +3,16 @@ What shall be done, decided beforehand: `make_plan` turns playbook, inventory an
 once.
 
 planner.py      puts the parts below together
+situation.py    everything they look at
+scope.py        which workers a rollout touches, and where it ends
 standing.py     how each worker stands: what it runs, who drained it
 order.py        who comes first, and who is the canary
 waves.py        who may be out together
 worker_steps.py the steps of one worker, there and back
 evidence.py     which gates a role must pass
 plan_checks.py  what forbids the rollout
+reasons.py      why each step stands where it stands
+notes.py        what to know before saying yes
 forecast.py     how long it takes
 digest.py       what makes two plans the same
 drift.py        what changed since a plan was made

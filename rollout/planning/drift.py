@@ -13,6 +13,7 @@ def explain_stale(plan: Plan, observation: Observation, playbook_digest: str) ->
     """Say what is no longer as the plan found it; empty when the plan still holds."""
     standings = {worker.id: judge(worker.id, observation, proxied=worker.pool is not None) for worker in plan.workers}
     changes = [change for worker, standing in standings.items() for change in _of_worker(plan, worker, standing)]
+    changes += [f"{worker} is new" for worker in (*observation.sightings, *observation.missing) if worker not in standings]
     if not changes and digest_of_observation(observation) != plan.observation_digest:
         # What is left that a plan rests on: our marks, and the schema.
         changes = [f"{worker} is out since an earlier rollout of ours" for worker, standing in standings.items() if standing.ours]

@@ -62,8 +62,8 @@ def _left_behind(worker: WorkerId, sighting: Sighting, releases: Mapping[Release
     standing = _running(worker, sighting, releases)
     note = f"{worker} is out since an earlier rollout of ours ({sighting.drain.why if sighting.drain else ''}): it is brought back first"
     process = sighting.process
-    if standing.release is None and process is not None and process.activated in releases:
-        # It doesn't run, or an unknown release: the way back is then to what it would start with.
+    if process is not None and not process.running and process.activated in releases:
+        # Nothing tells any more what it ran; the way back is then to what it would start with.
         return Standing(process.activated, ours=True, notes=(note,))
     return Standing(standing.release, ours=True, blockers=standing.blockers, notes=(note, *standing.notes))
 

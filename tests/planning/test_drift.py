@@ -57,6 +57,7 @@ def test_time_and_traffic_do_not_make_a_plan_stale() -> None:
             replace(BEFORE, sightings={**BEFORE.sightings, SYNC1: replace(sighting(OLD), healthy=False)}),
             "sync1 is not healthy: it doesn't answer /health",
         ),
+        (replace(BEFORE, sightings={**BEFORE.sightings, WorkerId("sync4"): sighting(OLD)}), "sync4 is new"),
         (replace(BEFORE, schema=replace(SCHEMA, version=95)), "the database's schema changed"),
     ],
 )

@@ -15,6 +15,7 @@ from rollout.model.inventory import DriverSettings, Inventory, PoolEntry, Worker
 from rollout.model.plan import Duty, Plan, Verb, steps_of
 from rollout.model.playbook import Baseline, GateEntry, Playbook, Strategy
 from rollout.model.sighting import Observation, Sighting
+from rollout.planning.digest import digest_of_plan
 from rollout.planning.planner import make_plan
 from tests.planning.homeserver import NEW, OLD, SCHEMA, sighting
 
@@ -217,7 +218,9 @@ def test_the_same_homeserver_gets_the_same_plan(case: Case, sessions: int, later
     again = _plan(replace(case, observation=later))
     assert again is not None
     assert (again.digest, again.observation_digest) == (plan.digest, plan.observation_digest)
-    assert codec.load_plan(codec.dump_json(plan)) == plan
+    read_back = codec.load_plan(codec.dump_json(plan))
+    assert read_back == plan
+    assert digest_of_plan(read_back) == plan.digest
 
 
 def test_many_of_these_cases_get_a_plan() -> None:
