@@ -1,0 +1,309 @@
+"""
+Releases as directories: one virtual environment per recorded lock, one copy per configuration, one link per worker.
+
+```
+TARGET/venvs/<lock>/             an environment from a lock with hashes; used only once it holds the file PROVEN
+TARGET/configs/<digest>/         a configuration tree
+TARGET/releases/<id>/            links to both, and release.json, which is written last: without it the release does not exist
+TARGET/current/<worker>          what the worker runs from its next start on; switched by a rename
+```
+
+Nothing is ever changed in place, so the way back is one rename. An environment is built where it will stay, because scripts in it name
+their own path; a file says that it was proven. Preparing and migrating hold a lock that their child processes inherit: one that outlives
+us is waited for, not run twice.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rollout.homeservers.synapse.topology import read_modules, read_topology
+from rollout.model.codec import dump_json, load_release
+from rollout.model.errors import InvalidFileError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.release import Release, make_release
+from rollout.ports.releases import Activation
+
+PROVEN = "PROVEN"
+MANIFEST = "release.json"
+LINES_MAX = 12
+# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write.
+FREE_BYTES_MIN = 500_000_000
+PROBE_TIMEOUT_S = 60.0
+
+# Run by the release's own interpreter: what it says of itself, and the deltas that it would apply to PostgreSQL, named as in
+# applied_schema_deltas.
+_PROBE = """
+import json, pathlib
+import synapse, synapse.storage.schema as schema
+deltas = set()
+for path in pathlib.Path(schema.__file__).parent.glob("*/delta/*/*"):
+    if path.suffix in (".py", ".sql") or path.name.endswith(".sql.postgres"):
+        deltas.add(path.parent.name + "/" + path.name)
+print(json.dumps([synapse.__version__, schema.SCHEMA_VERSION, schema.SCHEMA_COMPAT_VERSION, sorted(deltas)]))
+"""
+# Synapse's own reading of a configuration, which neither binds a port nor opens the database.
+_CHECK = """
+import json, sys
+from synapse.config.homeserver import HomeServerConfig
+for worker, paths in json.loads(sys.argv[1]).items():
+    try:
+        HomeServerConfig.load_config("", [argument for path in paths for argument in ("-c", path)])
+    except Exception as error:
+        sys.exit(f"{worker}: {error}")
+"""
+
+
+class Settings(BaseModel):
+    """*target* is the directory above; *locks* holds `<version>.txt`, pip requirements with hashes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    target: Path
+    locks: Path
+
+
+def build(settings: Mapping[str, object], inventory: Inventory) -> "VenvReleases":
+    """Open the driver. Raises InvalidFileError for settings that don't fit."""
+    try:
+        checked = Settings.model_validate(settings)
+    except ValidationError as error:
+        raise InvalidFileError("releases_driver doesn't fit", why=str(error), remedy="{driver: venv, target: DIR, locks: DIR}") from error
+    return VenvReleases(checked.target, checked.locks, tuple(inventory.workers))
+
+
+class VenvReleases:
+    """See ports.releases."""
+
+    def __init__(self, target: Path, locks: Path, workers: tuple[WorkerId, ...]) -> None:
+        self._target = target
+        self._locks = locks
+        self._workers = workers
+
+    def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
+        """See ports.releases. The configuration is copied under its digest, where nothing uses it yet."""
+        old = self.prepared().get(base)
+        if old is None:
+            raise PermanentDriverError(f"release {base} is not at the target", where=str(self._target))
+        wanted = version or old.version
+        lock = old.artefact_lock if wanted == old.version else self._digest_of_lock(wanted)
+        config = old.config_digest if config_from is None else self.adopt_config(Path(config_from))
+        settings = self._settings(config)
+        generation = old.generation if (wanted, config) == (old.version, old.config_digest) else 1
+        if next_generation:
+            same = [known.generation for known in self.prepared().values() if (known.artefact_lock, known.config_digest) == (lock, config)]
+            generation = max(same, default=generation) + 1
+        return make_release(wanted, lock, config, read_modules(settings), generation, read_topology(settings))
+
+    def identify_first(self, version: str, config_from: Path) -> Release:
+        """Identify a release where none is yet."""
+        config = self.adopt_config(config_from)
+        settings = self._settings(config)
+        return make_release(version, self._digest_of_lock(version), config, read_modules(settings), 1, read_topology(settings))
+
+    def adopt_config(self, source: Path) -> str:
+        """Copy a configuration tree under its digest, and return the digest."""
+        if not (source / "homeserver.yaml").is_file():
+            raise PermanentDriverError("there is no homeserver.yaml", where=str(source))
+        digest = hashlib.sha256()
+        for path in sorted(source.rglob("*")):
+            if path.is_file():
+                digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
+        place = self._target / "configs" / digest.hexdigest()[:12]
+        if not place.is_dir():
+            half = place.with_name(f"{place.name}.{os.getpid()}.half")
+            shutil.rmtree(half, ignore_errors=True)
+            shutil.copytree(source, half)
+            half.rename(place)
+        return digest.hexdigest()
+
+    def prepare(self, release: Release, timeout_s: float) -> Release:
+        """See ports.releases."""
+        place = self._target / "releases" / release.id
+        if (place / MANIFEST).is_file():
+            known = load_release((place / MANIFEST).read_text())
+            self._check_config(known)
+            return known
+        with self._one_at_a_time("prepare") as (lock, log):
+            venv = self._install(release, lock, log, timeout_s)
+            version, schema_version, compat_version, deltas = self._probe(venv)
+            if version != release.version:
+                raise PermanentDriverError(f"the lock of {release.version} installs {version}", where=str(venv))
+            done = replace(release, schema_version=schema_version, schema_compat_version=compat_version, deltas=tuple(deltas))
+            place.mkdir(parents=True, exist_ok=True)
+            _switch(place / "venv", Path("../../venvs") / venv.name)
+            _switch(place / "config", Path("../../configs") / release.config_digest[:12])
+            self._check_config(done)
+            _write_durably(place / MANIFEST, dump_json(done, indent=2))
+        return done
+
+    def prepared(self) -> dict[ReleaseId, Release]:
+        """See ports.releases."""
+        found = (load_release(path.read_text()) for path in sorted((self._target / "releases").glob(f"*/{MANIFEST}")))
+        return {release.id: release for release in found}
+
+    def migrate(self, release: ReleaseId) -> None:
+        """See ports.releases."""
+        place = self._place(release)
+        command = [str(place / "venv/bin/python"), "-m", "synapse._scripts.update_synapse_database"]
+        command += ["--database-config", str(place / "config/homeserver.yaml")]
+        with self._one_at_a_time("migrate") as (lock, log):
+            code = subprocess.run(  # noqa: S603  (our own interpreter)
+                command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                pass_fds=(lock,),
+                check=False,
+                cwd=self._target,
+            ).returncode
+        if code != 0:
+            raise PermanentDriverError(f"the migration ended with status {code}", why=_tail(Path(log.name)))
+
+    def activate(self, worker: WorkerId, release: ReleaseId) -> None:
+        """See ports.releases."""
+        self._place(release)
+        link = self._target / "current" / worker
+        link.parent.mkdir(parents=True, exist_ok=True)
+        goal = Path("../releases") / release
+        if not link.is_symlink() or link.readlink() != goal:
+            _switch(link, goal)
+
+    def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
+        """See ports.releases."""
+        found: dict[WorkerId, Activation] = {}
+        for worker in workers:
+            link = self._target / "current" / worker
+            if link.is_symlink():
+                found[worker] = Activation(ReleaseId(link.readlink().name), link.lstat().st_mtime)
+        return found
+
+    def _place(self, release: ReleaseId) -> Path:
+        place = self._target / "releases" / release
+        if not (place / MANIFEST).is_file():
+            raise PermanentDriverError(f"release {release} is not prepared", where=str(place), remedy="let PREPARE end first")
+        return place
+
+    def _digest_of_lock(self, version: str) -> str:
+        lock = self._locks / f"{version}.txt"
+        if not lock.is_file():
+            known = ", ".join(sorted(path.stem for path in self._locks.glob("*.txt"))) or "none"
+            raise PermanentDriverError(
+                f"there is no recorded lock for {version}", where=str(lock), why=f"locks: {known}", remedy="record one"
+            )
+        return hashlib.sha256(lock.read_bytes()).hexdigest()
+
+    def _settings(self, config_digest: str) -> dict[str, object]:
+        path = self._target / "configs" / config_digest[:12] / "homeserver.yaml"
+        try:
+            settings = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise PermanentDriverError("the configuration can't be read", where=str(path), why=str(error)) from error
+        return settings if isinstance(settings, dict) else {}
+
+    def _install(self, release: Release, lock: int, log: IO[bytes], timeout_s: float) -> Path:
+        venv = self._target / "venvs" / release.artefact_lock[:12]
+        if (venv / PROVEN).is_file():
+            return venv
+        free = shutil.disk_usage(self._target).free
+        if free < FREE_BYTES_MIN:
+            why = f"{free // 1_000_000} MB are free, {FREE_BYTES_MIN // 1_000_000} MB are needed"
+            raise PermanentDriverError("the disk is too full for a release", where=str(self._target), why=why)
+        shutil.rmtree(venv, ignore_errors=True)
+        venv.parent.mkdir(parents=True, exist_ok=True)
+        requirements = self._locks / f"{release.version}.txt"
+        python = str(venv / "bin/python")
+        for command in (
+            [sys.executable, "-m", "venv", str(venv)],
+            [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--require-hashes", "-r", str(requirements)],
+        ):
+            _run(command, log, lock, timeout_s, cwd=self._locks)
+        version, *_ = self._probe(venv)
+        _write_durably(venv / PROVEN, f"{version}\n")
+        return venv
+
+    def _probe(self, venv: Path) -> tuple[str, int, int, list[str]]:
+        said = self._python(venv, _PROBE, (), "the release doesn't import")
+        version, schema_version, compat_version, deltas = json.loads(said)
+        return version, schema_version, compat_version, deltas
+
+    def _check_config(self, release: Release) -> None:
+        """Let Synapse itself read the configuration of every worker, in one process."""
+        place = self._target / "releases" / release.id
+        own = {worker: place / "config/workers" / f"{worker}.yaml" for worker in self._workers}
+        paths = {worker: [str(place / "config/homeserver.yaml"), *([str(path)] if path.is_file() else [])] for worker, path in own.items()}
+        self._python(place / "venv", _CHECK, (json.dumps(paths),), f"Synapse {release.version} refuses the configuration")
+
+    @staticmethod
+    def _python(venv: Path, program: str, arguments: Sequence[str], what: str) -> str:
+        try:
+            done = subprocess.run(  # noqa: S603  (our own interpreter and program)
+                [str(venv / "bin/python"), "-c", program, *arguments],
+                capture_output=True,
+                text=True,
+                stdin=subprocess.DEVNULL,
+                timeout=PROBE_TIMEOUT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise TransientDriverError(f"{what}: no answer within {PROBE_TIMEOUT_S:.0f} s", where=str(venv)) from error
+        except OSError as error:
+            raise PermanentDriverError(what, where=str(venv), why=str(error)) from error
+        if done.returncode != 0:
+            raise PermanentDriverError(what, where=str(venv), why="\n".join(done.stderr.strip().splitlines()[-LINES_MAX:]))
+        return done.stdout
+
+    @contextmanager
+    def _one_at_a_time(self, name: str) -> Iterator[tuple[int, IO[bytes]]]:
+        """Hold a lock that child processes inherit, and open their log."""
+        directory = self._target / "rollout"
+        directory.mkdir(parents=True, exist_ok=True)
+        with (directory / f"{name}.lock").open("w") as lock, (directory / f"{name}.log").open("wb") as log:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield lock.fileno(), log
+
+
+def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:
+    try:
+        code = subprocess.run(  # noqa: S603  (a list, written above)
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=timeout_s, pass_fds=(lock,), cwd=cwd, check=False
+        ).returncode
+    except subprocess.TimeoutExpired as error:
+        raise OutcomeUnknownError(f"installing took longer than {timeout_s:.0f} s", why=_tail(Path(log.name))) from error
+    if code != 0:
+        raise PermanentDriverError(f"installing ended with status {code}", why=_tail(Path(log.name)))
+
+
+def _switch(link: Path, goal: Path) -> None:
+    """Point *link* to *goal*, atomically."""
+    half = link.with_name(f".{link.name}.{os.getpid()}.half")
+    half.unlink(missing_ok=True)
+    half.symlink_to(goal)
+    half.rename(link)
+
+
+def _write_durably(path: Path, text: str) -> None:
+    half = path.with_name(f"{path.name}.half")
+    with half.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    half.rename(path)
+
+
+def _tail(path: Path) -> str:
+    return "\n".join(path.read_text(errors="replace").splitlines()[-LINES_MAX:])
