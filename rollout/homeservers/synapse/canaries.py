@@ -1,22 +1,32 @@
 """
-Requests of our own that harm nobody and measure the worker, not a cache.
+Requests of our own that harm nobody, and that measure the worker rather than a cache.
 
-A /sync carries neither `since` nor a device (a /sync with both deletes that device's to-device messages) and sets no presence. Synapse
-answers the same /sync from its response cache for two minutes, so the filter changes with every request.
+A /sync carries neither `since` nor a device (one with both deletes that device's to-device messages, and with them keys), and sets nobody
+online. Synapse answers a /sync that it has just answered from its response cache for two minutes, in 3 ms whatever the worker's state; what
+it compares includes the filter's text, so each canary has another filter. One event of each room is asked for: the work of an initial sync
+without its size.
+
+A client worker is asked for the user's rooms: the token is checked and the database or its cache is read, as for most requests. Hardly a
+client asks for that, so these requests can be told from users' (metrics.py leaves them out of the worker's traffic).
+
+The user and the token are the driver's own: an application service acts for its user with its token and `user_id=`.
 """
 
 import json
+from urllib.parse import quote
 
 from rollout.model.ids import Role
 
+CLIENT_CANARY_SERVLET = "JoinedRoomsRestServlet"
+
 
 def canary_path(role: Role, nonce: int) -> str | None:
-    """Return path and query (not yet percent-encoded) of the *nonce*-th canary; None for roles that serve no client."""
+    """Return path and query of the *nonce*-th canary, percent-encoded; None for roles that serve no client."""
     match role:
         case "sync":
-            wanted = {"room": {"timeline": {"limit": 1}, "rooms": [f"!canary{nonce}:none"]}}
-            return f"/_matrix/client/v3/sync?timeout=0&set_presence=offline&filter={json.dumps(wanted, separators=(',', ':'))}"
+            sync_filter = {"room": {"timeline": {"limit": 1}, "not_rooms": [f"!canary{nonce}:invalid"]}}
+            return f"/_matrix/client/v3/sync?timeout=0&set_presence=offline&filter={quote(json.dumps(sync_filter))}"
         case "client" | "main":
-            return f"/_matrix/client/v3/joined_rooms?canary={nonce}"
+            return "/_matrix/client/v3/joined_rooms"
         case _:
             return None

@@ -1,49 +1,75 @@
 """
 Synapse's metrics pages as counters, and the difference of two as a tally.
 
-Names as on 1.162.0 and 1.163.2. Families that Synapse makes on first use (a worker that has served nothing has no histogram yet) count as
-zero only on a page that shows who wrote it: without `synapse_build_info` and the process's start time, nothing on it is believed.
+Names as on pages of 1.162.0 and 1.163.2. Synapse makes a family's line on first use, so a worker that has served nothing has no histogram
+yet. Absent lines count as zero on a page that shows who wrote it (`synapse_build_info` and the process's start); without these, nothing on
+it is believed. A zero from a family that a release has renamed does no harm: no traffic is never a pass. Where a page contradicts itself
+(long-polls counted, but nothing that they cost), that is said instead of a number.
+
+Two kinds of request are no traffic: health checks, which the proxy sends every second or so to a worker that is out as well, and our own
+canaries to client workers, which for that reason go to a servlet that hardly anybody else asks.
 """
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
+from rollout.homeservers.synapse.canaries import CLIENT_CANARY_SERVLET
 from rollout.model.gate import LATENCY_EDGES_S, Tally
 from rollout.model.sample import Sample
 
 LONG_POLLS = frozenset({"SyncRestServlet", "SlidingSyncRestServlet", "EventStreamRestServlet"})
+_NO_TRAFFIC = frozenset({"HealthResource", "MetricsResource", CLIENT_CANARY_SERVLET})
 
+# Labels {method, servlet, tag, code}; a 5xx is told by its code.
 _TIME = "synapse_http_server_response_time_seconds"
-_CPU = ("synapse_http_server_response_ru_utime_seconds", "synapse_http_server_response_ru_stime_seconds")
-_DB = "synapse_http_server_response_db_txn_duration_seconds"
-_SCHEDULING = "synapse_http_server_response_db_sched_duration_seconds"
-# What each role does besides answering requests; a worker that doesn't do it has no such family.
+# Labels {method, servlet, tag}; counted when a request completes, like the histogram.
+_USER_CPU = "synapse_http_server_response_ru_utime_seconds_total"
+_SYSTEM_CPU = "synapse_http_server_response_ru_stime_seconds_total"
+_DB = "synapse_http_server_response_db_txn_duration_seconds_total"
+_SCHEDULING = "synapse_http_server_response_db_sched_duration_seconds_total"
+_COSTS = (_USER_CPU, _SYSTEM_CPU, _DB, _SCHEDULING)
+
+_PERSISTED = "synapse_storage_events_persisted_events_total"
+_SENT = "synapse_federation_client_sent_transactions_total"
+# What each role does besides answering requests, one unit each. A federation sender looks through every new event, whether or not somebody
+# elsewhere is to have it, and sends transactions: both are its work, or the sender of a homeserver that keeps to itself would seem dead.
 _WORK = frozenset(
     {
-        "synapse_storage_events_persisted_events_total",
-        "synapse_federation_client_sent_transactions_total",
+        _PERSISTED,
+        _SENT,
+        "synapse_federation_client_events_processed_total",
         "synapse_http_httppusher_http_pushes_processed_total",
         "synapse_handlers_appservice_events_processed_total",
     }
 )
-_BACKLOG = frozenset({"synapse_federation_transaction_queue_pending_pdus"})
-_IDENTITY = ("synapse_build_info", "process_start_time_seconds", "process_open_fds", "process_max_fds")
+_PENDING_PDUS = "synapse_federation_transaction_queue_pending_pdus"
+# A gauge that has a line only for servlets with requests under way.
+_IN_FLIGHT = "synapse_http_server_in_flight_requests_count"
+# With these, other workers wait for an event persister.
+_PERSISTING = frozenset({"ReplicationSendEventsRestServlet", "ReplicationFederationSendEventsRestServlet"})
 
-PREFIXES: tuple[str, ...] = (_TIME, *_CPU, _DB, _SCHEDULING, *sorted(_WORK), *sorted(_BACKLOG), *_IDENTITY)
+_BUILD = "synapse_build_info"
+_STARTED = "process_start_time_seconds"
+_OPEN_FILES = "process_open_fds"
+_FILES_MAX = "process_max_fds"
 
-_BUCKETS = len(LATENCY_EDGES_S) + 1
-_NOTHING = (0.0,) * _BUCKETS
+PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _BUILD, _STARTED, _OPEN_FILES, _FILES_MAX)
+
+_EDGES = (*LATENCY_EDGES_S, math.inf)
+_NOTHING = (0.0,) * len(_EDGES)
+# Sums of the same numbers may differ in their last digits.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
 class Counters:
     """
-    What one process has done since *started_at_s*. *latency* is not cumulative over its edges; long-polls are left out of *requests* and
-    *latency*.
+    What one process has done since *started_at_s* (seconds since the epoch, by the clock of its host).
 
-    *errors* are 5xx of ordinary requests and of long-polls alike: an error is one however long it took. *backlog* is None for roles
-    without a queue.
+    *requests* and *latency* (not cumulative; see Tally) are of ordinary requests; *errors* are the 5xx of these and of long-polls alike: an
+    error is one however long it took. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File
+    handles are None where the host doesn't tell.
     """
 
     version: str
@@ -57,8 +83,8 @@ class Counters:
     poll_scheduling_s: float = 0.0
     work: float = 0.0
     backlog: float | None = None
-    open_files: float = 0.0
-    files_max: float = 0.0
+    open_files: float | None = None
+    files_max: float | None = None
 
 
 @dataclass(slots=True)
@@ -66,119 +92,151 @@ class _Sums:
     requests: float = 0.0
     errors: float = 0.0
     polls: float = 0.0
-    cumulative: dict[float, float] = field(default_factory=dict)
-    cpu_s: float = 0.0
-    db_s: float = 0.0
-    scheduling_s: float = 0.0
-    work: float = 0.0
-    backlog: float | None = None
-    named: dict[str, float] = field(default_factory=dict)
+    reached: dict[float, float] = field(default_factory=dict)
+    poll_costs: dict[str, float] = field(default_factory=dict)
+    work: dict[str, float] = field(default_factory=dict)
+    pending: float | None = None
+    persisting: float = 0.0
+    process: dict[str, float] = field(default_factory=dict)
     version: str = ""
 
 
 def read_version(samples: Iterable[Sample]) -> str | None:
     """Return the version that a process reports of itself; None when the page doesn't say."""
-    return next(
-        (sample.labels["version"] for sample in samples if sample.name == "synapse_build_info" and "version" in sample.labels), None
-    )
+    return next((sample.labels["version"] for sample in samples if sample.name == _BUILD and sample.labels.get("version")), None)
 
 
 def read_counters(samples: Iterable[Sample]) -> Counters | str:
-    """Read a page; a sentence says why it can't be believed."""
+    """Read a page; a sentence says why it can't be believed. Never raises."""
     sums = _Sums()
     for sample in samples:
-        if math.isnan(sample.value) or sample.value < 0:
-            return f"{sample.name} is {sample.value}"
-        _add(sums, sample)
-    if not sums.version:
-        return "the page has no synapse_build_info"
-    if "process_start_time_seconds" not in sums.named:
-        return "the page has no process_start_time_seconds"
-    return Counters(
+        if problem := _add(sums, sample):
+            return problem
+    return _contradiction(sums) or Counters(
         version=sums.version,
-        started_at_s=sums.named["process_start_time_seconds"],
+        started_at_s=sums.process[_STARTED],
         requests=sums.requests,
         errors=sums.errors,
-        latency=_apart(sums.cumulative),
+        latency=_apart(sums.reached),
         polls=sums.polls,
-        poll_cpu_s=sums.cpu_s,
-        poll_db_s=sums.db_s,
-        poll_scheduling_s=sums.scheduling_s,
-        work=sums.work,
-        backlog=sums.backlog,
-        open_files=sums.named.get("process_open_fds", 0.0),
-        files_max=sums.named.get("process_max_fds", 0.0),
+        poll_cpu_s=sums.poll_costs.get(_USER_CPU, 0.0) + sums.poll_costs.get(_SYSTEM_CPU, 0.0),
+        poll_db_s=sums.poll_costs.get(_DB, 0.0),
+        poll_scheduling_s=sums.poll_costs.get(_SCHEDULING, 0.0),
+        work=sum(sums.work.values()),
+        backlog=_backlog(sums),
+        open_files=sums.process.get(_OPEN_FILES),
+        files_max=sums.process.get(_FILES_MAX),
     )
-
-
-def _add(sums: _Sums, sample: Sample) -> None:
-    name, labels, value = sample.name, sample.labels, sample.value
-    if name.startswith("synapse_http_server_response_"):
-        _add_response(sums, sample)
-    elif name in _WORK:
-        sums.work += value
-    elif name in _BACKLOG:
-        sums.backlog = (sums.backlog or 0.0) + value
-    elif name == "synapse_build_info":
-        sums.version = labels.get("version", "")
-    elif name in _IDENTITY:
-        sums.named[name] = value
-
-
-def _add_response(sums: _Sums, sample: Sample) -> None:
-    name, labels, value = sample.name.removesuffix("_total"), sample.labels, sample.value
-    poll = labels.get("servlet") in LONG_POLLS
-    if name == f"{_TIME}_count":
-        sums.errors += value if labels.get("code", "").startswith("5") else 0.0
-        sums.polls += value if poll else 0.0
-        sums.requests += 0.0 if poll else value
-    elif name == f"{_TIME}_bucket" and not poll:
-        edge = float(labels["le"])
-        sums.cumulative[edge] = sums.cumulative.get(edge, 0.0) + value
-    elif poll and name in _CPU:
-        sums.cpu_s += value
-    elif poll and name == _DB:
-        sums.db_s += value
-    elif poll and name == _SCHEDULING:
-        sums.scheduling_s += value
-
-
-def _apart(cumulative: dict[float, float]) -> tuple[float, ...]:
-    if not cumulative:
-        return _NOTHING
-    edges = (*LATENCY_EDGES_S, math.inf)
-    reached = [cumulative.get(edge, 0.0) for edge in edges]
-    return tuple(max(0.0, now - before) for before, now in zip([0.0, *reached[:-1]], reached, strict=True))
 
 
 def tally(earlier: Counters, later: Counters, since_s: float, until_s: float) -> Tally | str:
     """
-    Return what was done between two pages of one worker, read at *since_s* and *until_s*.
+    Return what was done between two pages of one worker, read at *since_s* and *until_s*; a sentence when that can't be known.
 
-    Another process in between began at zero, so all that it did counts. A counter that went back without a restart is a sentence.
+    After a reset (another process, or a counter that went back) everything counts that the process did, if it started in between.
     """
-    if later.started_at_s != earlier.started_at_s:
+    if not since_s < until_s:
+        return "its two metrics pages were not read one after the other"
+    if later.started_at_s != earlier.started_at_s or _went_back(earlier, later):
+        if not since_s <= later.started_at_s <= until_s:
+            return "its counters began anew, but its process did not start between the two measurements"
         earlier = Counters(version=later.version, started_at_s=later.started_at_s)
-    pairs = (
-        ("requests", earlier.requests, later.requests),
-        ("errors", earlier.errors, later.errors),
-        ("polls", earlier.polls, later.polls),
-        ("work", earlier.work, later.work),
-        *(("latency", before, now) for before, now in zip(earlier.latency, later.latency, strict=True)),
-    )
-    for name, before, now in pairs:
-        if now < before:
-            return f"its counter of {name} went back from {before:.0f} to {now:.0f} without a restart"
     return Tally(
         since_s=since_s,
         until_s=until_s,
-        requests=later.requests - earlier.requests,
-        errors=later.errors - earlier.errors,
-        latency=tuple(now - before for before, now in zip(earlier.latency, later.latency, strict=True)),
-        polls=later.polls - earlier.polls,
-        poll_cpu_s=max(0.0, later.poll_cpu_s - earlier.poll_cpu_s),
-        poll_db_s=max(0.0, later.poll_db_s - earlier.poll_db_s),
-        poll_scheduling_s=max(0.0, later.poll_scheduling_s - earlier.poll_scheduling_s),
-        work=later.work - earlier.work,
+        requests=_gain(earlier.requests, later.requests),
+        errors=_gain(earlier.errors, later.errors),
+        latency=tuple(map(_gain, earlier.latency, later.latency)),
+        polls=_gain(earlier.polls, later.polls),
+        poll_cpu_s=_gain(earlier.poll_cpu_s, later.poll_cpu_s),
+        poll_db_s=_gain(earlier.poll_db_s, later.poll_db_s),
+        poll_scheduling_s=_gain(earlier.poll_scheduling_s, later.poll_scheduling_s),
+        work=_gain(earlier.work, later.work),
         backlog=later.backlog,
     )
+
+
+def _add(sums: _Sums, sample: Sample) -> str:
+    """Take one line in; a sentence when its value can't be one."""
+    name, labels, value = sample.name, sample.labels, sample.value
+    servlet = labels.get("servlet", "")
+    if not (math.isfinite(value) and value >= 0):
+        return f"{name} is {value}"
+    if name.startswith(_TIME):
+        return "" if servlet in _NO_TRAFFIC else _add_time(sums, name.removeprefix(_TIME), labels.get("le", ""), sample)
+    if name in _COSTS and servlet in LONG_POLLS:
+        sums.poll_costs[name] = sums.poll_costs.get(name, 0.0) + value
+    elif name in _WORK:
+        sums.work[name] = sums.work.get(name, 0.0) + value
+    elif name == _PENDING_PDUS:
+        sums.pending = (sums.pending or 0.0) + value
+    elif name == _IN_FLIGHT and servlet in _PERSISTING:
+        sums.persisting += value
+    elif name == _BUILD:
+        sums.version = labels.get("version", "")
+    elif name in {_STARTED, _OPEN_FILES, _FILES_MAX}:
+        sums.process[name] = value
+    return ""
+
+
+def _add_time(sums: _Sums, part: str, edge: str, sample: Sample) -> str:
+    poll = sample.labels.get("servlet") in LONG_POLLS
+    if part == "_count":
+        if poll:
+            sums.polls += sample.value
+        else:
+            sums.requests += sample.value
+        if sample.labels.get("code", "").startswith("5"):
+            sums.errors += sample.value
+    elif part == "_bucket" and not poll:
+        try:
+            edge_s = float(edge)
+        except ValueError:
+            return f"{sample.name} has a bucket up to {edge!r}"
+        sums.reached[edge_s] = sums.reached.get(edge_s, 0.0) + sample.value
+    return ""
+
+
+def _contradiction(sums: _Sums) -> str:
+    """Say what makes a page unbelievable; nothing when it may be believed."""
+    if not sums.version:
+        return f"the page has no {_BUILD}"
+    if _STARTED not in sums.process:
+        return f"the page has no {_STARTED}"
+    if sums.requests and tuple(sorted(sums.reached)) != _EDGES:
+        return f"{_TIME} has other buckets than are known"
+    if any(now < before - _ROUNDING for before, now in zip(_up(sums.reached), _up(sums.reached)[1:], strict=False)):
+        return f"the buckets of {_TIME} don't add up"
+    if sums.polls and (absent := [name for name in _COSTS if name not in sums.poll_costs]):
+        return f"long-polls were served, but the page has no {absent[0]} of them"
+    if _SENT in sums.work and sums.pending is None:
+        return f"transactions were sent, but the page has no {_PENDING_PDUS}"
+    return ""
+
+
+def _up(reached: dict[float, float]) -> list[float]:
+    return [reached.get(edge, 0.0) for edge in _EDGES]
+
+
+def _apart(reached: dict[float, float]) -> tuple[float, ...]:
+    """Undo the histogram's adding up."""
+    up = _up(reached)
+    return tuple(map(_gain, [0.0, *up[:-1]], up))
+
+
+def _backlog(sums: _Sums) -> float | None:
+    if sums.pending is None and _PERSISTED not in sums.work:
+        return None
+    return (sums.pending or 0.0) + sums.persisting
+
+
+_COUNTED = tuple(item.name for item in fields(Counters) if isinstance(item.default, float))
+
+
+def _went_back(earlier: Counters, later: Counters) -> bool:
+    pairs = [(getattr(earlier, name), getattr(later, name)) for name in _COUNTED]
+    return any(now < before - _ROUNDING for before, now in (*pairs, *zip(earlier.latency, later.latency, strict=True)))
+
+
+def _gain(before: float, now: float) -> float:
+    return max(0.0, now - before)
