@@ -62,8 +62,8 @@ def explain_difference(old: Mapping[str, tuple[str, ...]], new: Mapping[str, tup
 def procedure() -> str:
     """Say what to do instead of rolling."""
     return (
-        "roll the release first, on the topology that runs; then change the topology by itself: stop, give the new configuration to, and start "
-        "together all senders (or pushers) for their list, and every process for stream writers and addresses"
+        "roll the release first, on the topology that runs; then change the topology by itself: stop, give the new configuration to, and "
+        "start together all senders (or pushers) for their list, and every process for stream writers and addresses"
     )
 
 
