@@ -1,8 +1,8 @@
 """
 Recorded locks, and the wheel that lets Synapse find its PostgreSQL driver without a compiler.
 
-Synapse asks for a distribution *named* psycopg2, which is published as source only. psycopg2-binary has the same code compiled; an empty wheel with the other name,
-made here byte for byte the same everywhere so that the locks can name its hash, satisfies the question.
+Synapse asks for a distribution *named* psycopg2, which is published as source only. psycopg2-binary has the same code compiled; an empty
+wheel with the other name, made here byte for byte the same everywhere so that the locks can name its hash, satisfies the question.
 """
 
 import shutil

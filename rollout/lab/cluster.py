@@ -1,0 +1,157 @@
+"""
+A whole cluster: up, down, status.
+
+`up` goes on from wherever an earlier one ended, so it repairs what is half there. What it starts it ends again if it can't finish.
+"""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.adapters.releases.venv import VenvReleases
+from rollout.lab import database, templates
+from rollout.lab.artefacts import VERSIONS, write_locks
+from rollout.lab.paths import SERVER_NAME, WORKERS, Lab, create_lab, load_lab
+from rollout.lab.processes import Supervisor, listens, status_of, wait_until
+from rollout.lab.programs import Programs, find_programs
+from rollout.lab.seeding import seed
+from rollout.model.errors import DriverError, InvalidFileError
+from rollout.model.ids import WorkerId
+
+INSTALL_TIMEOUT_S = 900.0
+BOOT_TIMEOUT_S = 90.0
+
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramStatus:
+    """One program of the lab; *healthy* is None for programs that don't speak HTTP."""
+
+    name: str
+    pid: int | None
+    release: str | None
+    healthy: bool | None
+
+
+def up(
+    directory: Path, release: str = VERSIONS[0], *, venvs: Path | None = None, users: int = 40, rooms: int = 12, say: Progress = print
+) -> Lab:
+    """
+    Bring a cluster up on *release*, with its users, and return it. *venvs* is a directory to share virtual environments in.
+
+    Raises InvalidFileError for a release that the lab doesn't have; DriverError when something doesn't start, with its last words.
+    """
+    if release not in VERSIONS:
+        raise InvalidFileError(f"the lab has no release {release}", why=f"it has {', '.join(VERSIONS)}", remedy=f"--release {VERSIONS[0]}")
+    lab = load_lab(directory) or create_lab(directory)
+    lab.runtime.mkdir(exist_ok=True)
+    templates.write_secrets(lab)
+    write_locks(lab.target / "locks")
+    _share(lab, venvs)
+    _install(lab, release, say)
+    supervisor = Supervisor(lab)
+    try:
+        _start(lab, find_programs(lab), supervisor, say)
+    except DriverError:
+        supervisor.end()
+        raise
+    lab.inventory.write_text(templates.inventory(lab))
+    seed(lab, users, rooms, say)
+    say(f"the lab is up at {lab.base_url}")
+    return lab
+
+
+def down(directory: Path, *, purge: bool = False, say: Progress = print) -> None:
+    """End everything. With *purge* also remove the directory."""
+    lab = load_lab(directory)
+    if lab is None:
+        say(f"there is no lab in {directory}")
+        return
+    Supervisor(lab).end()
+    if purge:
+        shutil.rmtree(lab.runtime, ignore_errors=True)
+        shutil.rmtree(lab.target, ignore_errors=True)
+    say("the lab is down")
+
+
+def status(directory: Path) -> list[ProgramStatus]:
+    """Say what runs; an empty list when there is no lab."""
+    lab = load_lab(directory)
+    if lab is None:
+        return []
+    supervisor = Supervisor(lab)
+    pids = supervisor.pids() if supervisor.answers() else {}
+    links = _releases(lab).activations([WorkerId(worker) for worker in WORKERS])
+    found = []
+    for name in ("postgres", "valkey", "haproxy", *WORKERS):
+        link = links.get(WorkerId(name))
+        healthy = status_of(f"http://127.0.0.1:{lab.ports.http[name]}/health") == 200 if name in WORKERS else None  # noqa: PLR2004
+        found.append(ProgramStatus(name, pids.get(name), None if link is None else link.release, healthy))
+    return found
+
+
+def _share(lab: Lab, venvs: Path | None) -> None:
+    place = lab.target / "venvs"
+    if venvs is not None and not place.exists():
+        venvs.mkdir(parents=True, exist_ok=True)
+        place.symlink_to(venvs.resolve())
+
+
+def _releases(lab: Lab) -> VenvReleases:
+    return VenvReleases(lab.target, lab.target / "locks", tuple(WorkerId(worker) for worker in WORKERS))
+
+
+def _install(lab: Lab, version: str, say: Progress) -> None:
+    """Prepare the first release and give it to every worker that has none."""
+    config = lab.target / "etc/config"
+    templates.write_configuration(lab, config)
+    releases = _releases(lab)
+    workers = [WorkerId(worker) for worker in WORKERS]
+    known = releases.activations(workers)
+    if len(known) == len(workers):
+        return
+    (lab.target / "media").mkdir(exist_ok=True)
+    say(f"installing Synapse {version}")
+    release = releases.prepare(releases.identify_first(version, config), INSTALL_TIMEOUT_S)
+    for worker in workers:
+        if worker not in known:
+            releases.activate(worker, release.id)
+
+
+def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) -> None:
+    etc = lab.target / "etc"
+    (etc / "haproxy.cfg").write_text(templates.haproxy(lab))
+    (etc / "supervisord.conf").write_text(templates.supervisord(lab, programs))
+    database.initialise(lab, programs)
+    if not supervisor.answers():
+        supervisor.launch()
+    say("starting PostgreSQL and Valkey")
+    supervisor.start("postgres")
+    supervisor.start("valkey")
+    wait_until(lambda: database.answers(lab), 30, "PostgreSQL answers")
+    wait_until(lambda: listens(lab.ports.valkey), 10, "Valkey answers")
+    database.create(lab)
+    say("starting Synapse")
+    # Main first: it creates the schema, without which a worker exits.
+    for group in (("main",), tuple(worker for worker in WORKERS if worker != "main")):
+        for worker in group:
+            supervisor.start(worker)
+        for worker in group:
+            _await_healthy(lab, supervisor, worker)
+    database.let_rollout_look(lab, etc / "database.dsn")
+    supervisor.start("haproxy")
+    wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/versions") == 200, 15, f"{SERVER_NAME} answers through its proxy")  # noqa: PLR2004
+    wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/v3/sync") == 401, 15, "sync workers answer through the proxy")  # noqa: PLR2004
+
+
+def _await_healthy(lab: Lab, supervisor: Supervisor, worker: str) -> None:
+    url = f"http://127.0.0.1:{lab.ports.http[worker]}/health"
+
+    def healthy_or_gone() -> bool:
+        return status_of(url) == 200 or worker not in supervisor.pids()  # noqa: PLR2004
+
+    wait_until(healthy_or_gone, BOOT_TIMEOUT_S, f"{worker} answers")
+    if status_of(url) != 200:  # noqa: PLR2004
+        raise DriverError(f"{worker} ended while starting", where=worker, why=supervisor.last_lines(worker))
