@@ -1,23 +1,74 @@
-"""What a gate can't see, in one sentence, so that a plan may say so before anybody trusts it."""
+"""
+What a gate can't see, in one sentence, so that a plan may say so before anybody trusts it.
+
+The question is what passes: how bad a worker may truly be and yet show, one time in twenty, a value within the threshold at the moment when
+its samples are enough. It answers for the first look; that is when a good worker passes too.
+"""
 
 import math
 
-from rollout.gating.threshold import MARGIN_SE
+from rollout.gating.chance import at_most, mean_factor
+from rollout.gating.evidence import P95, SAMPLES
+from rollout.gating.threshold import NAMES, say
 from rollout.model.gate import Gate, Metric
 
-_RATIOS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
-_LEVELS = frozenset({Metric.WORK, Metric.BACKLOG})
+# Passing this often is passing unseen.
+_UNSEEN = 0.05
+# The standard normal quantile of 1 − _UNSEEN.
+_UNSEEN_Z = 1.645
+_STEPS = 40
 
 
-def detectable(gate: Gate) -> str:
-    """Say what passes unseen at the gate's own minimum of samples."""
-    name, samples = gate.metric.value, gate.samples_min
-    if gate.metric in _RATIOS:
-        limit = gate.max if gate.max is not None else 0.0
-        share = max(limit, 0.5 / samples)
-        seen = min(1.0, limit + MARGIN_SE * math.sqrt(share * (1 - share) / samples))
-        return f"{gate.id}: with {samples} samples a {name} below {seen * 100:.1f} % is not told from chance"
-    if gate.metric in _LEVELS or gate.ratio_max is None:
-        return f"{gate.id}: what stays within {name} of its limit is not seen"
-    factor = gate.ratio_max * (1 + MARGIN_SE / math.sqrt(samples))
-    return f"{gate.id}: with {samples} samples a {name} of less than {factor:.1f} times the baseline is not told from chance"
+def detectable(gate: Gate, samples_per_s: float | None = None, horizon_s: float | None = None) -> str:
+    """
+    Say what passes *gate* unseen: at its own minimum of samples, or at what *samples_per_s* brings until *horizon_s* (its soak if None).
+
+    When not even the minimum comes together before the deadline, that is said instead.
+    """
+    samples = float(gate.samples_min)
+    if samples_per_s is not None:
+        samples = max(samples, samples_per_s * (gate.soak_s if horizon_s is None else horizon_s))
+        if samples_per_s * gate.deadline_s < gate.samples_min:
+            expected = f"about {samples_per_s * gate.deadline_s:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
+            return f"{gate.id}: no ruling, only {expected} come within its {gate.deadline_s:g} s"
+    return f"{gate.id}: {_unseen(gate, samples)}"
+
+
+def _unseen(gate: Gate, samples: float) -> str:
+    name, counted = NAMES[gate.metric], f"with {samples:.0f} {SAMPLES[gate.metric]}"
+    match gate.metric:
+        case Metric.ERRORS | Metric.CANARY_FAILURES:
+            if gate.max is None:
+                points = _passes_with(samples, 0.0) * 100
+                return f"{counted}, a {name} that is {points:.2g} points above the allowed one ({_threshold(gate)}) may pass"
+            return f"{counted}, a {name} below {_passes_with(samples, gate.max) * 100:.2g} % may pass"
+        case Metric.LATENCY_P95 | Metric.CANARY_P95:
+            slow = _passes_with(samples, 1 - P95) * 100
+            return f"{counted}, up to {slow:.2g} % of them may take longer than {_threshold(gate)}"
+        case Metric.POLL_CPU | Metric.POLL_DB | Metric.POLL_SCHEDULING:
+            return f"{counted}, {mean_factor(samples, _UNSEEN_Z):.2g} × the allowed {name} ({_threshold(gate)}) may pass"
+        case Metric.WORK:
+            return f"a fall that leaves at least {_threshold(gate)} is not seen"
+        case Metric.BACKLOG:
+            return f"what waits for long but is never more than {_threshold(gate)} is not seen"
+
+
+def _passes_with(samples: float, passing: float) -> float:
+    """Return the greatest true share that still shows as *passing* or less one time in twenty."""
+    low, high = passing, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if at_most(math.floor(passing * samples), samples, middle) > _UNSEEN:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _threshold(gate: Gate) -> str:
+    """Write the threshold before any baseline is known."""
+    if gate.ratio_max is None:
+        return "no threshold" if gate.max is None else say(gate.metric, gate.max)
+    sign, times = ("-", "÷") if gate.metric is Metric.WORK else ("+", "×")
+    relative = f"the baseline {times} {gate.ratio_max:g}" + (f" {sign} {say(gate.metric, gate.slack)}" if gate.slack else "")
+    return relative if gate.max is None else f"{relative} or {say(gate.metric, gate.max)}"

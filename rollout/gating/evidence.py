@@ -1,61 +1,97 @@
-"""What a metric is worth in a tally: a value in the metric's unit, and how many samples it rests on."""
+"""
+What a metric is worth in a tally: a value in the metric's own unit, and how many samples it rests on.
 
-from dataclasses import dataclass
+A p95 is interpolated within its bucket, as Prometheus does. The bucket's upper edge would be the cautious choice for one worker alone, but
+a gate compares two values, and the buckets are up to 2.5 times as wide as their lower edge: with edges, a change of 1 % across one of them
+would look like one of 150 %, and most real changes like none. The test for FAIL doesn't use it; it counts whole buckets (threshold.py).
+"""
+
+from dataclasses import fields
 
 from rollout.model.gate import LATENCY_EDGES_S, Metric, Tally
 
+# What one sample is called.
+SAMPLES = {
+    Metric.LATENCY_P95: "requests",
+    Metric.ERRORS: "requests",
+    Metric.POLL_CPU: "long-polls",
+    Metric.POLL_DB: "long-polls",
+    Metric.POLL_SCHEDULING: "long-polls",
+    Metric.CANARY_P95: "canary requests",
+    Metric.CANARY_FAILURES: "canary requests",
+    Metric.WORK: "units of work",
+    Metric.BACKLOG: "units of work",
+}
+P95 = 0.95
+# No worker counts as far, and beyond it arithmetic becomes inexact.
+_BEYOND = 1e15
+_ROUNDING = 1e-6
 
-@dataclass(frozen=True, slots=True)
-class Value:
-    """*value* is None without samples."""
 
-    value: float | None
-    samples: float
+def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:
+    """
+    Return the value of *metric* and the samples behind it; the value is None without samples.
 
-
-def value_of(metric: Metric, tally: Tally) -> Value:
-    """Read *metric* out of a tally; never raises."""
+    Our own canaries to a sync worker are long-polls too; they are in the sums, but are no samples: traffic of our own shows nothing about
+    users. A backlog is a level, which means something only while work is done, so its samples are units of work.
+    """
     match metric:
         case Metric.LATENCY_P95:
-            return _quantile(tally.latency, 0.95)
-        case Metric.CANARY_P95:
-            return _quantile(tally.canary_latency, 0.95)
+            return quantile(tally.latency, P95), sum(tally.latency)
         case Metric.ERRORS:
-            return _per(tally.errors, tally.requests + tally.polls)
-        case Metric.CANARY_FAILURES:
-            return _per(tally.canary_failures, tally.canaries)
+            completed = tally.requests + tally.polls
+            return _per(tally.errors, completed), tally.requests + _polls_of_users(tally)
         case Metric.POLL_CPU:
-            return _per(tally.poll_cpu_s, tally.polls)
+            return _per(tally.poll_cpu_s, tally.polls), _polls_of_users(tally)
         case Metric.POLL_DB:
-            return _per(tally.poll_db_s, tally.polls)
+            return _per(tally.poll_db_s, tally.polls), _polls_of_users(tally)
         case Metric.POLL_SCHEDULING:
-            return _per(tally.poll_scheduling_s, tally.polls)
+            return _per(tally.poll_scheduling_s, tally.polls), _polls_of_users(tally)
+        case Metric.CANARY_P95:
+            return quantile(tally.canary_latency, P95), sum(tally.canary_latency)
+        case Metric.CANARY_FAILURES:
+            return _per(tally.canary_failures, tally.canaries), tally.canaries
         case Metric.WORK:
-            seconds = tally.until_s - tally.since_s
-            return Value(None if seconds <= 0 else tally.work / seconds, tally.work)
+            return _per(tally.work, tally.until_s - tally.since_s), tally.work
         case Metric.BACKLOG:
-            # A level: one look is one sample, but it means something only beside work that was done.
-            return Value(tally.backlog, tally.work)
+            return tally.backlog, tally.work
 
 
-def _per(sum_: float, count: float) -> Value:
-    return Value(None if count <= 0 else sum_ / count, count)
+def quantile(counts: tuple[float, ...], share: float) -> float | None:
+    """Return the time within which *share* of the requests ended; at most the last edge, since nothing is known beyond. None of none."""
+    rank, reached, lower = share * sum(counts), 0.0, 0.0
+    if rank <= 0:
+        return None
+    for edge, count in zip(LATENCY_EDGES_S, counts, strict=False):
+        if count > 0 and reached + count >= rank:
+            return lower + (edge - lower) * (rank - reached) / count
+        reached, lower = reached + count, edge
+    return LATENCY_EDGES_S[-1]
 
 
-def _quantile(counts: tuple[float, ...], share: float) -> Value:
-    """
-    Interpolate within the bucket, as Prometheus' histogram_quantile does.
+def surely_above(counts: tuple[float, ...], threshold_s: float) -> float:
+    """Count the requests that took longer than *threshold_s* wherever in their bucket they lie."""
+    lowers = (0.0, *LATENCY_EDGES_S)
+    return sum(count for lower, count in zip(lowers, counts, strict=False) if lower >= threshold_s)
 
-    The buckets are up to 2.5 times as wide as their lower edge, so a quantile is known to no better than that; above the last edge it is
-    the last edge.
-    """
-    total = sum(counts)
-    if total <= 0:
-        return Value(None, 0.0)
-    rank, reached = share * total, 0.0
-    for index, edge in enumerate(LATENCY_EDGES_S):
-        if reached + counts[index] >= rank and counts[index] > 0:
-            lower = LATENCY_EDGES_S[index - 1] if index else 0.0
-            return Value(lower + (edge - lower) * (rank - reached) / counts[index], total)
-        reached += counts[index]
-    return Value(LATENCY_EDGES_S[-1], total)
+
+def sound(tally: Tally) -> bool:
+    """Tell whether its numbers can be true: not negative, not absurd, in order, and no more failures than requests."""
+    numbers = [getattr(tally, item.name) for item in fields(tally)]
+    flat = [number for value in numbers if value is not None for number in (value if isinstance(value, tuple) else (value,))]
+    buckets = len(LATENCY_EDGES_S) + 1
+    return (
+        all(0 <= number < _BEYOND for number in flat)
+        and tally.since_s <= tally.until_s
+        and tally.errors <= tally.requests + tally.polls + _ROUNDING
+        and tally.canary_failures <= tally.canaries
+        and len(tally.latency) == len(tally.canary_latency) == buckets
+    )
+
+
+def _polls_of_users(tally: Tally) -> float:
+    return max(0.0, tally.polls - tally.canaries)
+
+
+def _per(total: float, count: float) -> float | None:
+    return total / count if count > 0 else None

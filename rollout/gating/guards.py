@@ -1,5 +1,6 @@
 """What must hold at every moment before a worker may be taken out. A guard that could not be read does not hold."""
 
+import math
 from dataclasses import dataclass
 
 from rollout.model.gate import GuardReading
@@ -15,27 +16,27 @@ _SENTENCES = {
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """A guard that does not hold, and why, as a steady sentence."""
+    """A guard that does not hold, and why in one sentence."""
 
     guard: str
     why: str
 
 
 def broken(guards: tuple[Guard, ...], readings: tuple[GuardReading, ...]) -> tuple[Broken, ...]:
-    """List the guards that do not hold; never raises."""
+    """List the guards that do not hold, in their order; never raises."""
     known = {reading.guard: reading for reading in readings}
-    found: list[Broken] = []
-    for guard in guards:
-        reading = known.get(guard.guard)
-        if reading is None or reading.value is None:
-            detail = "" if reading is None or not reading.detail else f": {reading.detail}"
-            found.append(Broken(guard.guard, f"{guard.guard} could not be measured{detail}"))
-        elif reading.value > guard.max:
-            found.append(Broken(guard.guard, _why(guard, reading.value, reading.detail)))
-    return tuple(found)
+    found = ((guard, _why(guard, known.get(guard.guard))) for guard in guards)
+    return tuple(Broken(guard.guard, why) for guard, why in found if why)
 
 
-def _why(guard: Guard, value: float, detail: str) -> str:
-    template = _SENTENCES.get(guard.guard, "{value} is above {max}")
-    sentence = template.format(value=value, max=guard.max, percent=value * 100, percent_max=guard.max * 100)
-    return f"{sentence} ({detail})" if detail else sentence
+def _why(guard: Guard, reading: GuardReading | None) -> str:
+    """Say why a guard doesn't hold; nothing when it does."""
+    if reading is None:
+        return f"{guard.guard} could not be measured: nobody reads it"
+    detail = f" ({reading.detail})" if reading.detail else ""
+    if reading.value is None or math.isnan(reading.value):
+        return f"{guard.guard} could not be measured{detail}"
+    if reading.value <= guard.max:
+        return ""
+    sentence = _SENTENCES.get(guard.guard, "{value:g} is above {max:g}")
+    return sentence.format(value=reading.value, max=guard.max, percent=reading.value * 100, percent_max=guard.max * 100) + detail

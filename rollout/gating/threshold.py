@@ -1,26 +1,47 @@
 """
 The gate: one metric of one worker, against a threshold that comes from its own past and from its peers' present.
 
-PASS and FAIL are asked apart. FAIL needs the metric to be above the threshold by more than chance explains at this many samples; PASS
-needs it at or below the threshold, with enough samples, fresh ones, after the soak. Between the two the ruling is PENDING with its
-reason, and INCONCLUSIVE once the deadline has passed. What could not be measured is UNMEASURABLE: it neither passes nor fails.
+PASS and FAIL are asked apart. FAIL needs the metric to be beyond the threshold by more than chance explains at this many samples, so that
+a handful of requests near the threshold doesn't take a release back. PASS needs it at or below the threshold, with enough samples, fresh
+ones, after the soak. Between the two the ruling is PENDING with its reason, and INCONCLUSIVE once the deadline has passed. What could not
+be measured is UNMEASURABLE: it neither passes nor fails.
 
 The threshold is `ratio_max` times the worse of the worker's own baseline and what its pool's other workers show in the same minutes, plus
-`slack`: load that hits everybody condemns nobody. `max` is absolute and is met besides. Looking again and again raises the chance of a
-false FAIL; three standard errors are the margin that keeps it small until a sequential test takes this one's place.
+`slack`: load that hits everybody condemns nobody. `max` is absolute and must be met besides. Of WORK less is worse: there the threshold is
+the better excuse of the two divided by `ratio_max`, less `slack`, and `max` is the least that is accepted.
+
+A baseline is a sample too. FAIL compares with the worst that it may really have been (one-sided, 90 %), PASS with what it was.
 """
 
 import math
 from dataclasses import dataclass
 
-from rollout.gating.evidence import Value, value_of
-from rollout.model.gate import LATENCY_EDGES_S, Evidence, Gate, Metric, Ruling, Tally, Verdict
+from rollout.gating.chance import ALPHA, Z, at_least, mean_factor
+from rollout.gating.evidence import P95, SAMPLES, measured, quantile, sound, surely_above
+from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
 
-MARGIN_SE = 3.0
-# Fewer samples than this in a baseline or in the peers say nothing worth a ratio.
-COMPARABLE_MIN = 20.0
-_RATIOS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
-_QUANTILES = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95})
+# A comparison with fewer samples than this says nothing; a gate that asks for fewer of the worker itself asks for no more of the baseline.
+COMPARABLE_MIN = 20
+# The standard normal quantile of .9, for the worst that a baseline may really have been.
+_CAUTION = 1.28
+# Work comes in bursts (a join is dozens of events), so its variance is taken for this many times that of independent units. Not measured.
+_BURST = 5.0
+
+_SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
+_TIMES = {
+    Metric.LATENCY_P95: "p95 latency",
+    Metric.CANARY_P95: "p95 latency of canary requests",
+    Metric.POLL_CPU: "CPU time per long-poll",
+    Metric.POLL_DB: "database time per long-poll",
+    Metric.POLL_SCHEDULING: "wait for a database connection per long-poll",
+}
+NAMES = {
+    **_TIMES,
+    Metric.ERRORS: "share of 5xx",
+    Metric.CANARY_FAILURES: "share of failed canary requests",
+    Metric.WORK: "work done",
+    Metric.BACKLOG: "backlog",
+}
 
 
 def rule(
@@ -34,117 +55,189 @@ def rule(
     now_s: float,
 ) -> Verdict:
     """
-    Rule on one worker. *after* is its tally since it was admitted in full, *baseline* its own before, *controls* its pool's other workers
-    since then.
+    Rule on one worker, never raising.
 
-    Never raises. UNMEASURABLE when the last sweep had nothing on it, or what there is is older than *gate.fresh_s*.
+    *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it is compared with (see pick_baseline),
+    *controls* the tally of its pool's other workers over the same time. *unmeasured* says why the last look at it failed.
     """
+    age_s = now_s - (admitted_at_s if after is None else after.until_s)
     if unmeasured is not None:
-        return _verdict(gate, Ruling.UNMEASURABLE, f"it could not be measured: {unmeasured}", Value(None, 0.0))
+        return _without(gate, Ruling.UNMEASURABLE, f"it could not be measured: {unmeasured}")
+    if after is not None and not sound(after):
+        return _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
+    if not age_s <= gate.fresh_s:
+        return _without(gate, Ruling.UNMEASURABLE, f"the newest measurement is {age_s:.0f} s old, and {gate.fresh_s:g} s are allowed")
     soaked_s = now_s - admitted_at_s
-    newest_s = admitted_at_s if after is None else after.until_s
-    if now_s - newest_s > gate.fresh_s:
-        return _verdict(gate, Ruling.UNMEASURABLE, f"the newest measurement is {now_s - newest_s:.0f} s old", Value(None, 0.0))
-    late = soaked_s >= gate.deadline_s
-    observed = Value(None, 0.0) if after is None else value_of(gate.metric, after)
-    if observed.value is None or observed.samples < gate.samples_min:
-        why = f"it has {observed.samples:.0f} of the {gate.samples_min} samples needed"
-        return _verdict(gate, Ruling.INCONCLUSIVE if late else Ruling.PENDING, why, observed)
-    limit = _limit(gate, baseline, controls)
-    if isinstance(limit, str):
-        return _verdict(gate, Ruling.INCONCLUSIVE if late else Ruling.PENDING, limit, observed)
-    return _compare(gate, observed, after, limit, soaked_s=soaked_s, late=late)
+    undecided = Ruling.INCONCLUSIVE if soaked_s >= gate.deadline_s else Ruling.PENDING
+    if after is None:
+        return _without(gate, undecided, "nothing has been measured since it took its full share")
+    return _judge(gate, after, _limit(gate, baseline, controls), soaked_s, undecided)
+
+
+def pick_baseline(own: Tally | None, pool: Tally | None, gate: Gate) -> tuple[Tally | None, str]:
+    """
+    Choose what a gate compares with, and say which: the worker's *own* tally before, else that of its *pool* before, else none.
+
+    None without a threshold that is relative, and when neither has enough samples.
+    """
+    if gate.ratio_max is None:
+        return None, "an absolute limit needs no baseline"
+    for tally, name in ((own, "its own baseline"), (pool, "the baseline of its pool")):
+        if tally is not None and _comparable(gate, tally):
+            return tally, name
+    samples = 0.0 if own is None or not sound(own) else measured(gate.metric, own)[1]
+    return None, f"its baseline has {samples:.0f} of the {_needed(gate)} {SAMPLES[gate.metric]} that a comparison needs"
 
 
 @dataclass(frozen=True, slots=True)
 class _Limit:
-    """A threshold and where it comes from."""
+    """Where PASS ends (*threshold*) and where FAIL may begin (*cautious*), the value it was made of, and how, in words."""
 
     threshold: float
+    cautious: float
     baseline: float | None
+    how: str
     compared_with: str
 
 
 def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None) -> _Limit | str:
+    """Work the threshold out; a sentence when there is nothing to compare with."""
+    less_is_worse = gate.metric is Metric.WORK
     if gate.ratio_max is None:
-        return "the gate has no threshold" if gate.max is None else _Limit(gate.max, None, "its absolute limit")
-    known = [
-        (name, seen.value)
-        for name, tally in (("its own baseline", baseline), ("its pool now", controls))
-        if tally is not None and (seen := value_of(gate.metric, tally)).value is not None and seen.samples >= COMPARABLE_MIN
-    ]
+        if gate.max is None:
+            return "the gate has no threshold"
+        return _Limit(gate.max, gate.max, None, "absolute", "an absolute limit")
+    named = ((baseline, "its baseline"), (controls, "its pool now"))
+    known = [(tally, name) for tally, name in named if tally is not None and _comparable(gate, tally)]
     if not known:
-        return f"neither its baseline nor its pool has the {COMPARABLE_MIN:.0f} samples that a comparison needs"
+        return f"neither its baseline nor its pool has the {_needed(gate)} {SAMPLES[gate.metric]} that a comparison needs"
+    choose = min if less_is_worse else max
+    value, name = choose((measured(gate.metric, tally)[0] or 0.0, name) for tally, name in known)
+    worst = choose(_worst(gate.metric, tally) for tally, _ in known)
+    how = f"{gate.ratio_max:g} × {name} of {say(gate.metric, value)}"
+    if less_is_worse:
+        threshold, cautious = (max(0.0, level / gate.ratio_max - gate.slack) for level in (value, worst))
+        how = f"{name} of {say(gate.metric, value)} ÷ {gate.ratio_max:g}"
+    else:
+        threshold, cautious = (gate.ratio_max * level + gate.slack for level in (value, worst))
+    if gate.slack:
+        how += f" {'-' if less_is_worse else '+'} {say(gate.metric, gate.slack)}"
+    if gate.max is not None:
+        tighten = max if less_is_worse else min
+        how = how if tighten(threshold, gate.max) == threshold else "absolute"
+        threshold, cautious = tighten(threshold, gate.max), tighten(cautious, gate.max)
+    return _Limit(threshold, cautious, value, how, name)
+
+
+def _needed(gate: Gate) -> int:
+    return max(1, min(gate.samples_min, COMPARABLE_MIN))
+
+
+def _comparable(gate: Gate, tally: Tally) -> bool:
+    if not sound(tally):
+        return False
+    value, samples = measured(gate.metric, tally)
+    return value is not None and (gate.metric is Metric.BACKLOG or samples >= _needed(gate))
+
+
+def _worst(metric: Metric, tally: Tally) -> float:
+    """Return the worst that a comparison may really have been, given that it is a sample."""
+    value, samples = measured(metric, tally)
+    value = value or 0.0
+    if metric in _SHARES:
+        hits = tally.errors if metric is Metric.ERRORS else tally.canary_failures
+        trials = tally.requests + tally.polls if metric is Metric.ERRORS else tally.canaries
+        return min(1.0, (hits + 1 + _CAUTION * math.sqrt(hits + 1)) / trials)
+    if metric is Metric.WORK:
+        return max(0.0, value * (1 - _CAUTION * math.sqrt(_BURST / samples)))
+    if metric is Metric.BACKLOG:
+        return value
+    if (counts := _counts(metric, tally)) is not None:
+        return quantile(counts, min(1.0, P95 + _CAUTION * math.sqrt(P95 * (1 - P95) / samples))) or value
+    return value * mean_factor(samples, _CAUTION)
+
+
+def _counts(metric: Metric, tally: Tally) -> tuple[float, ...] | None:
+    if metric is Metric.LATENCY_P95:
+        return tally.latency
+    return tally.canary_latency if metric is Metric.CANARY_P95 else None
+
+
+def _judge(gate: Gate, after: Tally, limit: _Limit | str, soaked_s: float, undecided: Ruling) -> Verdict:
+    """Compare: FAIL first, since it may come early; then everything that PASS needs."""
+    value, samples = measured(gate.metric, after)
+    lacking = f"it has {samples:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
+    if isinstance(limit, str):
+        return _verdict(gate, undecided, lacking if samples < gate.samples_min else limit, value, samples, None)
+    enough = samples >= max(1, gate.samples_min)
     if gate.metric is Metric.WORK:
-        name, value = known[0]
-        return _Limit(value / gate.ratio_max - gate.slack, value, name)
-    name, value = max(known, key=lambda entry: entry[1])
-    threshold = gate.ratio_max * value + gate.slack
-    return _Limit(threshold if gate.max is None else min(threshold, gate.max), value, name)
-
-
-def _compare(gate: Gate, observed: Value, after: Tally | None, limit: _Limit, *, soaked_s: float, late: bool) -> Verdict:
-    value = observed.value
-    if value is None or after is None:
-        return _verdict(gate, Ruling.PENDING, "nothing was measured yet", observed, limit)
-    # Less work than before is worse; of everything else, more is.
-    worse = limit.threshold - value if gate.metric is Metric.WORK else value - limit.threshold
-    say = f"{_say(gate.metric, value)} against at {_edge(gate.metric)} {_say(gate.metric, limit.threshold)} ({limit.compared_with})"
-    if worse > 0 and _beyond_chance(gate.metric, after, observed, limit.threshold):
-        return _verdict(gate, Ruling.FAIL, f"{gate.metric.value} is {say}, over {observed.samples:.0f} samples", observed, limit)
-    if worse > 0:
-        why = f"{gate.metric.value} is {say}, but {observed.samples:.0f} samples can't tell that from chance"
-        return _verdict(gate, Ruling.INCONCLUSIVE if late else Ruling.PENDING, why, observed, limit)
+        # Work that isn't done leaves no samples: what counts is how much there should have been.
+        enough = (limit.baseline or limit.threshold) * (after.until_s - after.since_s) >= gate.samples_min
+    if value is not None and enough and _beyond_chance(gate.metric, after, value, limit.cautious):
+        if gate.metric is Metric.BACKLOG and undecided is Ruling.PENDING:
+            why = f"{_compare(gate, value, samples, limit)}; what piled up while it was out may still be going down"
+            return _verdict(gate, Ruling.PENDING, why, value, samples, limit)
+        return _verdict(gate, Ruling.FAIL, _compare(gate, value, samples, limit), value, samples, limit)
+    if samples < gate.samples_min:
+        return _verdict(gate, undecided, lacking, value, samples, limit)
+    if value is None:
+        return _verdict(gate, Ruling.UNMEASURABLE, f"its metrics page shows no {NAMES[gate.metric]}", value, samples, limit)
+    if not _within(gate.metric, value, limit.threshold):
+        why = f"{_compare(gate, value, samples, limit)}; that may still be chance"
+        return _verdict(gate, undecided, why, value, samples, limit)
     if soaked_s < gate.soak_s:
-        why = f"{gate.metric.value} is {say}; watched for {soaked_s:.0f} of {gate.soak_s:.0f} s"
-        return _verdict(gate, Ruling.PENDING, why, observed, limit)
-    return _verdict(gate, Ruling.PASS, f"{gate.metric.value} is {say}, over {observed.samples:.0f} samples", observed, limit)
+        why = f"{_compare(gate, value, samples, limit)}; it has been watched for {soaked_s:.0f} of {gate.soak_s:g} s"
+        return _verdict(gate, undecided, why, value, samples, limit)
+    return _verdict(gate, Ruling.PASS, _compare(gate, value, samples, limit), value, samples, limit)
 
 
-def _beyond_chance(metric: Metric, after: Tally, observed: Value, threshold: float) -> bool:
-    """Tell whether *observed* at the threshold's own truth would be off by more than MARGIN_SE standard errors."""
-    samples = observed.samples
-    if metric in _RATIOS:
-        share = min(max(threshold, 0.5 / samples), 1.0)
-        return (observed.value or 0.0) - threshold > MARGIN_SE * math.sqrt(share * (1 - share) / samples)
-    if metric in _QUANTILES:
-        counts = after.latency if metric is Metric.LATENCY_P95 else after.canary_latency
-        # At most 5 % are above the p95: count those that are above the threshold.
-        above = _above(counts, threshold) / samples
-        return above - 0.05 > MARGIN_SE * math.sqrt(0.05 * 0.95 / samples)
+def _within(metric: Metric, value: float, threshold: float) -> bool:
+    return value >= threshold if metric is Metric.WORK else value <= threshold
+
+
+def _beyond_chance(metric: Metric, after: Tally, value: float, threshold: float) -> bool:
+    """Tell whether chance alone, at a truth that is exactly at *threshold*, would show this much or more less often than ALPHA."""
+    if metric in _SHARES:
+        hits = after.errors if metric is Metric.ERRORS else after.canary_failures
+        trials = after.requests + after.polls if metric is Metric.ERRORS else after.canaries
+        # With a threshold of 0 a single stray failure would be proof; half an expected one is allowed.
+        return at_least(hits, trials, min(1.0, max(threshold, 0.5 / trials))) < ALPHA
+    if (counts := _counts(metric, after)) is not None:
+        # If the p95 is at the threshold, one request in twenty takes longer.
+        return at_least(surely_above(counts, threshold), sum(counts), 1 - P95) < ALPHA
     if metric is Metric.WORK:
         expected = threshold * (after.until_s - after.since_s)
-        return expected - after.work > MARGIN_SE * math.sqrt(max(expected, 1.0))
+        return expected - after.work > Z * math.sqrt(_BURST * expected)
     if metric is Metric.BACKLOG:
-        return True
-    # Means of skewed times: their spread is about their own size (measured log-sd .9), so the relative error is about 1/sqrt(n).
-    return (observed.value or 0.0) > threshold * (1 + MARGIN_SE / math.sqrt(samples))
+        return value - threshold > Z * math.sqrt(max(threshold, 1.0))
+    return value > threshold * mean_factor(measured(metric, after)[1])
 
 
-def _above(counts: tuple[float, ...], threshold: float) -> float:
-    """Count what is surely above *threshold*: whole buckets only, since nobody knows where within its bucket a request lies."""
-    lower_edges = (0.0, *LATENCY_EDGES_S)
-    return sum(count for lower, count in zip(lower_edges, counts, strict=True) if lower >= threshold)
+def _compare(gate: Gate, value: float, samples: float, limit: _Limit) -> str:
+    bound = "at least" if gate.metric is Metric.WORK else "at most"
+    allowed = f"{say(gate.metric, limit.threshold)} allowed ({limit.how})"
+    return f"{NAMES[gate.metric]} is {say(gate.metric, value)} over {samples:.0f} {SAMPLES[gate.metric]}, {bound} {allowed}"
 
 
-def _edge(metric: Metric) -> str:
-    return "least" if metric is Metric.WORK else "most"
-
-
-def _say(metric: Metric, value: float) -> str:
-    if metric in _RATIOS:
-        return f"{value * 100:.2f} %"
+def say(metric: Metric, value: float) -> str:
+    """Write a value of *metric* with its unit."""
+    if metric in _SHARES:
+        return f"{value * 100:.3g} %"
     if metric is Metric.WORK:
-        return f"{value:.2f}/s"
+        return f"{value:.3g} per s"
     if metric is Metric.BACKLOG:
-        return f"{value:.0f}"
-    return f"{value * 1000:.1f} ms"
+        return f"{value:.0f} waiting"
+    return f"{value:.3g} s" if value >= 1 else f"{value * 1000:.3g} ms"
 
 
-def _verdict(gate: Gate, ruling: Ruling, because: str, observed: Value, limit: _Limit | None = None) -> Verdict:
+def _without(gate: Gate, ruling: Ruling, because: str) -> Verdict:
+    return _verdict(gate, ruling, because, None, 0.0, None)
+
+
+def _verdict(gate: Gate, ruling: Ruling, because: str, value: float | None, samples: float, limit: _Limit | None) -> Verdict:
     evidence = Evidence(
-        samples=observed.samples,
-        observed=observed.value,
+        samples=samples,
+        observed=value,
         baseline=None if limit is None else limit.baseline,
         threshold=None if limit is None else limit.threshold,
         compared_with="" if limit is None else limit.compared_with,
