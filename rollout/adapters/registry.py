@@ -1,8 +1,8 @@
 """
 Which drivers there are, by port and name, and where.
 
-A literal table of paths that are imported only when a driver is opened, so that nobody loads a library that their homeserver doesn't need. Third parties add theirs
-through the entry-point group `rollout.drivers`, under the name `port.driver`.
+A literal table of paths that are imported only when a driver is opened, so that nobody loads a library that their homeserver doesn't
+need. Third parties add theirs through the entry-point group `rollout.drivers`, under the name `port.driver`.
 """
 
 import importlib

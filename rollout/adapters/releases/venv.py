@@ -53,7 +53,8 @@ deltas = set()
 for path in pathlib.Path(schema.__file__).parent.glob("*/delta/*/*"):
     if path.suffix in (".py", ".sql") or path.name.endswith(".sql.postgres"):
         deltas.add(path.parent.name + "/" + path.name)
-print(json.dumps([synapse.__version__, schema.SCHEMA_VERSION, schema.SCHEMA_COMPAT_VERSION, sorted(deltas)]))
+# Inside a git checkout Synapse adds the branch and commit to its version.
+print(json.dumps([synapse.__version__.split()[0], schema.SCHEMA_VERSION, schema.SCHEMA_COMPAT_VERSION, sorted(deltas)]))
 """
 # Synapse's own reading of a configuration, which neither binds a port nor opens the database.
 _CHECK = """

@@ -1,0 +1,1 @@
+"""The one place that looks at the clock."""

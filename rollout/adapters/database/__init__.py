@@ -1,0 +1,1 @@
+"""The homeserver's database, read only."""

@@ -1,0 +1,104 @@
+"""
+The homeserver's PostgreSQL, read only, with a role of its own.
+
+Without `pg_read_all_stats` the transactions of others can't be seen: then there is no telling how long one has been open, which is not
+the same as none.
+"""
+
+from collections.abc import Mapping
+from typing import LiteralString
+
+import psycopg
+
+from rollout.adapters.settings import Settings, check, resolve_secret
+from rollout.model.errors import TransientDriverError
+from rollout.model.gate import GuardReading
+from rollout.model.inventory import Inventory
+from rollout.model.sighting import SchemaSighting
+
+_MAY_LOOK: LiteralString = "SELECT pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')"
+_LOCK_QUEUE: LiteralString = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+_LONG_TRANSACTION: LiteralString = """
+    SELECT coalesce(max(extract(epoch FROM now() - xact_start)), 0) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+"""
+_CONNECTIONS: LiteralString = """
+    SELECT count(*) / current_setting('max_connections')::float FROM pg_stat_activity WHERE backend_type = 'client backend'
+"""
+_GUARDS = (("lock_queue", _LOCK_QUEUE), ("long_transaction_s", _LONG_TRANSACTION), ("connections_used", _CONNECTIONS))
+# What others do is seen by these only with the right to look.
+_OTHERS = frozenset({"long_transaction_s", "connections_used"})
+
+
+class PostgresqlSettings(Settings):
+    """*dsn*: a reference to a connection string of a role that can only read."""
+
+    dsn: str
+
+
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Postgresql":
+    """Open the driver; nothing is connected yet. Raises InvalidFileError when the secret isn't there."""
+    del inventory
+    return Postgresql(resolve_secret(check(PostgresqlSettings, settings, "database_driver").dsn))
+
+
+class Postgresql:
+    """See ports.database. One connection is kept, and made anew when it broke."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection | None = None
+
+    def schema(self, timeout_s: float) -> SchemaSighting:
+        """See ports.database."""
+        try:
+            connection = self._connected(timeout_s)
+            version = connection.execute("SELECT version FROM schema_version").fetchone()
+            compat = connection.execute("SELECT compat_version FROM schema_compat_version").fetchone()
+            deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
+        except psycopg.Error as error:
+            self._forget()
+            raise TransientDriverError("the database's schema can't be read", where="database", why=_words(error)) from None
+        if version is None:
+            raise TransientDriverError("the database has no schema version", where="database", remedy="start the homeserver once")
+        return SchemaSighting(version[0], version[0] if compat is None else compat[0], tuple(str(row[0]) for row in deltas))
+
+    def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
+        """See ports.database."""
+        try:
+            connection = self._connected(timeout_s)
+            may_look = bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
+            readings = []
+            for name, query in _GUARDS:
+                if name in _OTHERS and not may_look:
+                    readings.append(GuardReading(name, None, "its role may not see others: GRANT pg_read_all_stats"))
+                else:
+                    row = connection.execute(query).fetchone()
+                    readings.append(GuardReading(name, None if row is None else float(row[0])))
+        except psycopg.Error as error:
+            self._forget()
+            return tuple(GuardReading(name, None, _words(error)) for name, _ in _GUARDS)
+        return tuple(readings)
+
+    def _connected(self, timeout_s: float) -> psycopg.Connection:
+        if self._connection is None or self._connection.closed:
+            milliseconds = int(timeout_s * 1000)
+            self._connection = psycopg.connect(
+                self._dsn,
+                autocommit=True,
+                # libpq counts in whole seconds and takes 1 for 2.
+                connect_timeout=max(2, int(timeout_s)),
+                application_name="rollout",
+                options=f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
+            )
+        return self._connection
+
+    def _forget(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
+
+
+def _words(error: psycopg.Error) -> str:
+    """Give the server's own sentence without anything of the connection string."""
+    return error.diag.message_primary or type(error).__name__

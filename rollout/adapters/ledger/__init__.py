@@ -1,0 +1,1 @@
+"""What we took out, written down at the target."""

@@ -1,0 +1,106 @@
+"""
+Reading each worker's metrics page.
+
+A page has 1,500 to 2,000 lines, of which a few dozen are wanted: lines are filtered by prefix before they are parsed, which is what makes
+it cheap. Whatever isn't a metrics page (HTML, an error, half a page, too much of one) is a sentence that says so.
+"""
+
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from time import time  # noqa: TID251  (when a page was read is what it says, and a server that drips bytes must not hold us)
+
+import requests
+from prometheus_client.parser import text_string_to_metric_families
+
+from rollout.adapters.settings import Settings, check
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.sample import Page, Sample
+
+THREADS_MAX = 32
+CHUNK_BYTES = 65_536
+
+
+class ScrapeSettings(Settings):
+    """*page_bytes_max*: a longer page is not read; Synapse's have about 200 KB."""
+
+    page_bytes_max: int = 16_000_000
+
+
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Scrape":
+    """Open the driver; nothing is connected yet."""
+    checked = check(ScrapeSettings, settings, "metrics_driver")
+    return Scrape({worker: entry.metrics for worker, entry in inventory.workers.items()}, checked.page_bytes_max)
+
+
+class Scrape:
+    """See ports.metrics."""
+
+    def __init__(self, urls: Mapping[WorkerId, str], page_bytes_max: int) -> None:
+        self._urls = urls
+        self._bytes_max = page_bytes_max
+        self._session = requests.Session()
+        # No proxy and no password file of the person who runs this may stand between us and a worker.
+        self._session.trust_env = False
+        self._session.mount("http://", requests.adapters.HTTPAdapter(pool_connections=max(10, len(urls)), pool_maxsize=THREADS_MAX))
+
+    def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
+        """See ports.metrics."""
+        if not workers:
+            return {}
+        wanted = tuple(prefixes)
+        with ThreadPoolExecutor(min(THREADS_MAX, len(workers))) as pool:
+            pages = pool.map(lambda worker: self._page(worker, wanted, timeout_s), workers)
+            return dict(zip(workers, pages, strict=True))
+
+    def _page(self, worker: WorkerId, wanted: tuple[str, ...], timeout_s: float) -> Page | str:
+        if worker not in self._urls:
+            return "the inventory has no metrics page for it"
+        try:
+            text = self._text(self._urls[worker], timeout_s)
+        except (requests.RequestException, UnicodeDecodeError, _UnusableError) as error:
+            return _sentence(error)
+        lines = [line for line in text.splitlines() if line.startswith(wanted)]
+        if not lines:
+            return "the page has none of the metrics that are looked for"
+        try:
+            families = text_string_to_metric_families("\n".join(lines) + "\n")
+            samples = tuple(Sample(one.name, one.labels, one.value) for one in chain.from_iterable(family.samples for family in families))
+        except (ValueError, KeyError, IndexError) as error:
+            return f"the page can't be parsed: {error}"
+        return Page(time(), samples)
+
+    def _text(self, url: str, timeout_s: float) -> str:
+        end_s = time() + timeout_s
+        with self._session.get(url, timeout=timeout_s, stream=True, allow_redirects=False) as answer:
+            if answer.status_code != requests.codes.ok:
+                raise _UnusableError(f"it was answered {answer.status_code}")
+            if "html" in answer.headers.get("Content-Type", ""):
+                raise _UnusableError("it is a page of HTML")
+            body = bytearray()
+            for chunk in answer.iter_content(CHUNK_BYTES):
+                body += chunk
+                if len(body) > self._bytes_max:
+                    raise _UnusableError(f"the page is longer than {self._bytes_max} bytes")
+                if time() > end_s:
+                    raise _UnusableError(f"the page did not end within {timeout_s:.0f} s")
+        if body and not body.endswith(b"\n"):
+            raise _UnusableError("the page is truncated")
+        return body.decode()
+
+
+class _UnusableError(Exception):
+    """What came is no metrics page."""
+
+
+def _sentence(error: Exception) -> str:
+    match error:
+        case requests.Timeout():
+            return "no answer in time"
+        case requests.ConnectionError():
+            return "connection refused or reset"
+        case _UnusableError():
+            return str(error)
+        case _:
+            return f"it can't be read: {type(error).__name__}"

@@ -1,0 +1,89 @@
+"""
+Requests of our own, straight to a worker's port.
+
+Canaries are asked as a user of an application service that is registered with the homeserver, so that no user's token is needed. The
+token goes into a header, which no error and no log ever holds.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic  # noqa: TID251  (how long an answer takes is what this measures)
+
+import requests
+
+from rollout.adapters.settings import Settings, check, resolve_secret
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.ports.probe import Answer
+
+THREADS_MAX = 32
+BODY_BYTES_MAX = 4_000_000
+
+
+class ProbeSettings(Settings):
+    """
+    *as_token*: a reference to an application service's token, *user* the full user id that it asks as; without them there are no
+    canaries.
+    """
+
+    as_token: str | None = None
+    user: str | None = None
+
+
+def build(settings: Mapping[str, object], inventory: Inventory) -> "HttpProbe":
+    """Open the driver. Raises InvalidFileError when the secret isn't there."""
+    checked = check(ProbeSettings, settings, "probe_driver")
+    token = None if checked.as_token is None or checked.user is None else resolve_secret(checked.as_token)
+    return HttpProbe({worker: entry.url.rstrip("/") for worker, entry in inventory.workers.items()}, token, checked.user)
+
+
+class HttpProbe:
+    """See ports.probe."""
+
+    def __init__(self, urls: Mapping[WorkerId, str], token: str | None, user: str | None) -> None:
+        self._urls = urls
+        self._token = token
+        self._user = user
+        self._session = requests.Session()
+        self._session.trust_env = False
+        # A restarted worker has closed its connections; one that was kept would fail once, for no fault of the worker.
+        self._session.headers["Connection"] = "close"
+        self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS_MAX))
+
+    def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
+        """See ports.probe."""
+        return _side_by_side(workers, lambda worker: self._get(worker, "/health", {}, {}, timeout_s))
+
+    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+        """See ports.probe."""
+        if self._token is None or self._user is None:
+            return {}
+        headers = {"Authorization": f"Bearer {self._token}"}
+        parameters = {"user_id": self._user}
+        return _side_by_side(requests, lambda worker: self._get(worker, requests[worker], headers, parameters, timeout_s))
+
+    def _get(self, worker: WorkerId, path: str, headers: Mapping[str, str], parameters: Mapping[str, str], timeout_s: float) -> Answer:
+        if worker not in self._urls:
+            return Answer(ok=False, seconds=0.0, why="the inventory has no address for it")
+        began_s = monotonic()
+        try:
+            with self._session.get(
+                self._urls[worker] + path, params=parameters, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False
+            ) as answer:
+                read = 0
+                for chunk in answer.iter_content(65_536):
+                    read += len(chunk)
+                    if read > BODY_BYTES_MAX or monotonic() - began_s > timeout_s:
+                        return Answer(ok=False, seconds=monotonic() - began_s, why="the answer does not end")
+                ok = answer.status_code == requests.codes.ok
+                return Answer(ok=ok, seconds=monotonic() - began_s, why="" if ok else f"answered {answer.status_code}")
+        except requests.RequestException as error:
+            why = "no answer in time" if isinstance(error, requests.Timeout) else type(error).__name__
+            return Answer(ok=False, seconds=monotonic() - began_s, why=why)
+
+
+def _side_by_side(workers: Collection[WorkerId], ask: Callable[[WorkerId], Answer]) -> dict[WorkerId, Answer]:
+    if not workers:
+        return {}
+    with ThreadPoolExecutor(min(THREADS_MAX, len(workers))) as pool:
+        return dict(zip(workers, pool.map(ask, workers), strict=True))

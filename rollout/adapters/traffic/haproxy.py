@@ -1,0 +1,194 @@
+"""
+HAProxy through its runtime API.
+
+Success of a command is an empty line; any text is an error. Servers are read from `show servers state` (who may take requests) and `show
+stat` (sessions and counters), by the names in their headers. After a reload the old process keeps its sessions and the new one doesn't
+count them, so the master is asked for old processes and each of them for its sessions; where one can't be asked, the number of sessions
+is unknown.
+
+What is set at run time is forgotten by a reload. Source: HAProxy's management guide, sections 9.1 (CSV), 9.3 (socket commands), 9.4
+(master CLI).
+"""
+
+import csv
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from rollout.adapters.settings import Settings, check
+from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.sighting import ProxySighting
+from rollout.ports.traffic import Server
+
+# `show stat` of a thousand servers is about half of this.
+ANSWER_BYTES_MAX = 4_000_000
+# Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
+ADMIN_OUT = 0x7F
+# srv_op_state: 1 is coming up through slow start, 2 is up, 3 is up and finishing.
+OPERATIONAL = frozenset({"1", "2", "3"})
+COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
+_OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
+
+
+class HaproxySettings(Settings):
+    """
+    *sockets*: every proxy in front of the homeserver; all must agree. *master_socket*: HAProxy's master (`-S`), if it has one.
+
+    Without a master there is no reload that leaves old processes behind.
+    """
+
+    sockets: tuple[Path, ...]
+    master_socket: Path | None = None
+
+
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxy":
+    """Open the driver; nothing is connected yet."""
+    del inventory
+    checked = check(HaproxySettings, settings, "traffic_driver")
+    return Haproxy(checked.sockets, checked.master_socket)
+
+
+class Haproxy:
+    """See ports.traffic."""
+
+    def __init__(self, sockets: tuple[Path, ...], master: Path | None) -> None:
+        self._sockets = sockets
+        self._master = master
+
+    def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
+        """See ports.traffic."""
+        merged: dict[WorkerId, ProxySighting] = {}
+        for place in self._sockets:
+            seen = self._look_at(place, servers, timeout_s)
+            merged = {worker: _both(merged[worker], sighting) if worker in merged else sighting for worker, sighting in seen.items()}
+        return merged
+
+    def drain(self, server: Server, timeout_s: float) -> None:
+        """See ports.traffic."""
+        self._command(f"set server {server.backend}/{server.name} state drain", timeout_s)
+
+    def admit(self, server: Server, weight: int, timeout_s: float) -> None:
+        """See ports.traffic. The weight comes first, so that the server never takes more than its share for a moment."""
+        name = f"{server.backend}/{server.name}"
+        self._command(f"set server {name} weight {weight}%", timeout_s)
+        self._command(f"set server {name} state ready", timeout_s)
+
+    def _command(self, command: str, timeout_s: float) -> None:
+        for place in self._sockets:
+            try:
+                answer = _ask(place, command, timeout_s).strip()
+            except TimeoutError as error:
+                raise OutcomeUnknownError(f"the proxy did not answer within {timeout_s:.0f} s", where=str(place), why=command) from error
+            except OSError as error:
+                raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
+            if answer:
+                raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer)
+
+    def _look_at(self, place: Path, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
+        states = {(row["be_name"], row["srv_name"]): row for row in _states(_read(place, "show servers state", timeout_s), place)}
+        stats = _stats(_read(place, "show stat", timeout_s), place)
+        old = self._old_sessions(timeout_s)
+        seen: dict[WorkerId, ProxySighting] = {}
+        for worker, server in servers.items():
+            key = (server.backend, server.name)
+            if key in states and key in stats:
+                seen[worker] = _sighting(states[key], stats[key], None if old is None else old.get(key, 0))
+        return seen
+
+    def _old_sessions(self, timeout_s: float) -> dict[tuple[str, str], int] | None:
+        """Count sessions that old processes still hold; None when one of them can't be asked."""
+        if self._master is None:
+            return {}
+        held: dict[tuple[str, str], int] = {}
+        try:
+            for pid in _old_workers(_read(self._master, "show proc", timeout_s)):
+                for key, row in _stats(_read(self._master, f"@!{pid} show stat", timeout_s), self._master).items():
+                    held[key] = held.get(key, 0) + int(row["scur"] or 0)
+        except DriverError:
+            return None
+        return held
+
+
+def _sighting(state: Mapping[str, str], stat: Mapping[str, str], old_sessions: int | None) -> ProxySighting:
+    counters = {name: int(stat.get(name) or 0) for name in COUNTERS}
+    initial = int(state["srv_iweight"])
+    return ProxySighting(
+        admitted=int(state["srv_admin_state"]) & ADMIN_OUT == 0,
+        weight=round(100 * int(state["srv_uweight"]) / initial) if initial else 0,
+        up=state["srv_op_state"] in OPERATIONAL,
+        sessions=None if old_sessions is None else int(stat["scur"] or 0) + old_sessions,
+        requests=int(stat["stot"] or 0),
+        # A server that aborts is counted among the response errors too, so it isn't added again.
+        cuts=counters["econ"] + counters["eresp"],
+        counters=counters,
+    )
+
+
+def _both(one: ProxySighting, other: ProxySighting) -> ProxySighting:
+    """Join what two proxies say of a server: it takes requests if either sends it some; sessions and counters add up."""
+    sessions = None if one.sessions is None or other.sessions is None else one.sessions + other.sessions
+    return replace(
+        one,
+        admitted=one.admitted or other.admitted,
+        weight=min(one.weight, other.weight),
+        up=one.up and other.up,
+        sessions=sessions,
+        requests=one.requests + other.requests,
+        cuts=one.cuts + other.cuts,
+        counters={name: one.counters[name] + other.counters[name] for name in COUNTERS},
+    )
+
+
+def _states(text: str, place: Path) -> list[dict[str, str]]:
+    lines = [line for line in text.splitlines() if line.strip()]
+    header = next((line for line in lines if line.startswith("# be_id")), None)
+    if header is None:
+        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=text[:200])
+    names = header.removeprefix("# ").split()
+    rows = (dict(zip(names, line.split(), strict=False)) for line in lines[lines.index(header) + 1 :])
+    return [row for row in rows if "srv_iweight" in row]
+
+
+def _stats(text: str, place: Path) -> dict[tuple[str, str], dict[str, str]]:
+    if not text.startswith("# pxname,"):
+        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=text[:200])
+    rows = csv.DictReader(text.removeprefix("# ").strip().splitlines())
+    return {(row["pxname"], row["svname"]): row for row in rows if row.get("scur") is not None}
+
+
+def _old_workers(text: str) -> list[str]:
+    """Read `show proc`: the processes below `# old workers`."""
+    found: list[str] = []
+    old = False
+    for line in text.splitlines():
+        if line.startswith("# "):
+            old = line.startswith("# old workers")
+        elif old and (match := _OLD_WORKER.match(line)):
+            found.append(match.group(1))
+    return found
+
+
+def _read(place: Path, command: str, timeout_s: float) -> str:
+    try:
+        return _ask(place, command, timeout_s)
+    except OSError as error:
+        raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {error}") from error
+
+
+def _ask(place: Path, command: str, timeout_s: float) -> str:
+    """Send one command and read until the proxy closes; TimeoutError and other OSErrors come through."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(timeout_s)
+        connection.connect(str(place))
+        connection.sendall(f"{command}\n".encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = bytearray()
+        while chunk := connection.recv(65_536):
+            answer += chunk
+            if len(answer) > ANSWER_BYTES_MAX:
+                raise PermanentDriverError("the proxy's answer is too long", where=str(place), why=f"more than {ANSWER_BYTES_MAX} bytes")
+    return answer.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""The process manager that runs the workers."""
