@@ -101,9 +101,14 @@ class _Sums:
     version: str = ""
 
 
+def _plain(version: str) -> str:
+    """Leave out the branch and commit that Synapse adds when it is installed inside a git checkout: `1.163.2 (b=main,3905dc7)`."""
+    return version.partition(" ")[0]
+
+
 def read_version(samples: Iterable[Sample]) -> str | None:
     """Return the version that a process reports of itself; None when the page doesn't say."""
-    return next((sample.labels["version"] for sample in samples if sample.name == _BUILD and sample.labels.get("version")), None)
+    return next((_plain(sample.labels["version"]) for sample in samples if sample.name == _BUILD and sample.labels.get("version")), None)
 
 
 def read_counters(samples: Iterable[Sample]) -> Counters | str:
