@@ -38,5 +38,5 @@ def _why(guard: Guard, reading: GuardReading | None) -> str:
         return f"{guard.guard} could not be measured{detail}"
     if reading.value <= guard.max:
         return ""
-    sentence = _SENTENCES.get(guard.guard, "{value:g} is above {max:g}")
+    sentence = _SENTENCES.get(guard.guard, f"{guard.guard} is {{value:g}}, and {{max:g}} is allowed")
     return sentence.format(value=reading.value, max=guard.max, percent=reading.value * 100, percent_max=guard.max * 100) + detail

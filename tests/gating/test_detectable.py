@@ -1,0 +1,64 @@
+"""What a gate can't see, by the same arithmetic that rules."""
+
+import random
+
+import pytest
+
+from rollout.gating.detectable import detectable
+from rollout.model.gate import Metric, Ruling
+from tests.gating.evidence_at_hand import gate, ruled, tally
+
+SHARE = (
+    "gate: with 50 canary requests, a share of failed canary requests that is 5.8 points above the allowed one (the baseline × 2) may pass"
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "limits", "sentence"),
+    [
+        (Metric.ERRORS, {"max": 0.01}, "gate: with 50 requests, a share of 5xx below 5.8 % may pass"),
+        (
+            Metric.CANARY_FAILURES,
+            {"ratio_max": 2.0},
+            SHARE,
+        ),
+        (
+            Metric.LATENCY_P95,
+            {"ratio_max": 1.5, "slack": 0.05},
+            "gate: with 50 requests, up to 12 % of them may take longer than the baseline × 1.5 + 50 ms",
+        ),
+        (
+            Metric.POLL_CPU,
+            {"ratio_max": 2.0},
+            "gate: with 50 long-polls, 1.3 × the allowed CPU time per long-poll (the baseline × 2) may pass",
+        ),
+        (Metric.WORK, {"ratio_max": 3.0, "slack": 0.1}, "gate: a fall that leaves at least the baseline ÷ 3 - 0.1 per s is not seen"),
+        (Metric.BACKLOG, {"max": 100.0}, "gate: what waits for long but is never more than 100 waiting is not seen"),
+    ],
+)
+def test_sentence(metric: Metric, limits: dict[str, float], sentence: str) -> None:
+    assert detectable(gate(metric, **limits)) == sentence
+
+
+def test_more_traffic_sees_more() -> None:
+    """Two requests a second for the soak are no more than the minimum; for ten minutes they are 1,200."""
+    errors = gate(Metric.ERRORS, max=0.01)
+    assert detectable(errors, 2.0) == "gate: with 60 requests, a share of 5xx below 4.9 % may pass"
+    assert detectable(errors, 2.0, 600.0) == "gate: with 1200 requests, a share of 5xx below 1.6 % may pass"
+
+
+def test_too_little_traffic_is_said() -> None:
+    assert (
+        detectable(gate(Metric.ERRORS, max=0.01), 0.05) == "gate: no ruling, only about 30 of the 50 requests needed come within its 600 s"
+    )
+
+
+def test_what_is_said_to_pass_is_what_passes() -> None:
+    """At 5.8 % of errors, about one gate in twenty of 50 requests passes at its first look."""
+    randomness = random.Random(58)
+    on = gate(Metric.ERRORS, max=0.01)
+    passed = sum(
+        ruled(on, tally(requests=50.0, errors=float(sum(randomness.random() < 0.058 for _ in range(50))))).ruling is Ruling.PASS
+        for _ in range(2000)
+    )
+    assert 60 <= passed <= 140
