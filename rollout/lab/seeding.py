@@ -10,7 +10,7 @@ from typing import Any
 import requests
 
 from rollout.lab.paths import SERVER_NAME, Lab
-from rollout.lab.templates import secret
+from rollout.lab.templates import CANARY_USER, secret
 from rollout.model.errors import TransientDriverError
 
 CALL_TIMEOUT_S = 60.0
@@ -36,6 +36,7 @@ def seed(lab: Lab, users: int, rooms: int, say: Any = print) -> None:  # noqa: A
         session.trust_env = False
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS * 2))
         client = _Client(session, lab)
+        client.register(CANARY_USER)
         made = list(pool.map(client.register, (f"user{number}" for number in range(users))))
         owners = [made[number % users] for number in range(rooms)]
         ids = list(pool.map(client.create_room, owners, range(rooms)))

@@ -11,7 +11,8 @@ from rollout.lab.paths import SERVER_NAME, WORKERS, Lab
 from rollout.lab.programs import Programs
 
 DATABASE = "synapse"
-APPLICATION_SERVICE_USER = "warm"
+# A user like any other, as whom the application service asks.
+CANARY_USER = "canary"
 
 
 def write_secrets(lab: Lab) -> None:
@@ -64,7 +65,7 @@ def _application_service(lab: Lab) -> dict[str, object]:
         "url": None,
         "as_token": secret(lab, "as_token"),
         "hs_token": secret(lab, "hs_token"),
-        "sender_localpart": APPLICATION_SERVICE_USER,
+        "sender_localpart": "rollout",
         "rate_limited": False,
         "namespaces": {"users": [{"regex": f"@.*:{SERVER_NAME}", "exclusive": False}], "rooms": [], "aliases": []},
     }
@@ -170,7 +171,7 @@ def inventory(lab: Lab) -> str:
         "releases_driver": {"driver": "venv", "target": target, "locks": f"{target}/locks"},
         "traffic_driver": {"driver": "haproxy", "sockets": [str(lab.proxy_socket)], "master_socket": str(lab.proxy_master_socket)},
         "metrics_driver": {"driver": "scrape"},
-        "probe_driver": {"driver": "http", "as_token": f"file:{target}/etc/as_token", "user": f"@{APPLICATION_SERVICE_USER}:{SERVER_NAME}"},
+        "probe_driver": {"driver": "http", "as_token": f"file:{target}/etc/as_token", "user": f"@{CANARY_USER}:{SERVER_NAME}"},
         "database_driver": {"driver": "postgresql", "dsn": f"file:{target}/etc/database.dsn"},
         "ledger_driver": {"driver": "file", "path": f"{target}/rollout/ledger.json"},
     }
@@ -213,7 +214,7 @@ frontend clients
     bind 127.0.0.1:{lab.ports.proxy}
     acl sync path_reg ^/_matrix/client/(r0|v3)/sync$
     acl sync path_reg ^/_matrix/client/(api/v1|r0|v3)/(events|initialSync)$
-    acl sync path_reg ^/_matrix/client/unstable/org.matrix.simplified_msc3575/sync$
+    acl client path_reg ^/_matrix/client/unstable/org.matrix.simplified_msc3575/sync$
     acl client path_reg ^/_matrix/client/(api/v1|r0|v3)/rooms/[^/]+/(send|state|join|members|joined_members|messages|context|event|redact)
     acl client path_reg ^/_matrix/client/(r0|v3)/(createRoom|joined_rooms|join/|account/whoami|devices|capabilities|keys/query)
     acl client path_reg ^/_matrix/client/(r0|v3)/profile/
