@@ -1,0 +1,5 @@
+"""`python -m rollout`."""
+
+from rollout.interfaces.cli import main
+
+main()

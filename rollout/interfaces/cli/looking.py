@@ -1,0 +1,128 @@
+"""`status`, `why`, `history`: looking, and nothing else."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rollout.adapters.clock.system import SystemClock
+from rollout.adapters.documents.read import read_inventory
+from rollout.engine.deploy import replay
+from rollout.interfaces.cli.opening import newest, open_homeserver, open_user_journal
+from rollout.interfaces.cli.options import inventory_option, journal_option, json_option
+from rollout.interfaces.cli.selecting import observe
+from rollout.interfaces.report.accounts import summarise
+from rollout.interfaces.report.progress import steps_done
+from rollout.interfaces.report.reasons import headline, mode, reasons
+from rollout.interfaces.report.standing import standing_text, standing_values
+from rollout.interfaces.report.words import duration, moment, table
+from rollout.model.errors import RolloutError
+from rollout.model.event import RESUMABLE
+from rollout.ports.journal import DeployLine, Journal
+
+
+@click.command()
+@json_option
+@journal_option
+@inventory_option
+def status(inventory_path: Path, journal_place: str | None, *, as_json: bool) -> int:
+    """Look at every worker now, and say which rollout is under way."""
+    opened = open_homeserver(inventory_path)
+    seen = observe(opened)
+    now_s = opened.clock.now_s()
+    try:
+        journal = open_user_journal(journal_place)
+        line = newest(journal, opened.inventory.homeserver)
+        under_way = None if line is None or _has_ended(line) else line
+        rollout_text = "no rollout is under way" if under_way is None else _headline_and_wait(journal, under_way, now_s)
+        rollout_values = None if under_way is None else _values(journal, under_way)
+    except RolloutError as error:
+        # What is matters more than what was written about it.
+        rollout_text = f"the rollout under way, if there is one, can't be told:\n{error}"
+        rollout_values = {"error": str(error)}
+    if as_json:
+        click.echo(json.dumps({**standing_values(opened.inventory, seen), "rollout": rollout_values}, indent=2, ensure_ascii=False))
+    else:
+        click.echo(f"{standing_text(opened.inventory, seen)}\n\n{rollout_text}")
+    return 0
+
+
+def _has_ended(line: DeployLine) -> bool:
+    return line.outcome is not None and line.outcome not in RESUMABLE
+
+
+def _headline_and_wait(journal: Journal, line: DeployLine, now_s: float) -> str:
+    plan = journal.plan(line.deploy_id)
+    state = replay(journal, plan, line.deploy_id)
+    waits = "" if state.waiting is None else f"\n  waiting: {state.waiting.why}"
+    return headline(line.deploy_id, plan, state, now_s) + waits
+
+
+def _values(journal: Journal, line: DeployLine) -> dict[str, Any]:
+    plan = journal.plan(line.deploy_id)
+    state = replay(journal, plan, line.deploy_id)
+    done, total = steps_done(plan, state)
+    return {
+        "id": line.deploy_id,
+        "to_version": line.to_version,
+        "mode": mode(state),
+        "steps_done": done,
+        "steps": total,
+        "began_at_s": state.began_at_s,
+        "last_at_s": state.last_at_s,
+        "outcome": state.outcome,
+        "waiting": None if state.waiting is None else {"cause": state.waiting.cause, "why": state.waiting.why},
+        "drained_by_us": [worker for worker, known in state.workers.items() if known.drained_by_us],
+    }
+
+
+@click.command()
+@journal_option
+@inventory_option
+def why(inventory_path: Path, journal_place: str | None) -> int:
+    """Say why the newest rollout waits, or why it stopped, with the evidence. Reads the journal alone."""
+    inventory = read_inventory(inventory_path)
+    journal = open_user_journal(journal_place)
+    line = newest(journal, inventory.homeserver)
+    if line is None:
+        click.echo(f"no rollout of {inventory.homeserver} was ever written down here")
+        return 0
+    plan = journal.plan(line.deploy_id)
+    state = replay(journal, plan, line.deploy_id)
+    now_s = SystemClock().now_s()
+    click.echo(f"{headline(line.deploy_id, plan, state, now_s)}\n{reasons(plan, state, now_s)}")
+    return 0
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="how many")
+@json_option
+@journal_option
+@inventory_option
+def history(inventory_path: Path, journal_place: str | None, limit: int, *, as_json: bool) -> int:
+    """List rollouts, newest first; with --json, where the time of each went."""
+    inventory = read_inventory(inventory_path)
+    journal = open_user_journal(journal_place)
+    lines = journal.deploys(inventory.homeserver, limit)
+    if as_json:
+        json.dump([_account(journal, line) for line in lines], sys.stdout, indent=2, ensure_ascii=False)
+        click.echo()
+    elif lines:
+        click.echo(table(("rollout", "from", "to", "began", "took", "outcome"), [_row(line) for line in lines]))
+    else:
+        click.echo(f"no rollout of {inventory.homeserver} was ever written down here")
+    return 0
+
+
+def _row(line: DeployLine) -> tuple[str, ...]:
+    took = "" if line.finished_at_s is None else duration(line.finished_at_s - line.began_at_s)
+    outcome = "has not ended" if line.outcome is None else line.outcome.value.replace("_", " ")
+    return (line.deploy_id, ", ".join(line.from_versions), line.to_version, moment(line.began_at_s), took, outcome)
+
+
+def _account(journal: Journal, line: DeployLine) -> dict[str, Any]:
+    events = [event for _, event in journal.events(line.deploy_id)]
+    return {"id": line.deploy_id, **asdict(summarise(journal.plan(line.deploy_id), events))}

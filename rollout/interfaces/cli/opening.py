@@ -1,0 +1,62 @@
+"""Files, drivers and journal, opened."""
+
+import getpass
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rollout.adapters.clock.system import SystemClock
+from rollout.adapters.documents.read import read_inventory
+from rollout.adapters.journal.sql import open_journal
+from rollout.engine.deploy import Site
+from rollout.engine.drivers import Drivers, open_drivers
+from rollout.model.errors import DriverError, RefusedError
+from rollout.model.inventory import Inventory
+from rollout.ports.clock import Clock
+from rollout.ports.journal import DeployLine, Journal
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A homeserver that can be looked at."""
+
+    inventory: Inventory
+    drivers: Drivers
+    clock: Clock
+    operator: str
+
+    def site(self, journal: Journal) -> Site:
+        """Return what the engine needs to roll it."""
+        return Site(self.inventory, self.drivers, journal, self.clock, self.operator)
+
+
+def open_homeserver(inventory_path: Path) -> Opened:
+    """Read the inventory and open its drivers, connecting to nothing yet. Raises InvalidFileError."""
+    inventory = read_inventory(inventory_path)
+    return Opened(inventory, open_drivers(inventory), SystemClock(), operator())
+
+
+def open_user_journal(place: str | None) -> Journal:
+    """Open the journal that was named, or the user's own."""
+    return open_journal(place)
+
+
+def newest(journal: Journal, homeserver: str) -> DeployLine | None:
+    """Return the newest rollout of a homeserver."""
+    return next(iter(journal.deploys(homeserver, 1)), None)
+
+
+def operator() -> str:
+    """Say who is at work, for the journal and for whoever is kept out meanwhile."""
+    return f"{getpass.getuser()}@{socket.gethostname()}"
+
+
+@contextmanager
+def before_anything() -> Iterator[None]:
+    """Nothing has been touched yet: a driver that fails now refuses the rollout."""
+    try:
+        yield
+    except DriverError as error:
+        raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error

@@ -1,0 +1,75 @@
+"""Options that several commands share, and their environment variables."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_Function = Callable[..., Any]
+
+FILE = click.Path(dir_okay=False, path_type=Path)
+DIRECTORY = click.Path(file_okay=False, path_type=Path)
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def inventory_option(function: _Function) -> _Function:
+    """`-i`: what the homeserver consists of; and `--log-level`, which goes with everything that looks at one."""
+    option = click.option(
+        "-i", "--inventory", "inventory_path", type=FILE, envvar="ROLLOUT_INVENTORY", show_envvar=True, required=True,
+        help="what the homeserver consists of",
+    )  # fmt: skip
+    return option(log_level_option(function))
+
+
+def log_level_option(function: _Function) -> _Function:
+    """`--log-level`: set the logs up before the command runs."""
+    option = click.option(
+        "--log-level", type=click.Choice(LEVELS), default="warning", envvar="ROLLOUT_LOG_LEVEL", show_envvar=True, show_default=True,
+        expose_value=False, callback=_set_logs_up, help="logs go to stderr, as JSON when that is not a terminal",
+    )  # fmt: skip
+    return option(function)
+
+
+def _set_logs_up(_context: click.Context, _parameter: click.Parameter, level: str) -> None:
+    from rollout.interfaces.cli.logging import configure
+
+    configure(level)
+
+
+def playbook_option(function: _Function) -> _Function:
+    """`-p`: how to roll. Which commands can do without one is theirs to say."""
+    option = click.option(
+        "-p", "--playbook", "playbook_path", type=FILE, envvar="ROLLOUT_PLAYBOOK", show_envvar=True,
+        help="order, limits, gates and guards of a rollout",
+    )  # fmt: skip
+    return option(function)
+
+
+def journal_option(function: _Function) -> _Function:
+    """`--journal`: where rollouts are written down."""
+    option = click.option(
+        "--journal", "journal_place", metavar="PATH-or-URL", envvar="ROLLOUT_JOURNAL", show_envvar=True,
+        help="where rollouts are written down  [default: journal.db in the user's state directory]",
+    )  # fmt: skip
+    return option(function)
+
+
+def events_option(function: _Function) -> _Function:
+    """`--events`: the journal, as it grows."""
+    option = click.option(
+        "--events", type=click.Choice(["ndjson"]), help="write every event of the journal to stdout; text for people then goes to stderr"
+    )
+    return option(function)
+
+
+def json_option(function: _Function) -> _Function:
+    """`--json`: for programs."""
+    return click.option("--json", "as_json", is_flag=True, help="for programs")(function)
+
+
+def need_playbook(path: Path | None) -> Path:
+    """Return it. Raises UsageError when none was given."""
+    if path is None:
+        raise click.UsageError("a playbook is needed: --playbook FILE, or ROLLOUT_PLAYBOOK")
+    return path

@@ -1,0 +1,115 @@
+"""What to roll to: from options to a plan."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from rollout.adapters.documents.read import read_playbook
+from rollout.engine.survey import Surveyor
+from rollout.interfaces.cli.opening import Opened
+from rollout.interfaces.cli.options import DIRECTORY, need_playbook
+from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.ids import ReleaseId, Role
+from rollout.model.inventory import Inventory
+from rollout.model.plan import Plan
+from rollout.model.release import Release
+from rollout.model.sighting import Observation
+from rollout.planning.planner import make_plan
+from rollout.planning.standing import judge
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What was asked for. A version, a directory with a configuration, both, or a restart; *only* and *until* cut the rollout short."""
+
+    to: str | None
+    config: Path | None
+    restart: bool
+    only: Role | None
+    until: str | None
+
+    def __bool__(self) -> bool:
+        """Tell whether anything was asked for."""
+        return bool(self.to or self.config or self.restart or self.only or self.until)
+
+
+def selectors(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that make up a selection; the command gets them as one argument, *selection*."""
+
+    @wraps(function)
+    def command(to: str | None, config: Path | None, only: Role | None, until: str | None, *, restart: bool, **others: object) -> Any:  # noqa: ANN401  (whatever the command returns)
+        if restart and (to or config):
+            raise click.UsageError("--restart keeps version and configuration: it goes with neither --to nor --config")
+        return function(selection=Selection(to, config, restart, only, until), **others)
+
+    for option in (
+        click.option("--until", metavar="NAME", help="end after `canary`, a role or a worker"),
+        click.option("--only", metavar="role=ROLE", callback=_role, help="leave all other roles alone"),
+        click.option("--config", type=DIRECTORY, help="a directory with the new configuration"),
+        click.option("--restart", is_flag=True, help="the same release again, in new processes"),
+        click.option("--to", metavar="VERSION", help="the version to roll to"),
+    ):
+        command = option(command)
+    return command
+
+
+def _role(_context: click.Context, _parameter: click.Parameter, value: str | None) -> Role | None:
+    if value is None:
+        return None
+    kind, _, name = value.partition("=")
+    if kind != "role" or not name:
+        raise click.BadParameter("write it as role=ROLE")
+    return Role(name)
+
+
+def observe(opened: Opened) -> Observation:
+    """Look at everything once."""
+    surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
+    # One guard is read from the metrics pages.
+    surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
+    return surveyor.look(thorough=True)
+
+
+def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Plan:
+    """
+    Look at the homeserver and plan.
+
+    Raises RefusedError naming what forbids it; InvalidFileError; UsageError when it wasn't said what to roll to.
+    """
+    if not (selection.to or selection.config or selection.restart):
+        raise click.UsageError("what shall run? --to VERSION, --config DIR, or --restart")
+    playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
+    config = selection.config
+    if config is not None and not config.is_dir():
+        raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")
+    seen = observe(opened)
+    base = common_release(opened.inventory, seen)
+    to = opened.drivers.releases.identify(
+        selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
+    )
+    return make_plan(playbook, opened.inventory, seen, to, only=selection.only, until=selection.until)
+
+
+def plan_to(opened: Opened, playbook_path: Path | None, release: Release) -> Plan:
+    """Look at the homeserver and plan the way to a release that is known already."""
+    playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
+    return make_plan(playbook, opened.inventory, observe(opened), release)
+
+
+def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:
+    """
+    Name the release that most workers run: what isn't asked to change stays as it is there.
+
+    Raises RefusedError with what is known of each worker when no worker's release is.
+    """
+    standings = {worker: judge(worker, seen, proxied=entry.pool is not None) for worker, entry in inventory.workers.items()}
+    running = Counter(standing.release for standing in standings.values() if standing.release is not None)
+    if not running:
+        blockers = "\n".join(blocker for standing in standings.values() for blocker in standing.blockers)
+        raise RefusedError(f"what {inventory.homeserver} runs is not known", why=blockers, remedy="rollout status")
+    return max(running, key=lambda release: running[release])

@@ -1,0 +1,250 @@
+"""
+Where a rollout's time went, worker by worker: a pure summary of its journal.
+
+The same figures serve `rollout history --json`, the demonstration and the benchmarks, so that they can't disagree.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from rollout.model.effect import Effect
+from rollout.model.event import (
+    DeployFinished,
+    DeployResumed,
+    EffectIntended,
+    EffectObserved,
+    EffectSucceeded,
+    Event,
+    GateRuled,
+    Observed,
+    Outcome,
+    RollbackBegan,
+    StepBegan,
+    StepFinished,
+    WaitBegan,
+    WindDownBegan,
+)
+from rollout.model.gate import Ruling
+from rollout.model.ids import EffectNumber, GateId, StepId, WorkerId
+from rollout.model.plan import Plan, Step, Verb, steps_of
+from rollout.model.sighting import ProxySighting
+
+# What ends a wait: another one, an act, a turn, or the end. As in deciding/fold.py.
+_ENDS_A_WAIT = (WaitBegan, EffectIntended, RollbackBegan, WindDownBegan, DeployFinished, DeployResumed)
+# The time in which no process was there to do anything: after a crash, a signal or a pause, until somebody resumed.
+NOBODY_THERE = "nobody there"
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAccount:
+    """
+    One worker. All times are seconds, summed over the way there and the way back.
+
+    *drained_at_s* is when it was first drained, *sessions_at_drain* what was still open when it was first seen drained. *drain_s* lasts
+    until no session was left, *boot_s* from the intent to stop the old process until the new one answered as its release, *ramp_s* from
+    the first weight to the last one seen, *soak_s* until the gates were done with it. *out_s* is how long it took no requests by our hand.
+    *attempts* counts restarts, *cuts* requests that the proxy saw cut at it while it was looked at closely. *verdicts* are the last.
+    """
+
+    drained_at_s: float | None
+    sessions_at_drain: int | None
+    drain_s: float
+    boot_s: float
+    ramp_s: float
+    soak_s: float
+    out_s: float
+    attempts: int
+    cuts: int
+    verdicts: dict[GateId, Ruling]
+
+
+@dataclass(frozen=True, slots=True)
+class Accounts:
+    """A whole rollout; *outcome* and *finished_at_s* are None while it is under way. *waiting_s* is by cause."""
+
+    outcome: Outcome | None
+    from_versions: tuple[str, ...]
+    to_version: str
+    began_at_s: float
+    finished_at_s: float | None
+    duration_s: float
+    waiting_s: dict[str, float]
+    workers: dict[WorkerId, WorkerAccount]
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is being added up for one worker; `*_since_s` is None while that clock stands still."""
+
+    drained_at_s: float | None = None
+    drain_since_s: float | None = None
+    boot_since_s: float | None = None
+    ramp_since_s: float | None = None
+    out_since_s: float | None = None
+    sessions_at_drain: int | None = None
+    drain_s: float = 0.0
+    boot_s: float = 0.0
+    ramp_s: float = 0.0
+    soak_s: float = 0.0
+    out_s: float = 0.0
+    attempts: int = 0
+    cuts: int = 0
+    cuts_seen: int | None = None
+    verdicts: dict[GateId, Ruling] = field(default_factory=dict)
+
+    def account(self) -> WorkerAccount:
+        return WorkerAccount(
+            drained_at_s=self.drained_at_s,
+            sessions_at_drain=self.sessions_at_drain,
+            drain_s=self.drain_s,
+            boot_s=self.boot_s,
+            ramp_s=self.ramp_s,
+            soak_s=self.soak_s,
+            out_s=self.out_s,
+            attempts=self.attempts,
+            cuts=self.cuts,
+            verdicts=self.verdicts,
+        )
+
+
+def summarise(plan: Plan, events: Iterable[Event]) -> Accounts:
+    """Add a journal up, whole or as far as it goes. Raises ValueError when it holds no event at all."""
+    book = _Book(plan)
+    for event in events:
+        book.enter(event)
+    return book.accounts()
+
+
+class _Book:
+    """The sums so far."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._steps: dict[StepId, Step] = {step.id: step for step in (*steps_of(plan.phases), *steps_of(plan.rollback))}
+        self._admitted_by_step = {step.worker for step in self._steps.values() if step.verb is Verb.ADMIT}
+        self._rows = {worker.id: _Row() for worker in plan.workers}
+        self._effects: dict[EffectNumber, Effect] = {}
+        self._soaking_since_s: dict[StepId, float] = {}
+        self._waiting_s: dict[str, float] = {}
+        self._wait: tuple[str, float] | None = None
+        self._began_at_s: float | None = None
+        self._last_at_s = 0.0
+        self._end: DeployFinished | None = None
+
+    def enter(self, event: Event) -> None:
+        """Take the next event in."""
+        if self._began_at_s is None:
+            self._began_at_s = self._last_at_s = event.at_s
+        self._end = event if isinstance(event, DeployFinished) else None
+        if isinstance(event, _ENDS_A_WAIT):
+            # A wait that a crash cut short lasted as long as somebody was there.
+            self._end_wait(self._last_at_s if isinstance(event, DeployResumed) else event.at_s)
+        if isinstance(event, DeployResumed):
+            self._add_wait(NOBODY_THERE, event.at_s - self._last_at_s)
+        if isinstance(event, WaitBegan):
+            self._wait = (event.cause, event.at_s)
+        self._take(event)
+        self._last_at_s = max(self._last_at_s, event.at_s)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case EffectIntended():
+                self._intend(event.effect, event.at_s)
+            case EffectSucceeded() | EffectObserved(happened=True):
+                self._happen(event.number, event.at_s)
+            case StepBegan() if self._steps[event.step_id].verb is Verb.SOAK:
+                self._soaking_since_s[event.step_id] = event.at_s
+            case StepFinished():
+                self._finish(self._steps[event.step_id], event.at_s)
+            case GateRuled():
+                self._rows[event.worker].verdicts[event.verdict.gate] = event.verdict.ruling
+            case Observed():
+                for worker, sighting in event.observation.sightings.items():
+                    if worker in self._rows and sighting.proxy is not None:
+                        _see(self._rows[worker], sighting.proxy)
+            case _:
+                pass
+
+    def accounts(self) -> Accounts:
+        """Close the book as it stands."""
+        if self._began_at_s is None:
+            msg = "a journal begins with an event"
+            raise ValueError(msg)
+        self._end_wait(self._last_at_s)
+        return Accounts(
+            outcome=None if self._end is None else self._end.outcome,
+            from_versions=tuple(sorted({self._plan.releases[release].version for release in self._plan.from_releases.values()})),
+            to_version=self._plan.to_release.version,
+            began_at_s=self._began_at_s,
+            finished_at_s=None if self._end is None else self._end.at_s,
+            duration_s=self._last_at_s - self._began_at_s,
+            waiting_s=dict(self._waiting_s),
+            workers={worker: row.account() for worker, row in self._rows.items()},
+        )
+
+    def _end_wait(self, at_s: float) -> None:
+        if self._wait is not None:
+            cause, since_s = self._wait
+            self._add_wait(cause, at_s - since_s)
+            self._wait = None
+
+    def _add_wait(self, cause: str, seconds: float) -> None:
+        self._waiting_s[cause] = self._waiting_s.get(cause, 0.0) + seconds
+
+    def _intend(self, effect: Effect, at_s: float) -> None:
+        self._effects[effect.number] = effect
+        if effect.worker is None:
+            return
+        row = self._rows[effect.worker]
+        if effect.verb is Verb.RESTART:
+            row.attempts += 1
+            row.boot_since_s = at_s if row.boot_since_s is None else row.boot_since_s
+        if effect.verb is Verb.ADMIT and effect.step_id in self._steps:
+            row.ramp_since_s = at_s if row.ramp_since_s is None else row.ramp_since_s
+        if effect.verb in {Verb.DRAIN, Verb.RESTART}:
+            row.out_since_s = at_s if row.out_since_s is None else row.out_since_s
+
+    def _happen(self, number: EffectNumber, at_s: float) -> None:
+        effect = self._effects[number]
+        if effect.worker is None:
+            return
+        row = self._rows[effect.worker]
+        if effect.verb is Verb.DRAIN:
+            row.drained_at_s = at_s if row.drained_at_s is None else row.drained_at_s
+            row.drain_since_s = at_s if row.drain_since_s is None else row.drain_since_s
+        if effect.verb is Verb.ADMIT:
+            row.drain_since_s = None
+            _is_back(row, at_s)
+
+    def _finish(self, step: Step, at_s: float) -> None:
+        if step.worker is None:
+            return
+        row = self._rows[step.worker]
+        if step.verb is Verb.DRAIN and row.drain_since_s is not None:
+            row.drain_s += at_s - row.drain_since_s
+            row.drain_since_s = None
+        elif step.verb is Verb.AWAIT_HEALTHY and row.boot_since_s is not None:
+            row.boot_s += at_s - row.boot_since_s
+            row.boot_since_s = None
+            if step.worker not in self._admitted_by_step:
+                _is_back(row, at_s)
+        elif step.verb is Verb.ADMIT and row.ramp_since_s is not None:
+            row.ramp_s += at_s - row.ramp_since_s
+            row.ramp_since_s = None
+        elif step.verb is Verb.SOAK and step.id in self._soaking_since_s:
+            row.soak_s += at_s - self._soaking_since_s.pop(step.id)
+
+
+def _is_back(row: _Row, at_s: float) -> None:
+    if row.out_since_s is not None:
+        row.out_s += at_s - row.out_since_s
+        row.out_since_s = None
+
+
+def _see(row: _Row, proxy: ProxySighting) -> None:
+    if row.drained_at_s is not None and row.sessions_at_drain is None and not proxy.admitted:
+        row.sessions_at_drain = proxy.sessions
+    if row.cuts_seen is not None:
+        # A proxy that was restarted counts from nought again.
+        row.cuts += proxy.cuts - row.cuts_seen if proxy.cuts >= row.cuts_seen else proxy.cuts
+    row.cuts_seen = proxy.cuts

@@ -1,0 +1,58 @@
+"""
+What a person does next, as commands that can be pasted.
+
+A rollout that stopped must be easy to pick up by somebody who was just woken. What is out of traffic by our hand comes first: the proxy's
+own words for it, which need nothing of ours.
+"""
+
+from collections.abc import Mapping
+
+from rollout.engine.drivers import servers
+from rollout.model.event import RESUMABLE, Outcome
+from rollout.model.ids import DeployId, WorkerId
+from rollout.model.inventory import Inventory
+
+
+def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
+    """Return the shell commands that bring a worker back at the proxy; a sentence where the proxy is one that we don't know by hand."""
+    place = servers(inventory).get(worker)
+    if place is None:
+        return (f"the inventory doesn't say where {worker} stands at the proxy",)
+    settings = inventory.traffic_driver.settings()
+    if inventory.traffic_driver.driver != "haproxy":
+        return (f"admit server {place.name} of {place.backend} at the proxy",)
+    name = f"{place.backend}/{place.name}"
+    sockets = settings.get("sockets")
+    return tuple(
+        f"echo 'set server {name} weight 100%; set server {name} state ready' | socat - UNIX-CONNECT:{socket}"
+        for socket in (sockets if isinstance(sockets, list) else [])
+    )
+
+
+def left_out(inventory: Inventory, workers: Mapping[WorkerId, str]) -> str:
+    """Say which workers are out by our hand, with a remark on each, and how each is brought back."""
+    if not workers:
+        return "nothing of ours is out of traffic"
+    lines = ["out of traffic by our hand:"]
+    for worker, remark in workers.items():
+        lines.append(f"  {worker}" + (f": {remark}" if remark else ""))
+        lines += [f"    {command}" for command in by_hand(inventory, worker)]
+    return "\n".join(lines)
+
+
+def next_commands(deploy_id: DeployId, outcome: Outcome) -> str:
+    """Name the commands that go on from here."""
+    if outcome in RESUMABLE:
+        commands = [
+            (f"rollout resume {deploy_id}", "to go on"),
+            (f"rollout rollback {deploy_id}", "to take the touched workers back"),
+            (f"rollout abort {deploy_id}", "to leave it as it is"),
+        ]
+    else:
+        commands = [
+            ("rollout why", "to see what is wrong"),
+            ("rollout status", "to see what runs where"),
+            ("rollout deploy …", "to begin anew from what runs, once it is put right"),
+        ]
+    width = max(len(command) for command, _ in commands)
+    return "\n".join(["what next:", *(f"  {command.ljust(width)}  {why}" for command, why in commands)])
