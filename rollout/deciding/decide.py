@@ -6,6 +6,8 @@ the rollout is stuck, then the steps in the plan's order. Steps whose needs are 
 do gets its turn.
 """
 
+from dataclasses import replace
+
 from rollout.deciding import doubt, safety, steps
 from rollout.deciding.decision import Decision, Finish, Note, WaitUntil
 from rollout.deciding.state import DeployState, Direction, StepStatus
@@ -43,7 +45,9 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     if stray is not None:
         return _answer(state, stray, now_s)
     if waits:
-        return _answer(state, Wait(waits[0].cause, waits[0].why, min(wait.until_s for wait in waits)), now_s)
+        # What has something to say is said first.
+        first = min(waits, key=lambda wait: wait.quiet)
+        return _answer(state, replace(first, until_s=min(wait.until_s for wait in waits)), now_s)
     return _answer(state, _conclude(plan, state, now_s), now_s)
 
 
@@ -82,7 +86,7 @@ def _answer(state: DeployState, answer: Decision | Wait, now_s: float) -> Decisi
     """A wait is written down once, when its reason changes; then it is only waited for."""
     if not isinstance(answer, Wait):
         return answer
-    if state.waiting is None or (state.waiting.cause, state.waiting.why) != (answer.cause, answer.why):
+    if not answer.quiet and (state.waiting is None or (state.waiting.cause, state.waiting.why) != (answer.cause, answer.why)):
         return Note(WaitBegan(now_s, answer.cause, answer.why))
     return WaitUntil(max(answer.until_s, now_s))
 
@@ -157,7 +161,7 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         if answer is not True or fresh is None or fresh.healthy is not True or known.drained_by_us:
             not_seen.append(worker)
     if not_seen:
-        why = f"{', '.join(not_seen)} has yet to be seen on its release and in traffic"
+        why = f"a last look at {', '.join(not_seen)}"
         if now_s - state.progress_at_s > LAST_LOOK_S:
             return Finish(Outcome.HALTED, why, drained=tuple(worker for worker, known in state.workers.items() if known.drained_by_us))
         return Wait("observation", why, now_s + LOOK_FRESH_S)

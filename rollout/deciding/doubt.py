@@ -46,8 +46,8 @@ def _happened_to_all(plan: Plan, state: DeployState, effect: Effect) -> bool | N
             return False
         case Verb.MIGRATE:
             release = state.prepared or plan.to_release
-            # Migrating again does nothing once it is done, and waits for the first one while that is under way: where the schema can't be read it is the
-            # way to find out.
+            # Migrating again does nothing once it is done, and waits for the first one while that is under way: where the schema can't be
+            # read it is the way to find out.
             return bool(release.deltas) and state.schema is not None and not schema_rules.pending_deltas(state.schema, release)
         case _:
             return False

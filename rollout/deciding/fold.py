@@ -311,7 +311,7 @@ def _finish_step(plan: Plan, state: DeployState, step: Step, at_s: float) -> Dep
 
 def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
     known = state.workers[worker]
-    return _with_worker(state, worker, replace(known, admitted_at_s=at_s, after=None, controls=None, verdicts={}))
+    return _with_worker(state, worker, replace(known, admitted_at_s=at_s, after=None, controls=None, unmeasured=None, verdicts={}))
 
 
 def _phases_steps(plan: Plan, direction: Direction) -> tuple[Step, ...]:

@@ -17,7 +17,7 @@ from rollout.model.event import GateRuled, Outcome, RollbackBegan, StepBegan, St
 from rollout.model.gate import Gate, Ruling, Verdict
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
-from rollout.model.sighting import Sighting, runs
+from rollout.model.sighting import SchemaSighting, Sighting, runs
 from rollout.planning.disruption import Seen, why_not_down
 
 # A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
@@ -32,18 +32,25 @@ RETRY_AFTER_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do before *until_s* unless something is seen; *cause* is one word for the accounts, *why* a steady sentence."""
+    """
+    Nothing to do before *until_s* unless something is seen; *cause* is one word for the accounts, *why* a steady sentence.
+
+    A *quiet* one goes without saying: an effect is under way, which its intent has said already.
+    """
 
     cause: str
     why: str
     until_s: float
+    quiet: bool = False
 
 
 def advance(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait:
     """Say what to do about a step whose needs are met and that isn't done."""
     at = state.steps[step.id]
     if at.status is StepStatus.INTENDED:
-        return Wait(_CAUSES[step.verb], _under_way(step, at, now_s), now_s + LOOK_FRESH_S)
+        late = step.verb is Verb.MIGRATE and now_s - (at.intended_at_s or now_s) > step.deadline_s
+        why = f"the migration takes longer than {step.deadline_s:.0f} s; it is never interrupted" if late else f"{step.id} is being done"
+        return Wait(step.verb, why, now_s + LOOK_FRESH_S, quiet=not late)
     if (
         at.status is StepStatus.ACTIVE
         and at.attempts
@@ -72,24 +79,6 @@ def advance(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decisio
             return _soak(plan, state, step, at, now_s)
 
 
-_CAUSES = {
-    Verb.PREPARE: "prepare",
-    Verb.MIGRATE: "migrate",
-    Verb.SURVEY: "survey",
-    Verb.DRAIN: "drain",
-    Verb.RESTART: "restart",
-    Verb.AWAIT_HEALTHY: "boot",
-    Verb.ADMIT: "ramp",
-    Verb.SOAK: "evidence",
-}
-
-
-def _under_way(step: Step, at: StepState, now_s: float) -> str:
-    if step.verb is Verb.MIGRATE and now_s - (at.intended_at_s or now_s) > step.deadline_s:
-        return f"the migration takes longer than {step.deadline_s:.0f} s; it is never interrupted"
-    return f"{step.id} is being done"
-
-
 # --- the whole homeserver
 
 
@@ -101,15 +90,13 @@ def _prepare(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: f
     if at.status is StepStatus.ACTIVE:
         return _perform(state, step, now_s)
     release = state.prepared or plan.to_release
-    if plan.point_of_no_return is None and state.schema is not None:
-        for name in sorted(set(plan.from_releases.values())):
-            old = plan.releases[name]
-            if old.version != release.version and schema_rules.rollback_possible(state.schema, old, release) is False:
-                return Finish(
-                    Outcome.REFUSED,
-                    f"there would be no way back from {release.version} to {old.version}: its schema is compatible with "
-                    f"{release.schema_compat_version} at the least, and {old.version} knows {old.schema_version}; the plan did not say so",
-                )
+    # What runs now runs on this database, so where the database can't be asked its floor is no higher than what runs allows.
+    schema = state.schema or SchemaSighting(0, 0, ())
+    for name in sorted(set(plan.from_releases.values())) if plan.point_of_no_return is None else ():
+        old = plan.releases[name]
+        if old.version != release.version and schema_rules.rollback_possible(schema, old, release) is not True:
+            why = f"the plan promises a way back, but {schema_rules.explain_rollback(schema, old, release)}"
+            return Finish(Outcome.REFUSED, why)
     return Note(StepFinished(now_s, step.id, f"{release.version} is there and its configuration was accepted"))
 
 
@@ -161,7 +148,8 @@ def _drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: flo
             return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))
     if now_s >= deadline_at_s:
         return Note(StepFailed(now_s, step.id, f"it still has {_sessions(sighting)} after {step.deadline_s:.0f} s"))
-    if sighting is None or sighting.proxy is None or sighting.proxy.sessions is None:
+    known_for_s = now_s - (at.applied_at_s or now_s)
+    if (sighting is None or sighting.proxy is None or sighting.proxy.sessions is None) and known_for_s > LOOK_FRESH_S:
         return Wait("observation", f"how many sessions {worker.id} still has is not known", deadline_at_s)
     return Wait("drain", f"{worker.id} still has sessions", deadline_at_s)
 
@@ -257,7 +245,8 @@ def _soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
         verdicts = {liveness.GATE: liveness.rule(healthy=_well(state, known, now_s), since_s=known.admitted_at_s or now_s, now_s=now_s)}
     for name, verdict in verdicts.items():
         before = known.verdicts.get(name)
-        if before is None or before.ruling is not verdict.ruling:
+        # That nothing is known yet goes without saying.
+        if verdict.ruling is not (Ruling.PENDING if before is None else before.ruling):
             return Note(GateRuled(now_s, step.id, worker.id, verdict))
     return _weigh(plan, state, step, at, tuple(verdicts.values()), now_s)
 

@@ -47,8 +47,9 @@ class GateEntry(BaseModel):
     One threshold on one metric for some roles.
 
     Passes when the measured value is at or below *ratio_max* times the baseline (plus *slack*, in the metric's own unit), or at or below
-    *max*, as given; not before *samples_min* completed requests and *soak_s* after admission, and only on data younger than *fresh_s*. If
-    neither PASS nor FAIL has come after *deadline_s*, *on_inconclusive* decides; if nothing could be measured, *on_unmeasurable*.
+    *max*, as given; not before *samples_min* completed requests and *soak_s* after admission, and only on data younger than *fresh_s*.
+    (For work_per_s less is worse: its value must be at or above the baseline divided by *ratio_max*, and *max* is the least.) If neither
+    PASS nor FAIL has come after *deadline_s*, *on_inconclusive* decides; if nothing could be measured, *on_unmeasurable*.
     """
 
     model_config = _STRICT

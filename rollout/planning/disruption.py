@@ -28,8 +28,11 @@ def why_not_down(
     """
     Say what forbids taking *worker* down now; None when nothing does.
 
-    A pool's other members count as out when they are seen out, not healthy, or not seen at all: unknown is never healthy.
+    A worker that is out already takes nothing away by going down. A pool's other members count as out when they are seen out, not healthy,
+    or not seen at all: unknown is never healthy.
     """
+    if _why_out(seen[worker.id]) is not None:
+        return None
     if worker.pool is None:
         return _why_duty_forbids(worker, workers, seen)
     members = [other for other in workers if other.pool == worker.pool and other.id != worker.id]

@@ -1,7 +1,7 @@
 """One simulated rollout from plan to end, with the real planner, loop, journal codec and drivers' port; crashes included."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
@@ -69,7 +69,7 @@ class Stage:
 def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
     """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0."""
     clock = VirtualClock()
-    old = make_release("1.0.0", "lock-of-1.0.0", "digest-of-config")
+    old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
     workers = {
         WorkerId(name): SimulatedWorker(
             activated=old.id,

@@ -45,7 +45,7 @@ PLANTS = (
     Plant("pure-core", "planning/planted.py", "from pathlib import Path"),
     Plant("pure-core", "gating/planted.py", "import random"),
     Plant("pure-core", "deciding/planted.py", "import threading"),
-    Plant("independent-adapters", "adapters/planted/__init__.py", "import rollout.adapters.documents"),
+    Plant("independent-adapters", "adapters/probe/planted.py", "import rollout.adapters.documents"),
     Plant("sqlalchemy", "engine/planted.py", "from sqlalchemy import select"),
     Plant("psycopg", "adapters/journal/planted.py", "import psycopg"),
     Plant("supervisor", "interfaces/planted.py", "from supervisor import xmlrpc"),
@@ -59,6 +59,13 @@ PLANTS = (
 
 def test_every_contract_has_a_way_to_break_it() -> None:
     assert {plant.contract for plant in PLANTS} == set(CONTRACTS)
+
+
+def test_every_adapter_is_independent() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    named = next(contract["modules"] for contract in contracts if contract["id"] == "independent-adapters")
+    folders = (path.parent.name for path in (ROOT / "rollout/adapters").glob("*/__init__.py"))
+    assert sorted(named) == sorted(f"rollout.adapters.{folder}" for folder in folders)
 
 
 def test_contracts_hold() -> None:

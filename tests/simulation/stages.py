@@ -19,8 +19,16 @@ PLAYBOOK = Playbook.model_validate(
         "strategy": {"ramp": {"weights": [50, 100], "step_s": 3}, "drain_timeout_s": 60, "boot_timeout_s": 30, "progress_deadline_s": 400},
         "baseline": {"baseline_s": 20, "sample_s": 2},
         "gates": [
-            {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 50, "soak_s": 10, "deadline_s": 120}, {"id": "latency",
-            "metric": "latency_p95_s", "ratio_max": 1.5, "slack": 0.05, "samples_min": 50, "soak_s": 10, "deadline_s": 120},
+            {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 50, "soak_s": 10, "deadline_s": 120},
+            {
+                "id": "latency",
+                "metric": "latency_p95_s",
+                "ratio_max": 1.5,
+                "slack": 0.05,
+                "samples_min": 50,
+                "soak_s": 10,
+                "deadline_s": 120,
+            },
         ],
         "liveness_only": ["event_persister", "federation_sender", "sync"],
     }
