@@ -17,7 +17,7 @@ from rollout.model.event import GateRuled, Outcome, RollbackBegan, StepBegan, St
 from rollout.model.gate import Gate, Ruling, Verdict
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
-from rollout.model.sighting import SchemaSighting, Sighting, runs
+from rollout.model.sighting import SchemaSighting, Sighting, runs, started_since
 from rollout.planning.disruption import Seen, why_not_down
 
 # A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
@@ -411,4 +411,6 @@ def _what_is_wrong(sighting: Sighting | None, step: Step) -> str:
         return "it doesn't answer /health"
     if sighting.proxy is not None and not sighting.proxy.up:
         return "the proxy still sees it down"
+    if sighting.process is not None and started_since(sighting.process) is False:
+        return f"its process began before {step.release} was activated"
     return f"it reports version {sighting.version or 'unknown'}"

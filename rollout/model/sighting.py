@@ -93,6 +93,17 @@ class Observation:
     last_number: EffectNumber = EffectNumber(0)
 
 
+# How exactly a process's start is known (ports.workers). It is stopped before the release is activated, so nothing else began just before.
+START_PRECISION_S = 0.05
+
+
+def started_since(process: ProcessSighting) -> bool | None:
+    """Tell whether a process began after what its link names was activated; None when one of the two times is unknown."""
+    if process.started_at_s is None or process.activated_at_s is None:
+        return None
+    return process.started_at_s >= process.activated_at_s - START_PRECISION_S
+
+
 def runs(sighting: Sighting, release: Release) -> bool | None:
     """
     Tell whether a worker runs *release*: its process started after the release was activated for it, and it reports its version.
@@ -104,10 +115,9 @@ def runs(sighting: Sighting, release: Release) -> bool | None:
         return None
     if not process.running or process.activated != release.id:
         return False
-    if process.started_at_s is None or process.activated_at_s is None:
-        return None
-    if process.started_at_s < process.activated_at_s:
-        return False
+    since = started_since(process)
+    if since is not True:
+        return since
     if sighting.version is None:
         return None
     return sighting.version == release.version

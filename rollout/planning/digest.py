@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from rollout.model import codec
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
-from rollout.model.sighting import Observation, Sighting
+from rollout.model.sighting import Observation, Sighting, started_since
 from rollout.planning.standing import drained_by_others
 
 # What may differ between two plans that do the same. The forecast rests on assumptions, and notes are only words.
@@ -41,15 +41,10 @@ def _steady(sighting: Sighting) -> dict[str, object]:
     if drained_by_others(sighting):
         # It is left alone, whatever becomes of it.
         return {"foreign": True}
-    started_since = (
-        None
-        if process is None or process.started_at_s is None or process.activated_at_s is None
-        else process.started_at_s >= process.activated_at_s
-    )
     return {
         "activated": None if process is None else process.activated,
         "running": None if process is None else process.running,
-        "started_since": started_since,
+        "started_since": None if process is None else started_since(process),
         "healthy": sighting.healthy,
         "version": sighting.version,
         "up": None if proxy is None else proxy.up,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
-from rollout.model.sighting import Observation, Sighting, runs
+from rollout.model.sighting import Observation, Sighting, runs, started_since
 
 _FULL_WEIGHT = 100  # percent
 
@@ -88,8 +88,8 @@ def _running(worker: WorkerId, sighting: Sighting, releases: Mapping[ReleaseId, 
         return Standing(None, blockers=(f"{worker} doesn't run",))
     if sighting.version is None:
         return Standing(None, blockers=(f"{worker}: the version that it runs could not be seen{_because(sighting)}",))
-    times_known = process.started_at_s is not None and process.activated_at_s is not None
-    if process.activated is None or not times_known:
+    since = started_since(process)
+    if process.activated is None or since is None:
         return Standing(None, blockers=(f"{worker}: which release it runs is not known: its link or its start could not be seen",))
     activated = releases.get(process.activated)
     if activated is None:
@@ -98,7 +98,7 @@ def _running(worker: WorkerId, sighting: Sighting, releases: Mapping[ReleaseId, 
         )
     if runs(sighting, activated) is True:
         return Standing(activated.id)
-    if (process.started_at_s or 0.0) >= (process.activated_at_s or 0.0):
+    if since:
         why = f"{worker} reports version {sighting.version}, but its release {activated.id} is {activated.version}"
         return Standing(None, blockers=(why,))
     like = [release.id for release in releases.values() if release.version == sighting.version]

@@ -178,7 +178,7 @@ def _add(sums: _Sums, sample: Sample) -> str:
     elif name == _IN_FLIGHT and servlet in _PERSISTING:
         sums.persisting += value
     elif name == _BUILD:
-        sums.version = labels.get("version", "")
+        sums.version = _plain(labels.get("version", ""))
     elif name in {_STARTED, _OPEN_FILES, _FILES_MAX}:
         sums.process[name] = value
     return ""

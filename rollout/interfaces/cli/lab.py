@@ -5,11 +5,13 @@ from pathlib import Path
 
 import click
 
-from rollout.interfaces.cli.options import DIRECTORY, json_option, log_level_option
+from rollout.interfaces.cli.options import DIRECTORY, FILE, json_option, log_level_option
 from rollout.interfaces.report.words import table
 
 _LAB = Path("build/lab")
 _DEMO = Path("build/demo")
+_VENVS = Path("build/venvs")
+_PLAYBOOK = Path("playbooks/demo.yaml")
 
 directory_option = click.option("--dir", "directory", type=DIRECTORY, default=_LAB, show_default=True, help="where the lab lives")
 
@@ -26,12 +28,14 @@ def lab() -> None:
 @lab.command()
 @directory_option
 @click.option("--release", help="which Synapse  [default: the older of those that the lab has]")
+@click.option("--venvs", type=DIRECTORY, default=_VENVS, show_default=True, help="installed releases, shared by labs")
 @log_level_option
-def up(directory: Path, release: str | None) -> int:
+def up(directory: Path, release: str | None, venvs: Path) -> int:
     """Bring it up, or go on where it was left, with users and rooms."""
     from rollout.lab import cluster
+    from rollout.lab.artefacts import VERSIONS
 
-    found = cluster.up(directory, say=click.echo) if release is None else cluster.up(directory, release, say=click.echo)
+    found = cluster.up(directory, release or VERSIONS[0], venvs=venvs, say=click.echo)
     click.echo(f"try: rollout status -i {found.inventory}")
     return 0
 
@@ -95,11 +99,12 @@ def load(directory: Path, out: Path | None, seconds: float) -> int:
 
 
 @click.command()
-@click.option("--dir", "directory", type=DIRECTORY, default=_LAB, show_default=True, help="where the lab lives")
-@click.option("--out", type=DIRECTORY, default=_DEMO, show_default=True, help="where summary.json goes")
+@click.option("--out", type=DIRECTORY, default=_DEMO, show_default=True, help="where its lab lives, and summary.json is written")
+@click.option("-p", "--playbook", type=FILE, default=_PLAYBOOK, show_default=True, help="how to roll")
+@click.option("--keep", is_flag=True, help="leave the lab running")
 @log_level_option
-def demo(directory: Path, out: Path) -> int:
-    """Roll the lab to a new release under load, and count what its users noticed."""
+def demo(out: Path, playbook: Path, *, keep: bool) -> int:
+    """Roll a lab of its own to a new release under load, and count what its users noticed."""
     from rollout.lab.demo import run_demo
 
-    return run_demo(directory, out)
+    return run_demo(out, playbook, keep=keep)

@@ -36,10 +36,10 @@ class Rates:
     """Requests per second, over all users; *sliding_users* of the users long-poll by sliding sync besides."""
 
     sends: float = 1.0
-    reads: float = 4.0
-    initial_syncs: float = 1.0
+    reads: float = 8.0
+    initial_syncs: float = 2.0
     main: float = 2.0
-    sliding_users: int = 12
+    sliding_users: int = 16
 
 
 class Clients:
@@ -202,7 +202,7 @@ class Clients:
     async def _sync_initially(self) -> None:
         user = self._random.choice(self._users)
         # A filter of its own, or the answer might come from a cache and say nothing of the worker.
-        wanted = json.dumps({"room": {"timeline": {"limit": 5 + next(self._numbers) % 10}}})
+        wanted = json.dumps({"room": {"timeline": {"limit": 10}, "not_rooms": [f"!load{next(self._numbers)}:invalid"]}})
         parameters = {"timeout": "0", "filter": wanted, "set_presence": "offline"}
         await self._ask("GET", f"{_API}/sync", INITIAL, "sync", user, parameters=parameters)
 
