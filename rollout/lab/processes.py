@@ -34,7 +34,8 @@ class Supervisor:
     def answers(self) -> bool:
         """Tell whether supervisord is there."""
         try:
-            return bool(self._server().supervisor.getState())
+            with self._server() as server:
+                return bool(server.supervisor.getState())
         except (OSError, http.client.HTTPException):
             return False
 
@@ -56,7 +57,8 @@ class Supervisor:
     def start(self, name: str) -> None:
         """Start a program that isn't running."""
         try:
-            self._server().supervisor.startProcess(name, True)  # noqa: FBT003  (XML-RPC has no names)
+            with self._server() as server:
+                server.supervisor.startProcess(name, True)  # noqa: FBT003  (XML-RPC has no names)
         except Fault as fault:
             if fault.faultCode != _ALREADY_STARTED:
                 raise PermanentDriverError(f"{name} did not start", where=name, why=self.last_lines(name)) from fault
@@ -64,14 +66,16 @@ class Supervisor:
     def stop(self, name: str) -> None:
         """Stop a program that is running."""
         try:
-            self._server().supervisor.stopProcess(name, True)  # noqa: FBT003  (XML-RPC has no names)
+            with self._server() as server:
+                server.supervisor.stopProcess(name, True)  # noqa: FBT003  (XML-RPC has no names)
         except Fault as fault:
             if fault.faultCode != _NOT_RUNNING:
                 raise PermanentDriverError(f"{name} did not stop", where=name, why=fault.faultString) from fault
 
     def pids(self) -> dict[str, int]:
         """Return the running programs with their process ids."""
-        known = self._server().supervisor.getAllProcessInfo()
+        with self._server() as server:
+            known = server.supervisor.getAllProcessInfo()
         return {str(one["name"]): int(one["pid"]) for one in known if isinstance(one, dict) and one["pid"]}  # type: ignore[union-attr]
 
     def last_lines(self, name: str) -> str:
@@ -86,7 +90,8 @@ class Supervisor:
             return
         pid = int(pid_file.read_text())
         if self.answers():
-            self._server().supervisor.shutdown()
+            with self._server() as server:
+                server.supervisor.shutdown()
         wait_until(lambda: not _alive(pid), 60, "everything has ended")
 
     def kill(self, name: str, number: signal.Signals) -> None:

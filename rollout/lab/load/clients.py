@@ -35,7 +35,7 @@ _SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 class Rates:
     """Requests per second, over all users; *sliding_users* of the users long-poll by sliding sync besides."""
 
-    sends: float = 1.0
+    sends: float = 1.5
     reads: float = 8.0
     initial_syncs: float = 2.0
     main: float = 2.0
