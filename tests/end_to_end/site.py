@@ -14,6 +14,7 @@ from rollout.lab.demo import observe
 from rollout.lab.load.process import LoadProcess
 from rollout.lab.load.records import Record, window
 from rollout.lab.paths import WORKERS, Lab
+from rollout.lab.processes import wait_until
 from rollout.lab.tool import Running, Tool
 from rollout.model.ids import WorkerId
 from rollout.model.sighting import ProxySighting
@@ -73,6 +74,8 @@ class Site:
 
     def assert_whole(self) -> None:
         """Everybody takes full traffic, and no mark of ours is left."""
+        # The proxy looks at a worker twice before it believes that it is up.
+        wait_until(lambda: all(seen.up for seen in self.proxy().values()), 5.0, "the proxy has seen everybody up")
         proxy = self.proxy()
         assert {worker: (seen.admitted, seen.up, seen.weight) for worker, seen in proxy.items()} == dict.fromkeys(proxy, (True, True, 100))
         assert self.drivers.ledger.marks() == {}

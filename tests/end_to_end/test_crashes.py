@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+from rollout.lab.demo import await_answer
+from rollout.lab.processes import Supervisor
 from tests.end_to_end.site import Site, begun, cut, intent
 
 KILLS: tuple[tuple[str, Callable[[dict[str, Any]], bool]], ...] = (
@@ -30,8 +32,9 @@ def test_killed_four_times_and_resumed(site: Site) -> None:
     after = site.started()
     assert {worker for worker, started_at_s in after.items() if started_at_s > before[worker]} == {"sync1", "sync2"}
     assert site.last()["outcome"] == "deployed"
-    # Each was restarted once: what was in doubt was looked at, not done again.
-    assert {worker: its["attempts"] for worker, its in site.last()["workers"].items() if its["attempts"]} == {"sync1": 1, "sync2": 1}
+    attempts = {worker: its["attempts"] for worker, its in site.last()["workers"].items() if its["attempts"]}
+    # The kill may come between the intent and the act: then it is looked for, found not to have happened, and done. Never a third time.
+    assert attempts in ({"sync1": 1, "sync2": 1}, {"sync1": 2, "sync2": 1})
     site.assert_whole()
     assert cut(records) == []
 
@@ -68,6 +71,8 @@ def test_what_was_left_out_comes_back_without_journal_or_lock(site: Site) -> Non
     if said.code == 4:
         # It was killed between stop and start: it must not be admitted as it is, and the text says so.
         assert "client1" in said.text
-        site.drivers.workers.start("client1", 10.0)  # type: ignore[arg-type]
-        site.run("admit", "--all", "--mine")
+        Supervisor(site.lab).start("client1")
+        await_answer(site.lab, "client1")
+        said = site.run("admit", "--all", "--mine")
+    assert said.code == 0, said.text
     site.assert_whole()

@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from xmlrpc.client import Fault, ServerProxy, Transport
+from xml.parsers.expat import ExpatError
+from xmlrpc.client import Error, Fault, ServerProxy, Transport
 
 from rollout.adapters.settings import Settings, check
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
@@ -72,9 +73,10 @@ class _UnixTransport(Transport):
         self._path = str(path)
         self._timeout_s = timeout_s
 
-    def make_connection(self, host: object) -> http.client.HTTPConnection:
-        del host
-        return _UnixConnection(self._path, self._timeout_s)
+    def make_connection(self, host: Any) -> http.client.HTTPConnection:  # noqa: ANN401  (as the base class has it; it closes what is kept)
+        connection = _UnixConnection(self._path, self._timeout_s)
+        self._connection = host, connection
+        return connection
 
 
 class Supervisor:
@@ -137,9 +139,11 @@ class Supervisor:
         return Process(running=True, started_at_s=self._starts.setdefault((pid, ticks), started_at_s))
 
     def _call(self, method: str, arguments: tuple[Any, ...], timeout_s: float, *, changes: bool) -> Any:  # noqa: ANN401  (XML-RPC)
-        server = ServerProxy("http://localhost", transport=_UnixTransport(self._path, timeout_s))
         try:
-            return getattr(server.supervisor, method)(*arguments)
+            with ServerProxy("http://localhost", transport=_UnixTransport(self._path, timeout_s)) as server:
+                return getattr(server.supervisor, method)(*arguments)
+        except Fault:
+            raise
         except TimeoutError as error:
             kind = OutcomeUnknownError if changes else TransientDriverError
             raise kind(f"supervisord did not answer within {timeout_s:.0f} s", where=str(self._path)) from error
@@ -147,7 +151,7 @@ class Supervisor:
             raise TransientDriverError("supervisord can't be reached", where=str(self._path), why=str(error)) from error
         except FileNotFoundError as error:
             raise TransientDriverError("supervisord's socket is not there", where=str(self._path)) from error
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, http.client.HTTPException, Error, ExpatError) as error:
             kind = OutcomeUnknownError if changes else TransientDriverError
             raise kind("supervisord broke off", where=str(self._path), why=str(error)) from error
 
