@@ -1,0 +1,98 @@
+"""Every command in README, docs and examples is run; what is said about exit codes, files and options is compared with what is."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rollout.adapters.documents.read import read_inventory, read_playbook
+from rollout.interfaces.cli import COMMANDS, INTERRUPTED, OUR_BUG, cli
+from rollout.interfaces.cli.preview import CHANGES
+from rollout.model.errors import InvalidFileError
+from rollout.model.event import EXIT_CODES
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md")))
+WALK = ROOT / "examples/lab/README.md"
+WALK_TIMEOUT_S = 420
+
+
+def commands(page: Path) -> list[str]:
+    """Return the lines after `$ ` in a page's console blocks."""
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_every_console_block_is_run_by_a_test() -> None:
+    with_commands = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES if commands(page)}
+    # `make demo` is tests/end_to_end/test_demo.py, `make test` is what runs this.
+    assert with_commands.pop("README.md") == ["make demo", "make test"]
+    assert set(with_commands) == {WALK.relative_to(ROOT).as_posix()}
+
+
+@pytest.mark.end_to_end
+def test_the_walk_through_the_lab(tmp_path: Path) -> None:
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build/venvs").symlink_to(ROOT / "build/venvs")
+    (ROOT / "build/venvs").mkdir(parents=True, exist_ok=True)
+    shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
+    script = "\n".join(["set -e -o pipefail", "trap 'kill $(jobs -p) 2>/dev/null; rollout lab down --purge' EXIT", *commands(WALK)])
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    with (tmp_path / "out").open("w+") as out:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            timeout=WALK_TIMEOUT_S,
+            check=False,
+        )
+    said = (tmp_path / "out").read_text()
+    assert done.returncode == 0, said
+    assert "rolled out" in said or "deployed" in said
+    assert "nothing of ours is out of traffic" in said
+
+
+def test_the_example_inventory_and_the_playbooks_are_valid(tmp_path: Path) -> None:
+    inventory = read_inventory(ROOT / "examples/lab/inventory.yaml")
+    for playbook in (ROOT / "playbooks").glob("*.yaml"):
+        read_playbook(playbook, inventory)
+    # And they would not be, with any key that isn't known.
+    (tmp_path / "inventory.yaml").write_text((ROOT / "examples/lab/inventory.yaml").read_text() + "\nwrokers: {}\n")
+    with pytest.raises(InvalidFileError, match="wrokers"):
+        read_inventory(tmp_path / "inventory.yaml")
+
+
+def test_every_exit_code_is_documented() -> None:
+    page = (ROOT / "docs/exit-codes.md").read_text()
+    documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    assert documented == {*EXIT_CODES.values(), OUR_BUG, InvalidFileError.exit_code, CHANGES, INTERRUPTED}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_files_and_commands_exist(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("https://") or (page.parent / link).exists(), link
+    for quoted in re.findall(r"`((?:rollout|tests|docs|playbooks|examples|requirements)/[\w./-]+)`", text):
+        assert (ROOT / quoted).exists(), quoted
+    for said in re.findall(r"`rollout ([a-z]+[^`]*)`", text):
+        name, *rest = said.split()
+        assert name in COMMANDS, said
+        usage = CliRunner().invoke(cli, [name, "--help"] if name != "lab" or not rest else [name, rest[0], "--help"]).output
+        for option in (word for word in rest if word.startswith("-")):
+            assert option in usage, said
+
+
+def test_every_make_target_is_there() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {target for page in PAGES for target in re.findall(r"`make ([a-z]+)", page.read_text())}
+    assert named
+    assert named <= targets
