@@ -8,5 +8,6 @@ database.py   PostgreSQL
 templates.py  every configuration file, as text
 processes.py  supervisord and what runs under it
 seeding.py    users and rooms
+receiver/     a peer that counts what the federation sender sends
 load/         a load that counts every cut request itself
 """

@@ -15,7 +15,8 @@ from rollout.lab.artefacts import VERSIONS, write_locks
 from rollout.lab.paths import SERVER_NAME, WORKERS, Lab, create_lab, load_lab
 from rollout.lab.processes import Supervisor, listens, status_of, wait_until
 from rollout.lab.programs import Programs, find_programs
-from rollout.lab.seeding import seed
+from rollout.lab.receiver import peer
+from rollout.lab.seeding import load_users, seed
 from rollout.model.errors import DriverError, InvalidFileError
 from rollout.model.ids import WorkerId
 
@@ -27,7 +28,7 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class ProgramStatus:
-    """One program of the lab; *healthy* is None for programs that don't speak HTTP."""
+    """One program of the lab; *healthy* is None for programs that aren't asked."""
 
     name: str
     pid: int | None
@@ -59,6 +60,7 @@ def up(
         raise
     lab.inventory.write_text(templates.inventory(lab))
     seed(lab, users, rooms, say)
+    peer.join(lab, load_users(lab)[1])
     say(f"the lab is up at {lab.base_url}")
     return lab
 
@@ -85,11 +87,16 @@ def status(directory: Path) -> list[ProgramStatus]:
     pids = supervisor.pids() if supervisor.answers() else {}
     links = _releases(lab).activations([WorkerId(worker) for worker in WORKERS])
     found = []
-    for name in ("postgres", "valkey", "haproxy", *WORKERS):
+    for name in ("postgres", "valkey", "haproxy", "receiver", *WORKERS):
         link = links.get(WorkerId(name))
-        healthy = status_of(f"http://127.0.0.1:{lab.ports.http[name]}/health") == 200 if name in WORKERS else None  # noqa: PLR2004
-        found.append(ProgramStatus(name, pids.get(name), None if link is None else link.release, healthy))
+        found.append(ProgramStatus(name, pids.get(name), None if link is None else link.release, _healthy(lab, name)))
     return found
+
+
+def _healthy(lab: Lab, program: str) -> bool | None:
+    if program == "receiver":
+        return peer.answers(lab)
+    return status_of(f"http://127.0.0.1:{lab.ports.http[program]}/health") == 200 if program in WORKERS else None  # noqa: PLR2004
 
 
 def _share(lab: Lab, venvs: Path | None) -> None:
@@ -130,6 +137,8 @@ def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) 
     say("starting PostgreSQL and Valkey")
     supervisor.start("postgres")
     supervisor.start("valkey")
+    # Early: a sender that doesn't find its peer waits before it tries again.
+    supervisor.start("receiver")
     wait_until(lambda: database.answers(lab), 30, "PostgreSQL answers")
     wait_until(lambda: listens(lab.ports.valkey), 10, "Valkey answers")
     database.create(lab)
@@ -144,6 +153,7 @@ def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) 
     supervisor.start("haproxy")
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/versions") == 200, 15, f"{SERVER_NAME} answers through its proxy")  # noqa: PLR2004
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/v3/sync") == 401, 15, "sync workers answer through the proxy")  # noqa: PLR2004
+    wait_until(lambda: peer.answers(lab), 15, "the receiver answers")
 
 
 def _await_healthy(lab: Lab, supervisor: Supervisor, worker: str) -> None:

@@ -76,6 +76,16 @@ class Lab:
         return self.target / "inventory.yaml"
 
     @property
+    def receiver(self) -> Path:
+        """What the peer keeps."""
+        return self.target / "receiver"
+
+    @property
+    def received(self) -> Path:
+        """A line for each event that came to the peer."""
+        return self.receiver / "received.jsonl"
+
+    @property
     def users(self) -> Path:
         return self.target / "users.json"
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.lab.paths import NOBODY, WORKERS, Lab
+from rollout.lab.receiver import peer
 from rollout.model.errors import PermanentDriverError
 
 
@@ -30,6 +31,7 @@ class Programs:
                 None,
             ),
         }
+        commands["receiver"] = (peer.command(lab), None)
         for worker in WORKERS:
             current = lab.target / "current" / worker
             app = "synapse.app.homeserver" if worker == "main" else "synapse.app.generic_worker"

@@ -121,8 +121,10 @@ def _homeserver(lab: Lab) -> dict[str, object]:
         "presence": {"enabled": False},
         "trusted_key_servers": [],
         "federation_verify_certificates": False,
-        "ip_range_blocklist": [],
-        "federation_ip_range_blocklist": [],
+        # The peer is on this machine.
+        "ip_range_blacklist": [],
+        # Otherwise a sender that once didn't find its peer, which goes down with the lab, leaves it alone for ten minutes.
+        "federation": {"destination_min_retry_interval": "1s", "destination_max_retry_interval": "5s"},
         # Otherwise the same /sync asked again is answered from a cache for two minutes, and says nothing of the worker.
         "caches": {"sync_response_cache_duration": 0},
         "rc_message": often,

@@ -18,6 +18,7 @@ import aiohttp
 
 from rollout.lab.load.delivery import Deliveries
 from rollout.lab.load.records import INITIAL, Outcome, Record, outcome_of
+from rollout.lab.receiver.receipts import Receipts
 from rollout.lab.seeding import User
 
 LONG_POLL_MS = 30_000
@@ -27,6 +28,10 @@ TIMEOUT_S = 75.0
 AFTER_CUT_S = 0.3
 # What one room can gather between two syncs of a user who is there all the time is far below this.
 TIMELINE_MAX = 50
+# A federation sender that was restarted catches up within seconds; what has not come by then is lost.
+SETTLE_S = 20.0
+READ_RECEIPTS_EVERY_S = 0.2
+PEER = "peer"
 _API = "/_matrix/client/v3"
 _SLIDING = "/_matrix/client/unstable/org.matrix.simplified_msc3575/sync"
 
@@ -43,9 +48,9 @@ class Rates:
 
 
 class Clients:
-    """All users of a lab, until they are stopped."""
+    """All users of a lab, until they are stopped; *receipts* are those of the peer, which is in *rooms*."""
 
-    def __init__(self, base_url: str, users: list[User], rates: Rates, seed: int) -> None:
+    def __init__(self, base_url: str, users: list[User], rooms: list[str], receipts: Receipts, rates: Rates, seed: int) -> None:
         self._base_url = base_url
         self._users = users
         self._rates = rates
@@ -58,6 +63,8 @@ class Clients:
             for room in user.rooms:
                 members.setdefault(room, []).append(user.user_id)
         self.deliveries = Deliveries(members)
+        self.federated = Deliveries({room: [PEER] for room in rooms})
+        self._receipts = receipts
         self.records: list[Record] = []
         self.polling = {"sync": 0, "client": 0}
         self._stopping = asyncio.Event()
@@ -66,7 +73,7 @@ class Clients:
         self._listening = asyncio.Barrier(len(users) + 1)
         self._session: aiohttp.ClientSession | None = None
 
-    async def run(self, settle_s: float = 8.0) -> None:
+    async def run(self, settle_s: float = SETTLE_S) -> None:
         """Go on until `stop` is called, then let what was sent arrive, for at most *settle_s*."""
         async with aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TIMEOUT_S)
@@ -83,6 +90,7 @@ class Clients:
                 (self._rates.main, self._ask_main),
             ):
                 tasks.append(asyncio.create_task(self._steadily(rate, act)))
+            tasks.append(asyncio.create_task(self._read_receipts()))
             listening = asyncio.create_task(self._listening.wait())
             listening.add_done_callback(lambda _: self._sending.set())
             tasks.append(listening)
@@ -99,8 +107,14 @@ class Clients:
 
     async def _settle(self, seconds: float) -> None:
         end_s = time.time() + seconds
-        while self.deliveries.missing() and time.time() < end_s:  # noqa: ASYNC110  (what is waited for is nobody's event)
+        while time.time() < end_s and (self.deliveries.missing() or self.federated.missing()):  # noqa: ASYNC110  (it is nobody's event)
             await asyncio.sleep(0.2)
+
+    async def _read_receipts(self) -> None:
+        while True:
+            for receipt in self._receipts.fresh():
+                self.federated.seen(receipt.event, PEER)
+            await asyncio.sleep(READ_RECEIPTS_EVERY_S)
 
     async def _steadily(self, rate: float, act: Callable[[], Awaitable[None]]) -> None:
         """Begin *rate* acts a second, whether or not earlier ones have ended."""
@@ -183,7 +197,8 @@ class Clients:
         path = f"{_API}/rooms/{quote(room)}/send/m.room.message/{transaction}"
         answer = await self._ask("PUT", path, "send", "client", user, body={"msgtype": "m.text", "body": transaction})
         if answer is not None:
-            self.deliveries.sent(answer["event_id"], room, user.user_id)
+            for listeners in (self.deliveries, self.federated):
+                listeners.sent(answer["event_id"], room, user.user_id)
 
     async def _read(self) -> None:
         user = self._random.choice(self._users)

@@ -1,7 +1,8 @@
 """
 Which event arrived where, how often.
 
-Every event that was sent, and whose sending was answered, must arrive exactly once at every other member of its room.
+Every event that was sent, and whose sending was answered, must arrive exactly once at every other member of its room that listens: a user,
+or the peer on behalf of all of its own.
 """
 
 from collections import Counter
@@ -17,8 +18,9 @@ class Deliveries:
         self._seen: Counter[tuple[str, str]] = Counter()
 
     def sent(self, event: str, room: str, sender: str) -> None:
-        """An event was sent, and the homeserver has answered with its id."""
-        self._sent[event] = (room, sender)
+        """An event was sent, and the homeserver has answered with its id. Where nobody listens it can't be missed."""
+        if room in self._members:
+            self._sent[event] = (room, sender)
 
     def seen(self, event: str, user: str) -> None:
         """An event has arrived at a user."""

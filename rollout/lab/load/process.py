@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -16,6 +16,7 @@ from rollout.lab.load.clients import Clients, Rates
 from rollout.lab.load.records import Record, read, write
 from rollout.lab.paths import Lab, load_lab
 from rollout.lab.processes import wait_until
+from rollout.lab.receiver.receipts import Receipts
 from rollout.lab.seeding import load_users
 from rollout.model.errors import InvalidFileError
 
@@ -27,12 +28,20 @@ FIRST_CUTS = 20
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What a load has seen: every request, and what became of every event sent."""
+    """
+    What a load has seen: every request, and what became of every event sent.
+
+    *lost_events* and *duplicate_events* are those of users; *federated_events* had to arrive at the peer, and the last two are those that
+    did not, or more than once. A repeated transaction is no fault: a duplicate there says only that something was tried again.
+    """
 
     records: list[Record]
     sent_events: int
     lost_events: int
     duplicate_events: int
+    federated_events: int
+    lost_federation_events: int
+    duplicate_federation_events: int
 
 
 class LoadProcess:
@@ -92,7 +101,7 @@ def read_report(out: Path) -> LoadReport:
         report = json.loads((out / "report.json").read_text())
     except FileNotFoundError as error:
         raise InvalidFileError("the load ended without a report", where=str(out), why=(out / "load.log").read_text()[-2000:]) from error
-    return LoadReport(read(out / "records.jsonl.gz"), report["sent_events"], report["lost_events"], report["duplicate_events"])
+    return LoadReport(read(out / "records.jsonl.gz"), *(report[one.name] for one in fields(LoadReport) if one.name != "records"))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,8 +125,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _run(lab: Lab, out: Path, rates: Rates, seconds: float) -> int:
-    users, _ = load_users(lab)
-    clients = Clients(lab.base_url, users, rates, seed=1)
+    users, rooms = load_users(lab)
+    clients = Clients(lab.base_url, users, rooms, Receipts(lab.received), rates, seed=1)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, clients.stop)
@@ -126,7 +135,7 @@ async def _run(lab: Lab, out: Path, rates: Rates, seconds: float) -> int:
     await clients.run()
     reporter.cancel()
     write(clients.records, out / "records.jsonl.gz")
-    report = _summary(clients) | {"lost": clients.deliveries.missing()[:FIRST_CUTS]}
+    report = _summary(clients) | {"lost": clients.deliveries.missing()[:FIRST_CUTS], "lost_at_peer": clients.federated.lost()[:FIRST_CUTS]}
     _write_whole(out / "report.json", report)
     return 0
 
@@ -152,6 +161,9 @@ def _summary(clients: Clients) -> dict[str, Any]:
         "sent_events": clients.deliveries.sent_count,
         "lost_events": len(clients.deliveries.lost()),
         "duplicate_events": len(clients.deliveries.duplicates()),
+        "federated_events": clients.federated.sent_count,
+        "lost_federation_events": len(clients.federated.lost()),
+        "duplicate_federation_events": len(clients.federated.duplicates()),
     }
 
 
