@@ -23,11 +23,14 @@ from rollout.model.inventory import Inventory
 
 # Fault codes of supervisor.xmlrpc.Faults.
 BAD_NAME = 10
+NO_FILE = 20
+NOT_EXECUTABLE = 21
 ABNORMAL_TERMINATION = 40
 SPAWN_ERROR = 50
 ALREADY_STARTED = 60
 NOT_RUNNING = 70
 _GONE_AT_ONCE = frozenset({ABNORMAL_TERMINATION, SPAWN_ERROR})
+_CANNOT_BE_RUN = frozenset({NO_FILE, NOT_EXECUTABLE})
 # A process that exits at once has usually done so by then.
 SETTLE_S = 0.3
 LOG_BYTES = 8_000
@@ -99,7 +102,7 @@ class Supervisor:
         except Fault as fault:
             if fault.faultCode != NOT_RUNNING:
                 raise _refusal(worker, fault) from fault
-        if self.look([worker], LOOK_TIMEOUT_S)[worker].running:
+        if self._runs(worker):
             raise OutcomeUnknownError("it was told to stop and still runs", where=worker)
 
     def start(self, worker: WorkerId, timeout_s: float) -> None:
@@ -107,20 +110,34 @@ class Supervisor:
         try:
             self._call("startProcess", (worker, True), timeout_s, changes=True)
         except Fault as fault:
+            # Said also of one that exits again and again and is about to be tried once more: whether it runs is looked at below.
             if fault.faultCode != ALREADY_STARTED:
                 raise _refusal(worker, fault) from fault
-            return
         time.sleep(SETTLE_S)  # noqa: TID251  (a real process needs real time to fail)
-        if not self.look([worker], LOOK_TIMEOUT_S)[worker].running:
+        if not self._runs(worker):
             raise PermanentDriverError("it exits as soon as it is started", where=worker)
 
     def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
         """See ports.workers."""
+        # Its file is read here, because supervisord hands on nothing that isn't UTF-8 (a character cut in two is enough) or valid in XML.
         try:
-            text, *_ = self._call("tailProcessStdoutLog", (worker, 0, LOG_BYTES), LOOK_TIMEOUT_S, changes=False)
-        except (Fault, TransientDriverError):
+            known = self._call("getProcessInfo", (worker,), LOOK_TIMEOUT_S, changes=False)
+            path = Path(str(known["stdout_logfile"]))
+            if not path.is_file():
+                return ()
+            with path.open("rb") as log:
+                log.seek(max(0, path.stat().st_size - LOG_BYTES))
+                text = log.read(LOG_BYTES).decode(errors="replace")
+        except (Fault, TransientDriverError, OSError):
             return ()
-        return tuple(str(text).splitlines()[-lines_max:])
+        return tuple(text.splitlines()[-lines_max:])
+
+    def _runs(self, worker: WorkerId) -> bool:
+        """Look at a worker that was just told something, which may have happened even if the look fails."""
+        try:
+            return self.look([worker], LOOK_TIMEOUT_S)[worker].running
+        except TransientDriverError as error:
+            raise OutcomeUnknownError("what became of it can't be seen", where=worker, why=str(error)) from error
 
     def _process(self, pid: int) -> Process:
         if pid == 0:
@@ -159,6 +176,8 @@ class Supervisor:
 def _refusal(worker: WorkerId, fault: Fault) -> PermanentDriverError | TransientDriverError:
     if fault.faultCode == BAD_NAME:
         return PermanentDriverError("supervisord has no program of this name", where=worker)
+    if fault.faultCode in _CANNOT_BE_RUN:
+        return PermanentDriverError("its command can't be run", where=worker, why=fault.faultString)
     if fault.faultCode in _GONE_AT_ONCE:
         return PermanentDriverError("it exits as soon as it is started", where=worker, why=fault.faultString)
     return TransientDriverError("supervisord refused", where=worker, why=fault.faultString)
