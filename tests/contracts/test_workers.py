@@ -1,0 +1,144 @@
+"""What every driver of the port `workers` promises: supervisord's and the simulated one."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollout.adapters.workers.supervisor import Supervisor
+from rollout.model.errors import PermanentDriverError
+from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.sighting import START_PRECISION_S
+from rollout.ports.workers import Workers
+from rollout.simulation.rehearse import set_stage
+from tests.contracts.supervisord import FAILING, STEADY, began_at_s, supervisord
+
+SYNC1, SYNC2, BROKEN, STRANGER = (WorkerId(name) for name in ("sync1", "sync2", "broken", "nobody"))
+TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """
+    A process manager that knows SYNC1 and SYNC2, which run well, and BROKEN, which exits at once; none of them runs at first.
+
+    *began_at_s* asks the running process itself; *let_pass* lets seconds pass.
+    """
+
+    workers: Workers
+    now_s: Callable[[], float]
+    let_pass: Callable[[float], None]
+    began_at_s: Callable[[WorkerId], float]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One supervisord for all tests."""
+    place = tmp_path_factory.mktemp("supervisord")
+    with supervisord(place, {SYNC1: STEADY, SYNC2: STEADY, BROKEN: FAILING}):
+        yield place
+
+
+def _real(place: Path) -> Plant:
+    workers = Supervisor(place / "supervisor.sock")
+    for worker in (SYNC1, SYNC2, BROKEN):
+        workers.stop(worker, TIMEOUT_S)
+    return Plant(workers, time.time, time.sleep, lambda worker: began_at_s(place, worker))
+
+
+def _simulated() -> Plant:
+    stage = set_stage(dict.fromkeys((SYNC1, SYNC2, BROKEN), ("sync", "sync")))
+    broken = ReleaseId("1.0.0-broken")
+    stage.world.never_boots.add(broken)
+    stage.world.workers[BROKEN].activated = broken
+    for worker in (SYNC1, SYNC2, BROKEN):
+        stage.world.stop(worker)
+
+    def began_at_s(worker: WorkerId) -> float:
+        at_s = stage.world.workers[worker].started_at_s
+        assert at_s is not None
+        return at_s
+
+    now_s = stage.clock.now_s
+    return Plant(stage.drivers.workers, now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds), began_at_s)
+
+
+@pytest.fixture(params=["supervisor", "simulated"])
+def plant(request: pytest.FixtureRequest) -> Plant:
+    """Every driver in turn."""
+    return _real(request.getfixturevalue("place")) if request.param == "supervisor" else _simulated()
+
+
+def _started_at_s(plant: Plant, worker: WorkerId) -> float:
+    seen = plant.workers.look([worker], TIMEOUT_S)[worker]
+    assert seen.running
+    assert seen.started_at_s is not None
+    return seen.started_at_s
+
+
+def test_a_look_tells_who_runs_and_leaves_strangers_out(plant: Plant) -> None:
+    """One that is known and doesn't run is there, without a start."""
+    plant.workers.start(SYNC1, TIMEOUT_S)
+    seen = plant.workers.look([SYNC1, SYNC2, STRANGER], TIMEOUT_S)
+    assert {worker: it.running for worker, it in seen.items()} == {SYNC1: True, SYNC2: False}
+    assert seen[SYNC2].started_at_s is None
+    assert plant.workers.look([], TIMEOUT_S) == {}
+
+
+def test_a_stopped_one_is_gone_when_stop_returns_and_may_be_stopped_again(plant: Plant) -> None:
+    """What a rollout takes up after a crash it may do twice; nobody else is touched."""
+    plant.workers.start(SYNC1, TIMEOUT_S)
+    plant.workers.start(SYNC2, TIMEOUT_S)
+    for _ in range(2):
+        plant.workers.stop(SYNC1, TIMEOUT_S)
+        seen = plant.workers.look([SYNC1, SYNC2], TIMEOUT_S)
+        assert {worker: it.running for worker, it in seen.items()} == {SYNC1: False, SYNC2: True}
+
+
+def test_starting_a_running_one_leaves_it_alone(plant: Plant) -> None:
+    """It is the same process afterwards."""
+    plant.workers.start(SYNC1, TIMEOUT_S)
+    before_s = _started_at_s(plant, SYNC1)
+    plant.let_pass(0.2)
+    plant.workers.start(SYNC1, TIMEOUT_S)
+    assert _started_at_s(plant, SYNC1) == before_s
+
+
+def test_a_start_is_known_to_the_promised_precision(plant: Plant) -> None:
+    """What a worker runs is told by whether it began before or after its link was switched; three times, for chance."""
+    seen_s: list[float] = []
+    for _ in range(3):
+        plant.workers.stop(SYNC1, TIMEOUT_S)
+        plant.let_pass(0.2)
+        told_at_s = plant.now_s()
+        plant.workers.start(SYNC1, TIMEOUT_S)
+        started_at_s = _started_at_s(plant, SYNC1)
+        # It began after it was told to, and before it could say so itself.
+        assert told_at_s - START_PRECISION_S <= started_at_s <= plant.began_at_s(SYNC1) + START_PRECISION_S
+        seen_s.append(started_at_s)
+        assert _started_at_s(plant, SYNC1) == started_at_s
+    assert seen_s == sorted(set(seen_s))
+
+
+def test_nobody_knows_a_stranger(plant: Plant) -> None:
+    """A name that the process manager doesn't have is a fault that no second try mends."""
+    with pytest.raises(PermanentDriverError) as stopping:
+        plant.workers.stop(STRANGER, TIMEOUT_S)
+    with pytest.raises(PermanentDriverError) as starting:
+        plant.workers.start(STRANGER, TIMEOUT_S)
+    assert (stopping.value.where, starting.value.where) == (STRANGER, STRANGER)
+    assert plant.workers.last_lines(STRANGER, 5) == ()
+
+
+def test_one_that_exits_at_once_has_failed_and_its_words_are_had(plant: Plant) -> None:
+    """Starting it is no success, and a second try is no other."""
+    for _ in range(2):
+        with pytest.raises(PermanentDriverError) as failed:
+            plant.workers.start(BROKEN, TIMEOUT_S)
+        assert failed.value.where == BROKEN
+        assert not plant.workers.look([BROKEN], TIMEOUT_S)[BROKEN].running
+    lines = plant.workers.last_lines(BROKEN, 2)
+    assert 1 <= len(lines) <= 2
+    assert plant.workers.last_lines(BROKEN, 1) == lines[-1:]
