@@ -36,7 +36,7 @@ CUTS_MIN = 5
 LONG_POLLS_MIN = 8
 REQUESTS_MIN = 50
 ROLLING_S_MAX = 300.0
-NOUGHT = ("cut_requests", "release_errors", "client_errors", "lost_events", "duplicate_events")
+NOUGHT = ("cut_requests", "release_errors", "client_errors", "lost_events", "duplicate_events", "lost_federation_events")
 # Main is one process without a sibling: what it costs to restart it is reported apart.
 REPLACEABLE = ("sync", "client")
 
@@ -128,6 +128,8 @@ def _noticed(report: LoadReport, during: Window, before: Window) -> dict[str, An
         "sent_events": report.sent_events,
         "lost_events": report.lost_events,
         "duplicate_events": report.duplicate_events,
+        "federated_events": report.federated_events,
+        "lost_federation_events": report.lost_federation_events,
         "sync_initial_p99_before_ms": before.sync_initial_p99_ms,
         "sync_initial_p99_during_ms": during.sync_initial_p99_ms,
         "other_p99_before_ms": before.other_p99_ms,

@@ -88,7 +88,7 @@ class Site:
             yield seen
             report = load.stop()
         seen.extend(report.records)
-        assert (report.lost_events, report.duplicate_events) == (0, 0)
+        assert (report.lost_events, report.duplicate_events, report.lost_federation_events) == (0, 0, 0)
         assert report.sent_events > 0
 
 

@@ -93,7 +93,8 @@ def load(directory: Path, out: Path | None, seconds: float) -> int:
     seen = window(report.records)
     click.echo(
         f"{seen.requests} requests: {seen.cut} cut, {seen.release_errors} server errors, {seen.client_errors} client errors; "
-        f"{report.sent_events} events sent: {report.lost_events} lost, {report.duplicate_events} twice"
+        f"{report.sent_events} events sent: {report.lost_events} lost, {report.duplicate_events} twice; "
+        f"{report.federated_events} of them to the peer: {report.lost_federation_events} lost"
     )
     return 0
 
