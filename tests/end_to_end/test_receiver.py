@@ -19,7 +19,6 @@ from rollout.lab.receiver import peer
 from rollout.lab.receiver.receipts import How, Receipt, Receipts
 
 ROOT = Path(__file__).parents[2]
-PYTHONS = sorted((ROOT / "build/venvs").glob("*/bin/python"))
 FORK: dict[str, Any] = json.loads((ROOT / "tests/data/federation/fork.json").read_text())
 EVENTS: dict[str, dict[str, Any]] = FORK["events"]
 # Two that were sent at once, one that follows both, one that follows it.
@@ -80,16 +79,14 @@ def homeserver() -> Iterator[Homeserver]:
 
 
 @pytest.fixture
-def lab(tmp_path: Path, homeserver: Homeserver) -> Iterator[Lab]:
+def alone(tmp_path: Path, homeserver: Homeserver, lab: Lab) -> Iterator[Lab]:
     """Nothing of a lab but its peer, which has joined one room."""
-    if not PYTHONS:
-        pytest.skip("no release is installed in build/venvs, and the peer runs in the environment of one")
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
         port = one.getsockname()[1]
     found = Lab(tmp_path, Ports(homeserver.server_port, 0, 0, 0, port, {}, {}))
     (tmp_path / "current/main").mkdir(parents=True)
-    (tmp_path / "current/main/venv").symlink_to(PYTHONS[0].parents[1])
+    (tmp_path / "current/main/venv").symlink_to((lab.target / "current/main/venv").resolve())
     found.receiver.mkdir()
     joined = {"event": "$joined", "room": ROOM, "how": "joined", "version": FORK["version"], "depth": FORK["joined_depth"], "at_s": 1.0}
     found.received.write_text(json.dumps(joined) + "\n")
@@ -119,23 +116,23 @@ def received(lab: Lab) -> list[tuple[str, How]]:
     return [(one["event"], How(one["how"])) for one in entries[1:]]
 
 
-def test_an_event_is_kept_by_the_id_that_its_homeserver_gave_it(lab: Lab) -> None:
+def test_an_event_is_kept_by_the_id_that_its_homeserver_gave_it(alone: Lab) -> None:
     """Servers send events without their ids; one that is sent again is kept again."""
-    assert push(lab, LEFT, RIGHT).json() == {}
-    assert push(lab, LEFT).json() == {}
-    assert received(lab) == [(LEFT, How.PUSHED), (RIGHT, How.PUSHED), (LEFT, How.PUSHED)]
+    assert push(alone, LEFT, RIGHT).json() == {}
+    assert push(alone, LEFT).json() == {}
+    assert received(alone) == [(LEFT, How.PUSHED), (RIGHT, How.PUSHED), (LEFT, How.PUSHED)]
 
 
-def test_what_an_event_refers_to_is_asked_for(lab: Lab, homeserver: Homeserver) -> None:
+def test_what_an_event_refers_to_is_asked_for(alone: Lab, homeserver: Homeserver) -> None:
     """Back to where the peer joined and no further; again, when the homeserver wasn't there."""
-    assert push(lab, LAST).json() == {}
-    until(lambda: len(received(lab)) == 4)
-    assert received(lab) == [(LAST, How.PUSHED), (BOTH, How.FETCHED), (LEFT, How.FETCHED), (RIGHT, How.FETCHED)]
+    assert push(alone, LAST).json() == {}
+    until(lambda: len(received(alone)) == 4)
+    assert received(alone) == [(LAST, How.PUSHED), (BOTH, How.FETCHED), (LEFT, How.FETCHED), (RIGHT, How.FETCHED)]
     assert homeserver.asked == [f"X-Matrix {event}" for event in (BOTH, BOTH, LEFT, RIGHT)]
 
 
-def test_what_came_together_is_not_asked_for(lab: Lab, homeserver: Homeserver) -> None:
-    assert push(lab, LAST, BOTH, RIGHT, LEFT).json() == {}
-    assert push(lab, LAST).json() == {}
-    assert len(received(lab)) == 5
+def test_what_came_together_is_not_asked_for(alone: Lab, homeserver: Homeserver) -> None:
+    assert push(alone, LAST, BOTH, RIGHT, LEFT).json() == {}
+    assert push(alone, LAST).json() == {}
+    assert len(received(alone)) == 5
     assert homeserver.asked == []
