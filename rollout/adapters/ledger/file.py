@@ -23,7 +23,7 @@ from pydantic.dataclasses import dataclass
 
 from rollout.adapters.settings import Settings, check
 from rollout.model.effect import FULL_WEIGHT, Effect
-from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
+from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
@@ -95,8 +95,7 @@ class FileLedger:
     def lock(self, holder: str, why: str) -> Iterator[None]:
         """See ports.ledger."""
         place = self._path.with_name("lock")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with place.open("a+") as file:
+        with _open(place) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -114,8 +113,7 @@ class FileLedger:
 
     @contextmanager
     def _held(self) -> Iterator[_Content]:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.with_suffix(".lock").open("w") as lock:
+        with _open(self._path.with_suffix(".lock")) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield self._read()
 
@@ -138,11 +136,23 @@ class FileLedger:
 
     def _write(self, content: _Content) -> None:
         half = self._path.with_suffix(".half")
-        with half.open("wb") as file:
-            file.write(_CONTENT.dump_json(content, indent=1))
-            file.flush()
-            os.fsync(file.fileno())
-        half.rename(self._path)
+        try:
+            with half.open("wb") as file:
+                file.write(_CONTENT.dump_json(content, indent=1))
+                file.flush()
+                os.fsync(file.fileno())
+            half.rename(self._path)
+        except OSError as error:
+            raise TransientDriverError("the ledger can't be written", where=str(self._path), why=str(error)) from error
+
+
+def _open(path: Path) -> IO[str]:
+    """Open a file that is there to be locked, and make it if need be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a+")
+    except OSError as error:
+        raise PermanentDriverError("the ledger's directory can't be used", where=str(path.parent), why=str(error)) from error
 
 
 def _holder(file: IO[str]) -> str:
