@@ -1,0 +1,206 @@
+"""The ledger's file between processes, and when it can't be read or written."""
+
+import multiprocessing
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.adapters.ledger.file import FileLedger, build
+from rollout.model.effect import Effect
+from rollout.model.errors import InvalidFileError, PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import Verb
+from rollout.simulation.rehearse import set_stage
+
+SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
+WAIT_S = 20.0
+ROUNDS = 25
+# Processes that share nothing with this one.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+def _effect(number: int, verb: Verb = Verb.DRAIN, worker: WorkerId = SYNC1) -> Effect:
+    return Effect(EffectNumber(number), StepId(f"{verb}:{worker}"), verb, worker, ReleaseId("2.0.0-0a1b2c3d"), 100.0, why="sync first")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Where the ledger is; nobody has written it yet."""
+    return tmp_path / "rollout/ledger.json"
+
+
+@contextmanager
+def _another(body: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:  # noqa: ANN401  (as Process has it)
+    """Another process that does *body(connection, *arguments)*; ended, if need be, on leaving."""
+    here, there = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=body, args=(there, *arguments), daemon=True)
+    process.start()
+    try:
+        yield process, here
+    finally:
+        process.kill()
+        process.join(WAIT_S)
+        here.close()
+        there.close()
+
+
+def _heard(connection: Connection) -> object:
+    assert connection.poll(WAIT_S), "the other process says nothing"
+    return connection.recv()
+
+
+def _hold_lock(connection: Connection, path: Path) -> None:
+    with FileLedger(path).lock("alice", "rolls 2.0.0 out"):
+        connection.send(os.getpid())
+        connection.recv()
+
+
+def _fence_again_and_again(connection: Connection, path: Path, worker: WorkerId) -> None:
+    connection.send("ready")
+    connection.recv()
+    for number in range(1, ROUNDS + 1):
+        with FileLedger(path).fence(_effect(number, worker=worker)):
+            pass
+    connection.send("done")
+
+
+def _drain_and_stay(connection: Connection, path: Path) -> None:
+    with FileLedger(path).fence(_effect(7)):
+        connection.send("inside")
+        connection.recv()
+
+
+def test_another_process_is_told_who_holds_the_homeserver_until_that_one_is_killed(path: Path) -> None:
+    """Name, host, process and reason; SIGKILL leaves nothing that somebody would have to clear away."""
+    ledger = FileLedger(path)
+    with _another(_hold_lock, path) as (process, connection):
+        pid = _heard(connection)
+        with pytest.raises(RefusedError) as refused, ledger.lock("bob", "restarts"):
+            pass
+        assert refused.value.why.startswith(f"alice on {socket.gethostname()} (process {pid}) since 20")
+        assert refused.value.why.endswith(": rolls 2.0.0 out")
+        process.kill()
+        process.join(WAIT_S)
+        with ledger.lock("bob", "restarts"):
+            pass
+
+
+def test_a_mark_survives_who_set_it(path: Path) -> None:
+    """Killed within a drain, it leaves the mark, and its number; nothing older is heard any more, and admission still works."""
+    with _another(_drain_and_stay, path) as (process, connection):
+        _heard(connection)
+        process.kill()
+        process.join(WAIT_S)
+    ledger = FileLedger(path)
+    assert {worker: mark.number for worker, mark in ledger.marks().items()} == {SYNC1: 7}
+    with pytest.raises(StaleEffectError, match="effect 6 comes too late: 7 was done already"), ledger.fence(_effect(6)):
+        pass
+    with ledger.fence(_effect(8, Verb.ADMIT)):
+        pass
+    assert ledger.marks() == {}
+
+
+def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
+    """Three of them, each on a worker of its own: every number and every mark is there at the end."""
+    workers = [WorkerId(name) for name in ("sync1", "sync2", "client1")]
+    with (
+        _another(_fence_again_and_again, path, workers[0]) as (_, first),
+        _another(_fence_again_and_again, path, workers[1]) as (_, second),
+        _another(_fence_again_and_again, path, workers[2]) as (_, third),
+    ):
+        others = (first, second, third)
+        assert [_heard(other) for other in others] == ["ready"] * 3
+        for other in others:
+            other.send("go")
+        assert [_heard(other) for other in others] == ["done"] * 3
+    ledger = FileLedger(path)
+    assert {worker: mark.number for worker, mark in ledger.marks().items()} == dict.fromkeys(workers, ROUNDS)
+    for worker in workers:
+        with pytest.raises(StaleEffectError), ledger.fence(_effect(ROUNDS - 1, worker=worker)):
+            pass
+
+
+def test_acts_on_one_worker_follow_each_other_and_hold_up_no_other(path: Path) -> None:
+    """A restart that takes its time keeps only the next act on the same worker waiting."""
+    ledger = FileLedger(path)
+    done: list[str] = []
+
+    def admit() -> None:
+        with ledger.fence(_effect(2, Verb.ADMIT)):
+            done.append("admitted")
+
+    with ledger.fence(_effect(1, Verb.RESTART)):
+        thread = threading.Thread(target=admit)
+        thread.start()
+        with ledger.fence(_effect(3, worker=SYNC2)):
+            done.append("the other drained")
+        thread.join(0.3)
+        done.append("restarted")
+    thread.join(WAIT_S)
+    assert done == ["the other drained", "restarted", "admitted"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "\0" * 300, "null", "[]", "{}", '{"numbers": {"sync1": 7}}', "torn", '{"numbers": {}, "marks": {"sync1": 7}}']
+)
+def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(path: Path, content: str) -> None:
+    """An empty one would say that nothing is ours. It is an error for everybody, and left as it is for people to see."""
+    ledger = FileLedger(path)
+    with ledger.fence(_effect(7)):
+        pass
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content == "torn" else content.encode())
+    left = path.read_bytes()
+    acted = False
+    with pytest.raises(PermanentDriverError, match="the ledger is not one"):
+        ledger.marks()
+    with pytest.raises(PermanentDriverError, match="the ledger is not one"):
+        ledger.last_number()
+    with pytest.raises(PermanentDriverError, match="the ledger is not one"), ledger.fence(_effect(8)):
+        acted = True
+    assert not acted
+    assert path.read_bytes() == left
+
+
+def test_a_place_where_no_file_can_be_is_said_to_be_one(tmp_path: Path) -> None:
+    """Before anything is done to a worker."""
+    (tmp_path / "rollout").write_text("in the way")
+    path = tmp_path / "rollout/ledger.json"
+    ledger = FileLedger(path)
+    for attempt in (ledger.fence(_effect(1)), ledger.lock("alice", "rolls 2.0.0 out")):
+        with pytest.raises(PermanentDriverError) as failed, attempt:
+            pytest.fail("it was done nevertheless")
+        assert failed.value.where == str(path.parent)
+    with pytest.raises(PermanentDriverError, match="can't be read"):
+        ledger.marks()
+
+
+def test_on_a_full_disk_nothing_is_done_and_nothing_is_lost(path: Path) -> None:
+    """What can't be written down first is not done; it may be well again later."""
+    ledger = FileLedger(path)
+    with ledger.fence(_effect(1)):
+        pass
+    half = path.with_suffix(".half")
+    half.symlink_to("/dev/full")
+    with pytest.raises(TransientDriverError, match="No space left"), ledger.fence(_effect(2, worker=SYNC2)):
+        pytest.fail("it was done nevertheless")
+    assert set(ledger.marks()) == {SYNC1}
+    half.unlink()
+    with ledger.fence(_effect(2, worker=SYNC2)):
+        pass
+    assert set(ledger.marks()) == {SYNC1, SYNC2}
+
+
+def test_settings_are_checked() -> None:
+    """A key that is wrong is named, and what it may be."""
+    with pytest.raises(InvalidFileError) as refused:
+        build({"file": "ledger.json"}, set_stage({SYNC1: ("sync", "sync")}).inventory)
+    assert "keys are: driver, path" in str(refused.value)

@@ -1,0 +1,140 @@
+"""What every driver of the port `ledger` promises: the file at a target and the simulated one."""
+
+from pathlib import Path
+
+import pytest
+
+from rollout.adapters.ledger.file import FileLedger
+from rollout.model.effect import Effect
+from rollout.model.errors import RefusedError, StaleEffectError, TransientDriverError
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import Verb
+from rollout.ports.ledger import Ledger
+from rollout.simulation.drivers import SimulatedLedger
+from rollout.simulation.rehearse import set_stage
+
+SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
+NEW = ReleaseId("2.0.0-0a1b2c3d")
+
+
+@pytest.fixture(params=["file", "simulated"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+    """Every driver in turn, with nothing written down."""
+    if request.param == "file":
+        return FileLedger(tmp_path / "rollout/ledger.json")
+    return SimulatedLedger(set_stage({"sync1": ("sync", "sync")}).world)
+
+
+def effect(number: int, verb: Verb, worker: WorkerId | None = SYNC1, *, weight: int = 100) -> Effect:
+    """Number an act on *worker*."""
+    return Effect(EffectNumber(number), StepId(f"{verb}:{worker}"), verb, worker, NEW, 100.0, weight, f"because of {number}")
+
+
+def _do(ledger: Ledger, *effects: Effect) -> None:
+    for one in effects:
+        with ledger.fence(one):
+            pass
+
+
+def test_nothing_is_ours_at_first(ledger: Ledger) -> None:
+    """A ledger that nobody has written is an empty one."""
+    assert ledger.marks() == {}
+    assert ledger.last_number() == 0
+
+
+def test_a_drain_is_written_down_before_it_is_done(ledger: Ledger) -> None:
+    """Whoever finds the worker drained finds out by whom, for what and why, also if the act never returned."""
+    with ledger.fence(effect(1, Verb.DRAIN)):
+        during = ledger.marks()[SYNC1]
+    assert (during.number, during.release, during.why) == (1, NEW, "because of 1")
+    with pytest.raises(TransientDriverError, match="the proxy is away"), ledger.fence(effect(2, Verb.DRAIN, SYNC2)):
+        raise TransientDriverError("the proxy is away")
+    assert (ledger.marks()[SYNC1], ledger.marks()[SYNC2].number) == (during, 2)
+
+
+def test_full_admission_strikes_the_mark_out_after_it_was_done(ledger: Ledger) -> None:
+    """Not before: if the tool dies in between, it is admitted once more, which harms nobody."""
+    _do(ledger, effect(1, Verb.DRAIN), effect(2, Verb.DRAIN, SYNC2))
+    with ledger.fence(effect(3, Verb.ADMIT)):
+        assert set(ledger.marks()) == {SYNC1, SYNC2}
+    assert set(ledger.marks()) == {SYNC2}
+
+
+def test_an_admission_that_failed_keeps_the_mark(ledger: Ledger) -> None:
+    """It is still out, and still ours."""
+    _do(ledger, effect(1, Verb.DRAIN))
+    with pytest.raises(TransientDriverError), ledger.fence(effect(2, Verb.ADMIT)):
+        raise TransientDriverError("the proxy is away")
+    assert ledger.marks()[SYNC1].number == 1
+
+
+def test_anything_less_than_full_admission_keeps_the_mark(ledger: Ledger) -> None:
+    """A restart, or a part of its weight, is not yet being back."""
+    _do(ledger, effect(1, Verb.DRAIN), effect(2, Verb.RESTART), effect(3, Verb.ADMIT, weight=50))
+    assert ledger.marks()[SYNC1].number == 1
+    _do(ledger, effect(4, Verb.ADMIT))
+    assert ledger.marks() == {}
+
+
+@pytest.mark.parametrize("late", [Verb.DRAIN, Verb.RESTART, Verb.ADMIT])
+def test_what_comes_late_does_nothing(ledger: Ledger, late: Verb) -> None:
+    """A lower number than the worker has seen is refused before the act, and changes nothing that is written down."""
+    _do(ledger, effect(4, Verb.DRAIN), effect(6, Verb.RESTART))
+    marks = ledger.marks()
+    acted = False
+    with pytest.raises(StaleEffectError) as refused, ledger.fence(effect(5, late)):
+        acted = True
+    assert not acted
+    assert refused.value.where == SYNC1
+    assert (ledger.marks(), ledger.last_number()) == (marks, 6)
+
+
+def test_a_late_drain_cannot_undo_an_admission(ledger: Ledger) -> None:
+    """Neither at the proxy nor in the ledger."""
+    _do(ledger, effect(1, Verb.DRAIN), effect(3, Verb.ADMIT))
+    with pytest.raises(StaleEffectError), ledger.fence(effect(2, Verb.DRAIN)):
+        pass
+    assert ledger.marks() == {}
+
+
+def test_an_act_that_failed_has_used_its_number(ledger: Ledger) -> None:
+    """Whether it did anything nobody knows; the same one may come again, an older one may not."""
+    with pytest.raises(TransientDriverError), ledger.fence(effect(5, Verb.RESTART)):
+        raise TransientDriverError("supervisord is away")
+    _do(ledger, effect(5, Verb.RESTART))
+    with pytest.raises(StaleEffectError), ledger.fence(effect(4, Verb.RESTART)):
+        pass
+
+
+def test_numbers_are_compared_worker_by_worker(ledger: Ledger) -> None:
+    """Workers of one wave need not be acted on in the order of their numbers; the last number is the highest of all."""
+    _do(ledger, effect(9, Verb.DRAIN, SYNC2), effect(8, Verb.DRAIN, SYNC1))
+    assert {worker: mark.number for worker, mark in ledger.marks().items()} == {SYNC1: 8, SYNC2: 9}
+    assert ledger.last_number() == 9
+
+
+def test_only_acts_on_a_worker_are_fenced(ledger: Ledger) -> None:
+    """Preparing a release concerns no worker yet."""
+    with pytest.raises(ValueError, match="on a worker"), ledger.fence(effect(1, Verb.PREPARE, None)):
+        pass
+
+
+def test_one_rollout_at_a_time(ledger: Ledger) -> None:
+    """A second one is told who holds the homeserver and why; acts are not held up by that, and when it ends, the next may begin."""
+    with ledger.lock("alice", "rolls 2.0.0 out"):
+        for _ in range(2):
+            with pytest.raises(RefusedError) as refused, ledger.lock("bob", "restarts"):
+                pass
+            assert "alice" in refused.value.why
+            assert "rolls 2.0.0 out" in refused.value.why
+        _do(ledger, effect(1, Verb.DRAIN))
+    with ledger.lock("bob", "restarts"), pytest.raises(RefusedError, match="bob"), ledger.lock("alice", "again"):
+        pass
+
+
+def test_a_rollout_that_fails_gives_the_homeserver_back(ledger: Ledger) -> None:
+    """However it is left."""
+    with pytest.raises(TransientDriverError), ledger.lock("alice", "rolls 2.0.0 out"):
+        raise TransientDriverError("the journal's disk is full")
+    with ledger.lock("bob", "restarts"):
+        pass
