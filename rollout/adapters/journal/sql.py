@@ -6,6 +6,7 @@ follows from an event must never be more durable than the event.
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,15 +76,29 @@ def open_journal(place: str | None) -> "SqlJournal":
         except OSError as error:
             raise PermanentDriverError("the journal's directory can't be made", where=str(path.parent), why=str(error)) from error
         place = f"sqlite:///{path}"
-    engine = sa.create_engine(place, connect_args={"timeout": BUSY_TIMEOUT_S} if place.startswith("sqlite") else {})
+    remedy = "name a file, or a URL as SQLAlchemy knows them"
+    try:
+        engine = sa.create_engine(place, connect_args={"timeout": BUSY_TIMEOUT_S} if place.startswith("sqlite") else {})
+    except (sa.exc.ArgumentError, ImportError) as error:
+        raise PermanentDriverError("the journal's URL names no database that can be used", why=str(error), remedy=remedy) from error
+    except ValueError:
+        # What is wrong is quoted in the error, and it may be a password.
+        raise PermanentDriverError("the journal's URL can't be read", remedy=remedy) from None
     if engine.dialect.name == "sqlite":
         sa.event.listen(engine, "connect", _make_durable)
     return SqlJournal(engine)
 
 
 def _make_durable(connection: Any, _record: object) -> None:  # noqa: ANN401  (the driver's own connection)
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        connection.execute(f"PRAGMA {pragma}")
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.OperationalError:
+        # If somebody else who opens the same new journal makes this change in this moment, it fails at once; a transaction waits.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.rollback()
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
 
 
 class SqlJournal:
@@ -93,6 +108,9 @@ class SqlJournal:
         self._engine = engine
         self._where = engine.url.render_as_string(hide_password=True)
         with self._transaction() as connection:
+            if engine.dialect.name == "sqlite" and not sa.inspect(connection).has_table(_SCHEMA.name):
+                # Somebody else may open the same new journal in this moment: one makes all of it, the other finds it made.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             _METADATA.create_all(connection)
             version = connection.execute(sa.select(_SCHEMA.c.version)).scalar()
             if version is None:
