@@ -20,6 +20,8 @@ class MemoryJournal:
 
     def begin(self, deploy_id: DeployId, plan: Plan, began: Event) -> None:
         """See ports.journal."""
+        if deploy_id in self._plans:
+            raise PermanentDriverError(f"rollout {deploy_id} has begun already")
         self._plans[deploy_id] = plan
         self._lines[deploy_id] = []
         self.append(deploy_id, (began,))
