@@ -1,0 +1,223 @@
+"""The journal's database between processes, after SIGKILL, and when it can't be used."""
+
+import itertools
+import multiprocessing
+import random
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import cache
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.adapters.journal import sql
+from rollout.adapters.journal.sql import SCHEMA_VERSION, open_journal
+from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
+from rollout.model.event import Command, DeployBegan, WaitBegan
+from rollout.model.ids import DeployId, EffectNumber
+from rollout.model.plan import Plan
+from rollout.ports.journal import Request
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+ONE = DeployId("d-1")
+WAIT_S = 30.0
+KILLS = 4
+REQUESTS = 40
+# Processes that share nothing with this one.
+_SPAWN = multiprocessing.get_context("spawn")
+
+
+@cache
+def _plan() -> Plan:
+    return seven_workers().plan(PLAYBOOK)
+
+
+def _began(deploy_id: DeployId = ONE) -> DeployBegan:
+    return DeployBegan(100.0, deploy_id, "plan", 3, "alice", EffectNumber(0))
+
+
+def _wait(number: int) -> WaitBegan:
+    return WaitBegan(101.0 + number, "drain", f"event {number} " + "x" * 200)
+
+
+@contextmanager
+def _another(body: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:  # noqa: ANN401  (as Process has it)
+    """Another process that does *body(connection, *arguments)*; ended, if need be, on leaving."""
+    here, there = _SPAWN.Pipe()
+    process = _SPAWN.Process(target=body, args=(there, *arguments), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield process, here
+    finally:
+        process.kill()
+        process.join(WAIT_S)
+        here.close()
+
+
+def _heard(connection: Connection) -> object:
+    assert connection.poll(WAIT_S), "the other process says nothing"
+    return connection.recv()
+
+
+def _append_for_ever(connection: Connection, place: str, deploy_id: DeployId) -> None:
+    journal = open_journal(place)
+    journal.begin(deploy_id, _plan(), _began(deploy_id))
+    for first in itertools.count(step=3):
+        journal.append(deploy_id, [_wait(number) for number in range(first, first + 3)])
+        connection.send(first + 3)
+
+
+def _open(connection: Connection, place: str, number: int) -> None:
+    connection.send("ready")
+    connection.recv()
+    deploy_id = DeployId(f"d-{number}")
+    open_journal(place).begin(deploy_id, _plan(), _began(deploy_id))
+    connection.send("done")
+
+
+def _ask(connection: Connection, place: str) -> None:
+    journal = open_journal(place)
+    for number in range(REQUESTS):
+        journal.ask(ONE, Request(Command.ABORT, "bob", f"request {number}"))
+    connection.send(journal.events(ONE)[-1][0])
+
+
+def test_what_append_returned_from_is_there_after_sigkill(tmp_path: Path) -> None:
+    """
+    Killed again and again at any moment, in one journal: nothing that was promised is missing, nothing is half there.
+
+    Three events go into each append: they are there together or not at all.
+    """
+    place = str(tmp_path / "journal.db")
+    chance = random.Random(7)
+    for round_ in range(KILLS):
+        deploy_id = DeployId(f"d-{round_}")
+        with _another(_append_for_ever, place, deploy_id) as (process, connection):
+            promised = _heard(connection)
+            time.sleep(chance.uniform(0.0, 0.3))
+            process.kill()
+            process.join(WAIT_S)
+            with suppress(EOFError, ConnectionError):
+                while True:
+                    promised = _heard(connection)
+        assert isinstance(promised, int)
+        kept = [event for _, event in open_journal(place).events(deploy_id)]
+        # One append more may have reached the disk before it could be said.
+        assert len(kept) - 1 in {promised, promised + 3}
+        assert kept == [_began(deploy_id), *(_wait(number) for number in range(len(kept) - 1))]
+    assert [line.deploy_id for line in open_journal(place).deploys("simulated.localhost", 99)] == [f"d-{n}" for n in reversed(range(KILLS))]
+
+
+def test_a_rollout_hears_what_another_process_asks(tmp_path: Path) -> None:
+    """While it goes on writing: each request once, in order; the other sees what was written meanwhile."""
+    place = str(tmp_path / "journal.db")
+    journal = open_journal(place)
+    journal.begin(ONE, _plan(), _began())
+    taken: list[str] = []
+    end_s = time.monotonic() + WAIT_S
+    with _another(_ask, place) as (_, connection):
+        while len(taken) < REQUESTS and time.monotonic() < end_s:
+            taken += [request.why for request in journal.take_requests(ONE)]
+            journal.append(ONE, [_wait(0)])
+        assert taken == [f"request {number}" for number in range(REQUESTS)]
+        seen = _heard(connection)
+    assert isinstance(seen, int)
+    assert seen <= len(journal.events(ONE))
+    assert journal.take_requests(ONE) == []
+
+
+def test_processes_that_open_a_new_journal_at_once_all_get_one(tmp_path: Path) -> None:
+    """`status` may be called in the same second as the first `deploy`."""
+    place = str(tmp_path / "state/journal.db")
+    with (
+        _another(_open, place, 0) as (_, first),
+        _another(_open, place, 1) as (_, second),
+        _another(_open, place, 2) as (_, third),
+    ):
+        others = (first, second, third)
+        assert [_heard(other) for other in others] == ["ready"] * 3
+        for other in others:
+            other.send("go")
+        assert [_heard(other) for other in others] == ["done"] * 3
+    assert {line.deploy_id for line in open_journal(place).deploys("simulated.localhost", 9)} == {"d-0", "d-1", "d-2"}
+
+
+def test_a_journal_of_a_newer_rollout_is_left_alone(tmp_path: Path) -> None:
+    """Both versions are named, and what to do."""
+    path = tmp_path / "journal.db"
+    open_journal(str(path)).begin(ONE, _plan(), _began())
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE schema SET version = ?", (SCHEMA_VERSION + 1,))
+    with pytest.raises(PermanentDriverError) as refused:
+        open_journal(str(path))
+    assert f"has schema {SCHEMA_VERSION + 1}, and this rollout knows {SCHEMA_VERSION}" in refused.value.what
+    assert "use the release of rollout that wrote it" in refused.value.remedy
+
+
+@pytest.mark.parametrize("content", [b"homeserver: example.org\n" * 500, b"SQLite format 3\0" + b"\7" * 8_000, b"half"])
+def test_what_is_no_journal_is_said_to_be_none(tmp_path: Path, content: bytes) -> None:
+    """Whatever else stands there; and it is not written to."""
+    path = tmp_path / "journal.db"
+    if content == b"half":
+        open_journal(str(tmp_path / "whole.db")).begin(ONE, _plan(), _began())
+        with closing(sqlite3.connect(tmp_path / "whole.db")) as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        whole = (tmp_path / "whole.db").read_bytes()
+        content = whole[: len(whole) // 2]
+    path.write_bytes(content)
+    with pytest.raises(PermanentDriverError) as refused:
+        open_journal(str(path)).events(ONE)
+    assert str(path) in refused.value.where
+    assert path.read_bytes() == content
+
+
+def test_a_journal_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
+    """An append to it fails, and keeps nothing."""
+    path = tmp_path / "journal.db"
+    open_journal(str(path)).begin(ONE, _plan(), _began())
+    journal = open_journal(f"sqlite:///file:{path}?mode=ro&uri=true")
+    with pytest.raises(DriverError, match="readonly"):
+        journal.append(ONE, [_wait(0)])
+    assert journal.events(ONE) == [(1, _began())]
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        pytest.param("{}", id="a directory"),
+        pytest.param("{}/file/journal.db", id="below a file"),
+        pytest.param("nonsense://{}", id="an unknown kind of database"),
+        pytest.param("://", id="no URL"),
+        pytest.param("postgresql+nonsense://alice:sesame@host/{}", id="an unknown driver"),
+        pytest.param("postgresql://alice@host:sesame/{}", id="no port"),
+    ],
+)
+def test_a_place_where_no_journal_can_be_is_refused(tmp_path: Path, place: str) -> None:
+    """Before a rollout begins, in a driver's words; a URL is not repeated, because a password may stand in it."""
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DriverError) as refused:
+        open_journal(place.format(tmp_path))
+    assert "sesame" not in str(refused.value)
+
+
+def test_a_journal_that_somebody_else_holds_is_waited_for_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then nothing was kept, and it may be free again later."""
+    monkeypatch.setattr(sql, "BUSY_TIMEOUT_S", 0.2)
+    path = tmp_path / "journal.db"
+    journal = open_journal(str(path))
+    journal.begin(ONE, _plan(), _began())
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(TransientDriverError, match="locked"):
+            journal.append(ONE, [_wait(0)])
+        # Reading goes on meanwhile.
+        assert journal.events(ONE) == [(1, _began())]
+        other.rollback()
+    journal.append(ONE, [_wait(0)])
+    assert journal.events(ONE) == [(1, _began()), (2, _wait(0))]
