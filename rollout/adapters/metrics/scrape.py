@@ -12,6 +12,7 @@ from time import time  # noqa: TID251  (when a page was read is what it says, an
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from urllib3.exceptions import HTTPError
 
 from rollout.adapters.settings import Settings, check
 from rollout.model.ids import WorkerId
@@ -59,7 +60,7 @@ class Scrape:
             return "the inventory has no metrics page for it"
         try:
             text = self._text(self._urls[worker], timeout_s)
-        except (requests.RequestException, UnicodeDecodeError, _UnusableError) as error:
+        except (requests.RequestException, HTTPError, UnicodeDecodeError, _UnusableError) as error:
             return _sentence(error)
         lines = [line for line in text.splitlines() if line.startswith(wanted)]
         if not lines:
@@ -79,7 +80,8 @@ class Scrape:
             if "html" in answer.headers.get("Content-Type", ""):
                 raise _UnusableError("it is a page of HTML")
             body = bytearray()
-            for chunk in answer.iter_content(CHUNK_BYTES):
+            # What has come, however little: to wait for a whole chunk would be to wait for as long as the server likes.
+            while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
                 body += chunk
                 if len(body) > self._bytes_max:
                     raise _UnusableError(f"the page is longer than {self._bytes_max} bytes")

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic  # noqa: TID251  (how long an answer takes is what this measures)
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from rollout.adapters.settings import Settings, check, resolve_secret
 from rollout.model.ids import WorkerId
@@ -71,13 +72,14 @@ class HttpProbe:
                 self._urls[worker] + path, params=parameters, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False
             ) as answer:
                 read = 0
-                for chunk in answer.iter_content(65_536):
+                # What has come, however little: to wait for a whole chunk would be to wait for as long as the server likes.
+                while chunk := answer.raw.read1(65_536):
                     read += len(chunk)
                     if read > BODY_BYTES_MAX or monotonic() - began_s > timeout_s:
                         return Answer(ok=False, seconds=monotonic() - began_s, why="the answer does not end")
                 ok = answer.status_code == requests.codes.ok
                 return Answer(ok=ok, seconds=monotonic() - began_s, why="" if ok else f"answered {answer.status_code}")
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             why = "no answer in time" if isinstance(error, requests.Timeout) else type(error).__name__
             return Answer(ok=False, seconds=monotonic() - began_s, why=why)
 

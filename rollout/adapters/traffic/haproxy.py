@@ -16,6 +16,7 @@ import socket
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
 
 from rollout.adapters.settings import Settings, check
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
@@ -61,11 +62,10 @@ class Haproxy:
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic."""
-        merged: dict[WorkerId, ProxySighting] = {}
-        for place in self._sockets:
-            seen = self._look_at(place, servers, timeout_s)
-            merged = {worker: _both(merged[worker], sighting) if worker in merged else sighting for worker, sighting in seen.items()}
-        return merged
+        first, *others = (self._look_at(place, servers, timeout_s) for place in self._sockets)
+        for seen in others:
+            first = {worker: _both(sighting, seen[worker]) for worker, sighting in first.items() if worker in seen}
+        return first
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
@@ -78,15 +78,16 @@ class Haproxy:
         self._command(f"set server {name} state ready", timeout_s)
 
     def _command(self, command: str, timeout_s: float) -> None:
-        for place in self._sockets:
+        for number, place in enumerate(self._sockets):
             try:
-                answer = _ask(place, command, timeout_s).strip()
-            except TimeoutError as error:
-                raise OutcomeUnknownError(f"the proxy did not answer within {timeout_s:.0f} s", where=str(place), why=command) from error
-            except OSError as error:
-                raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
-            if answer:
-                raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer)
+                _tell(place, command, timeout_s)
+            except DriverError as error:
+                if number == 0:
+                    raise
+                # The proxies before this one have heard it: to say that it did not happen would be wrong.
+                raise OutcomeUnknownError(
+                    f"only {number} of {len(self._sockets)} proxies did it", where=error.where, why=str(error)
+                ) from error
 
     def _look_at(self, place: Path, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         states = {(row["be_name"], row["srv_name"]): row for row in _states(_read(place, "show servers state", timeout_s), place)}
@@ -96,7 +97,10 @@ class Haproxy:
         for worker, server in servers.items():
             key = (server.backend, server.name)
             if key in states and key in stats:
-                seen[worker] = _sighting(states[key], stats[key], None if old is None else old.get(key, 0))
+                try:
+                    seen[worker] = _sighting(states[key], stats[key], None if old is None else old.get(key, 0))
+                except (ValueError, KeyError) as error:
+                    raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"{worker}: {error}") from error
         return seen
 
     def _old_sessions(self, timeout_s: float) -> dict[tuple[str, str], int] | None:
@@ -108,7 +112,7 @@ class Haproxy:
             for pid in _old_workers(_read(self._master, "show proc", timeout_s)):
                 for key, row in _stats(_read(self._master, f"@!{pid} show stat", timeout_s), self._master).items():
                     held[key] = held.get(key, 0) + int(row["scur"] or 0)
-        except DriverError:
+        except (DriverError, ValueError):
             return None
         return held
 
@@ -172,6 +176,17 @@ def _old_workers(text: str) -> list[str]:
     return found
 
 
+def _tell(place: Path, command: str, timeout_s: float) -> None:
+    try:
+        answer = _ask(place, command, timeout_s).strip()
+    except TimeoutError as error:
+        raise OutcomeUnknownError(f"the proxy did not answer within {timeout_s:.0f} s", where=str(place), why=command) from error
+    except OSError as error:
+        raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
+    if answer:
+        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer)
+
+
 def _read(place: Path, command: str, timeout_s: float) -> str:
     try:
         return _ask(place, command, timeout_s)
@@ -182,6 +197,7 @@ def _read(place: Path, command: str, timeout_s: float) -> str:
 def _ask(place: Path, command: str, timeout_s: float) -> str:
     """Send one command and read until the proxy closes; TimeoutError and other OSErrors come through."""
     with socket.socket(socket.AF_UNIX) as connection:
+        end_s = monotonic() + timeout_s
         connection.settimeout(timeout_s)
         connection.connect(str(place))
         connection.sendall(f"{command}\n".encode())
@@ -189,6 +205,7 @@ def _ask(place: Path, command: str, timeout_s: float) -> str:
         answer = bytearray()
         while chunk := connection.recv(65_536):
             answer += chunk
+            connection.settimeout(max(0.001, end_s - monotonic()))
             if len(answer) > ANSWER_BYTES_MAX:
                 raise PermanentDriverError("the proxy's answer is too long", where=str(place), why=f"more than {ANSWER_BYTES_MAX} bytes")
     return answer.decode(errors="replace")

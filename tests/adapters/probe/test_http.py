@@ -1,0 +1,56 @@
+"""What a probe may meet: an answer that isn't ok, in time, without a secret in it; never an exception."""
+
+import socket
+import time
+
+import pytest
+
+from rollout.adapters.probe.http import HttpProbe
+from rollout.model.ids import WorkerId
+from rollout.ports.probe import Answer
+from tests.contracts.server import Says, serving
+
+SYNC1 = WorkerId("sync1")
+PATH = "/_matrix/client/v3/joined_rooms"
+
+
+def canary(url: str, timeout_s: float = 5.0) -> Answer:
+    return HttpProbe({SYNC1: url}, "se-cret", "@canary:localhost").canary({SYNC1: PATH}, timeout_s)[SYNC1]
+
+
+def test_a_canary_asks_as_the_user_with_the_token_and_health_without() -> None:
+    with serving(Says(b"{}")) as server:
+        probe = HttpProbe({SYNC1: server.url}, "se-cret", "@canary:localhost")
+        found = probe.canary({SYNC1: PATH}, 5.0)[SYNC1]
+        probe.health([SYNC1], 5.0)
+    assert found.ok
+    assert 0 < found.seconds < 5
+    assert server.asked == [(f"{PATH}?user_id=%40canary%3Alocalhost", "Bearer se-cret"), ("/health", None)]
+
+
+def test_without_credentials_there_are_no_canaries() -> None:
+    assert HttpProbe({SYNC1: "http://127.0.0.1:1"}, None, None).canary({SYNC1: PATH}, 5.0) == {}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Says(b"no", status=401), Says(b"", status=302), Says(b"half", length=100), Says(b"x" * 200, pause_s=0.05), Says(b"x" * 60_000_000)],
+    ids=["refused", "elsewhere", "half", "drips", "endless"],
+)
+def test_whatever_comes_is_an_answer(answer: Says) -> None:
+    with serving(answer) as server:
+        began_s = time.monotonic()
+        found = canary(server.url, 1.0)
+        assert time.monotonic() - began_s < 3
+    assert not found.ok
+    assert found.why
+    assert "se-cret" not in found.why
+    assert 0 < found.seconds < 3
+
+
+def test_nobody_there_and_nobody_known() -> None:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        found = canary(f"http://127.0.0.1:{one.getsockname()[1]}")
+    assert (found.ok, "se-cret" in found.why) == (False, False)
+    assert not HttpProbe({}, None, None).health([SYNC1], 5.0)[SYNC1].ok

@@ -1,0 +1,145 @@
+"""A real HAProxy in front of two servers that answer when they are told to."""
+
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from rollout.lab.programs import haproxy_binary
+
+WAIT_S = 10.0
+
+
+class Backend(ThreadingHTTPServer):
+    """One worker: /health is answered at once, anything else when *released* is set."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.released = threading.Event()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Backend
+
+    def do_GET(self) -> None:
+        if self.path != "/health":
+            self.server.released.wait(WAIT_S)
+        self.send_response(200)
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"ok")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@dataclass(slots=True)
+class Proxy:
+    """HAProxy with backend `sync` and servers named as *backends*."""
+
+    place: Path
+    port: int
+    backends: dict[str, Backend]
+    open: list[socket.socket] = field(default_factory=list)
+
+    @property
+    def admin(self) -> Path:
+        return self.place / "admin.sock"
+
+    @property
+    def master(self) -> Path:
+        return self.place / "master.sock"
+
+    def begin_request(self) -> None:
+        """Begin a request that ends when its backend is released."""
+        one = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
+        one.sendall(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        self.open.append(one)
+
+    def ask(self, command: str) -> str:
+        """Ask the running process, past the driver."""
+        return ask(self.admin, command)
+
+    def reload(self) -> None:
+        """Start a new process with a fresh view; the old one keeps its sessions."""
+        before = self.ask("show info")
+        ask(self.master, "reload")
+        until(lambda: _answers(self.admin) and self.ask("show info") != before)
+
+
+def ask(place: Path, command: str) -> str:
+    with socket.socket(socket.AF_UNIX) as one:
+        one.settimeout(WAIT_S)
+        one.connect(str(place))
+        one.sendall(f"{command}\n".encode())
+        return b"".join(iter(lambda: one.recv(65_536), b"")).decode()
+
+
+def _answers(place: Path) -> bool:
+    try:
+        return "Pid:" in ask(place, "show info")
+    except OSError:
+        return False
+
+
+def until(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+@contextmanager
+def haproxy(place: Path, names: tuple[str, ...] = ("sync1", "sync2")) -> Iterator[Proxy]:
+    """Run one, with a master, in front of a backend for each name."""
+    backends = {name: Backend() for name in names}
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    proxy = Proxy(place, port, backends)
+    check = "check inter 100ms rise 1 fall 1 weight 100"
+    servers = "\n".join(f"    server {name} 127.0.0.1:{backend.server_port} {check}" for name, backend in backends.items())
+    (place / "haproxy.cfg").write_text(
+        f"""\
+global
+    stats socket {proxy.admin} mode 600 level admin expose-fd listeners
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 30s
+    timeout server 30s
+frontend clients
+    bind 127.0.0.1:{port}
+    default_backend sync
+backend sync
+    balance roundrobin
+    option httpchk GET /health
+{servers}
+"""
+    )
+    threads = [threading.Thread(target=backend.serve_forever, daemon=True) for backend in backends.values()]
+    for thread in threads:
+        thread.start()
+    command = [str(haproxy_binary()), "-W", "-db", "-S", str(proxy.master), "-f", str(place / "haproxy.cfg")]
+    with (place / "haproxy.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(proxy.admin))
+        yield proxy
+    finally:
+        for backend in backends.values():
+            backend.released.set()
+        for one in proxy.open:
+            one.close()
+        process.kill() if process.poll() is not None else process.terminate()
+        process.wait(WAIT_S)
+        for backend in backends.values():
+            backend.shutdown()
+            backend.server_close()

@@ -1,0 +1,77 @@
+"""An HTTP server that answers as it is told, for what is asked over HTTP."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+
+class Server(ThreadingHTTPServer):
+    """*answer* gets the handler; *asked* keeps paths and headers."""
+
+    daemon_threads = True
+
+    def __init__(self, answer: Callable[["Handler"], None]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.answer = answer
+        self.asked: list[tuple[str, str | None]] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        self.server.asked.append((self.path, self.headers.get("Authorization")))
+        try:
+            self.server.answer(self)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Says:
+    """An answer: *body* with the length that it has, or with the one that it is said to have; dripping with *pause_s* between bytes."""
+
+    body: bytes = b""
+    status: int = 200
+    kind: str = "text/plain; version=0.0.4"
+    length: int | None = None
+    pause_s: float = 0.0
+    ended: threading.Event = field(default_factory=threading.Event)
+
+    def __call__(self, handler: Handler) -> None:
+        handler.send_response(self.status)
+        handler.send_header("Content-Type", self.kind)
+        handler.send_header("Content-Length", str(len(self.body) if self.length is None else self.length))
+        handler.end_headers()
+        if not self.pause_s:
+            handler.wfile.write(self.body)
+            return
+        for at in range(len(self.body)):
+            handler.wfile.write(self.body[at : at + 1])
+            if self.ended.wait(self.pause_s):
+                return
+
+
+@contextmanager
+def serving(answer: Callable[[Handler], None]) -> Iterator[Server]:
+    """Run one."""
+    server = Server(answer)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        if isinstance(answer, Says):
+            answer.ended.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()

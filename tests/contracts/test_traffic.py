@@ -1,0 +1,113 @@
+"""What every driver of the port `traffic` promises: HAProxy's and the simulated one."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollout.adapters.traffic.haproxy import Haproxy
+from rollout.model.errors import PermanentDriverError
+from rollout.model.ids import WorkerId
+from rollout.model.sighting import ProxySighting
+from rollout.ports.traffic import Server, Traffic
+from rollout.simulation.rehearse import set_stage
+from tests.contracts.proxy import Proxy, haproxy, until
+
+SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
+SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
+TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """A proxy with SYNC1 and SYNC2, both up. *open_sessions* begins some at each, *end_sessions* lets those of all come to their end."""
+
+    traffic: Traffic
+    open_sessions: Callable[[], None]
+    end_sessions: Callable[[], None]
+    settle: Callable[[Callable[[], bool]], None]
+
+    def look(self, worker: WorkerId) -> ProxySighting:
+        return self.traffic.look(SERVERS, TIMEOUT_S)[worker]
+
+
+@pytest.fixture
+def proxy(tmp_path: Path) -> Iterator[Proxy]:
+    with haproxy(tmp_path) as found:
+        yield found
+
+
+def _real(proxy: Proxy) -> Plant:
+    traffic = Haproxy((proxy.admin,), proxy.master)
+    until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()))
+
+    def open_sessions() -> None:
+        for _ in range(6):
+            proxy.begin_request()
+        until(lambda: sum(seen.sessions or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values()) == 6)
+
+    def end_sessions() -> None:
+        for backend in proxy.backends.values():
+            backend.released.set()
+
+    return Plant(traffic, open_sessions, end_sessions, until)
+
+
+def _simulated() -> Plant:
+    stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")})
+
+    def let_pass() -> None:
+        stage.clock.advance_to(stage.clock.now_s() + stage.world.session_life_s)
+
+    def settle(holds: Callable[[], bool]) -> None:
+        assert holds()
+
+    return Plant(stage.drivers.traffic, lambda: None, let_pass, settle)
+
+
+@pytest.fixture(params=["haproxy", "simulated"])
+def plant(request: pytest.FixtureRequest) -> Plant:
+    return _real(request.getfixturevalue("proxy")) if request.param == "haproxy" else _simulated()
+
+
+def test_all_are_seen_at_once_and_strangers_are_left_out(plant: Plant) -> None:
+    seen = plant.traffic.look({**SERVERS, WorkerId("stranger"): Server("sync", "stranger")}, TIMEOUT_S)
+    assert set(seen) == {SYNC1, SYNC2}
+    assert all((one.admitted, one.up, one.weight) == (True, True, 100) for one in seen.values())
+
+
+def test_a_drain_takes_one_server_out_and_an_admission_brings_it_back(plant: Plant) -> None:
+    for _ in range(2):  # repeating a call does nothing new
+        plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+        assert [plant.look(worker).admitted for worker in (SYNC1, SYNC2)] == [False, True]
+    for _ in range(2):
+        plant.traffic.admit(SERVERS[SYNC1], 100, TIMEOUT_S)
+        assert plant.look(SYNC1).admitted
+        assert plant.look(SYNC1).weight == 100
+
+
+@pytest.mark.parametrize("weight", [1, 10, 50, 100])
+def test_a_weight_is_seen_as_it_was_given(plant: Plant, weight: int) -> None:
+    plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+    plant.traffic.admit(SERVERS[SYNC1], weight, TIMEOUT_S)
+    assert (plant.look(SYNC1).admitted, plant.look(SYNC1).weight) == (True, weight)
+    assert plant.look(SYNC2).weight == 100
+
+
+def test_open_sessions_outlive_a_drain_and_are_counted_until_they_end(plant: Plant) -> None:
+    plant.open_sessions()
+    before = plant.look(SYNC1).sessions
+    assert before
+    plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+    assert plant.look(SYNC1).sessions == before
+    plant.end_sessions()
+    plant.settle(lambda: plant.look(SYNC1).sessions == 0)
+    assert plant.look(SYNC1).cuts == 0
+
+
+def test_a_server_that_the_proxy_does_not_have(plant: Plant) -> None:
+    with pytest.raises(PermanentDriverError):
+        plant.traffic.drain(Server("sync", "stranger"), TIMEOUT_S)
+    with pytest.raises(PermanentDriverError):
+        plant.traffic.admit(Server("sync", "stranger"), 100, TIMEOUT_S)
