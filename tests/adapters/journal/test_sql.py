@@ -1,17 +1,13 @@
 """The journal's database between processes, after SIGKILL, and when it can't be used."""
 
 import itertools
-import multiprocessing
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import cache
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -22,14 +18,13 @@ from rollout.model.event import Command, DeployBegan, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
 from rollout.model.plan import Plan
 from rollout.ports.journal import Request
+from tests.adapters.processes import WAIT_S, another, heard, kill
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
 ONE = DeployId("d-1")
-WAIT_S = 30.0
 KILLS = 4
 REQUESTS = 40
-# Processes that share nothing with this one.
-_SPAWN = multiprocessing.get_context("spawn")
+OPENINGS = 12
 
 
 @cache
@@ -45,26 +40,6 @@ def _wait(number: int) -> WaitBegan:
     return WaitBegan(101.0 + number, "drain", f"event {number} " + "x" * 200)
 
 
-@contextmanager
-def _another(body: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:  # noqa: ANN401  (as Process has it)
-    """Another process that does *body(connection, *arguments)*; ended, if need be, on leaving."""
-    here, there = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=body, args=(there, *arguments), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield process, here
-    finally:
-        process.kill()
-        process.join(WAIT_S)
-        here.close()
-
-
-def _heard(connection: Connection) -> object:
-    assert connection.poll(WAIT_S), "the other process says nothing"
-    return connection.recv()
-
-
 def _append_for_ever(connection: Connection, place: str, deploy_id: DeployId) -> None:
     journal = open_journal(place)
     journal.begin(deploy_id, _plan(), _began(deploy_id))
@@ -73,12 +48,12 @@ def _append_for_ever(connection: Connection, place: str, deploy_id: DeployId) ->
         connection.send(first + 3)
 
 
-def _open(connection: Connection, place: str, number: int) -> None:
+def _open_each(connection: Connection, place: Path, deploy_id: DeployId) -> None:
     connection.send("ready")
-    connection.recv()
-    deploy_id = DeployId(f"d-{number}")
-    open_journal(place).begin(deploy_id, _plan(), _began(deploy_id))
-    connection.send("done")
+    for round_ in range(OPENINGS):
+        connection.recv()
+        open_journal(str(place / f"{round_}.db")).begin(deploy_id, _plan(), _began(deploy_id))
+        connection.send("done")
 
 
 def _ask(connection: Connection, place: str) -> None:
@@ -98,14 +73,13 @@ def test_what_append_returned_from_is_there_after_sigkill(tmp_path: Path) -> Non
     chance = random.Random(7)
     for round_ in range(KILLS):
         deploy_id = DeployId(f"d-{round_}")
-        with _another(_append_for_ever, place, deploy_id) as (process, connection):
-            promised = _heard(connection)
+        with another(_append_for_ever, place, deploy_id) as (process, connection):
+            promised = heard(connection)
             time.sleep(chance.uniform(0.0, 0.3))
-            process.kill()
-            process.join(WAIT_S)
+            kill(process)
             with suppress(EOFError, ConnectionError):
                 while True:
-                    promised = _heard(connection)
+                    promised = heard(connection)
         assert isinstance(promised, int)
         kept = [event for _, event in open_journal(place).events(deploy_id)]
         # One append more may have reached the disk before it could be said.
@@ -121,31 +95,30 @@ def test_a_rollout_hears_what_another_process_asks(tmp_path: Path) -> None:
     journal.begin(ONE, _plan(), _began())
     taken: list[str] = []
     end_s = time.monotonic() + WAIT_S
-    with _another(_ask, place) as (_, connection):
+    with another(_ask, place) as (_, connection):
         while len(taken) < REQUESTS and time.monotonic() < end_s:
             taken += [request.why for request in journal.take_requests(ONE)]
             journal.append(ONE, [_wait(0)])
         assert taken == [f"request {number}" for number in range(REQUESTS)]
-        seen = _heard(connection)
+        seen = heard(connection)
     assert isinstance(seen, int)
     assert seen <= len(journal.events(ONE))
     assert journal.take_requests(ONE) == []
 
 
 def test_processes_that_open_a_new_journal_at_once_all_get_one(tmp_path: Path) -> None:
-    """`status` may be called in the same second as the first `deploy`."""
-    place = str(tmp_path / "state/journal.db")
-    with (
-        _another(_open, place, 0) as (_, first),
-        _another(_open, place, 1) as (_, second),
-        _another(_open, place, 2) as (_, third),
-    ):
-        others = (first, second, third)
-        assert [_heard(other) for other in others] == ["ready"] * 3
-        for other in others:
-            other.send("go")
-        assert [_heard(other) for other in others] == ["done"] * 3
-    assert {line.deploy_id for line in open_journal(place).deploys("simulated.localhost", 9)} == {"d-0", "d-1", "d-2"}
+    """`status` may be called in the same moment as the first `deploy`; again and again, for chance."""
+    names = [DeployId(f"d-{number}") for number in range(3)]
+    with ExitStack() as stack:
+        others = [stack.enter_context(another(_open_each, tmp_path, name))[1] for name in names]
+        assert [heard(other) for other in others] == ["ready"] * 3
+        for _ in range(OPENINGS):
+            for other in others:
+                other.send("go")
+            assert [heard(other) for other in others] == ["done"] * 3
+    for round_ in range(OPENINGS):
+        history = open_journal(str(tmp_path / f"{round_}.db")).deploys("simulated.localhost", 9)
+        assert {line.deploy_id for line in history} == set(names)
 
 
 def test_a_journal_of_a_newer_rollout_is_left_alone(tmp_path: Path) -> None:

@@ -1,15 +1,11 @@
 """The ledger's file between processes, and when it can't be read or written."""
 
-import multiprocessing
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,12 +15,10 @@ from rollout.model.errors import InvalidFileError, PermanentDriverError, Refused
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.simulation.rehearse import set_stage
+from tests.adapters.processes import WAIT_S, another, heard, kill
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
-WAIT_S = 20.0
 ROUNDS = 25
-# Processes that share nothing with this one.
-_SPAWN = multiprocessing.get_context("spawn")
 
 
 def _effect(number: int, verb: Verb = Verb.DRAIN, worker: WorkerId = SYNC1) -> Effect:
@@ -35,26 +29,6 @@ def _effect(number: int, verb: Verb = Verb.DRAIN, worker: WorkerId = SYNC1) -> E
 def path(tmp_path: Path) -> Path:
     """Where the ledger is; nobody has written it yet."""
     return tmp_path / "rollout/ledger.json"
-
-
-@contextmanager
-def _another(body: Callable[..., None], *arguments: Any) -> Iterator[tuple[BaseProcess, Connection]]:  # noqa: ANN401  (as Process has it)
-    """Another process that does *body(connection, *arguments)*; ended, if need be, on leaving."""
-    here, there = _SPAWN.Pipe()
-    process = _SPAWN.Process(target=body, args=(there, *arguments), daemon=True)
-    process.start()
-    try:
-        yield process, here
-    finally:
-        process.kill()
-        process.join(WAIT_S)
-        here.close()
-        there.close()
-
-
-def _heard(connection: Connection) -> object:
-    assert connection.poll(WAIT_S), "the other process says nothing"
-    return connection.recv()
 
 
 def _hold_lock(connection: Connection, path: Path) -> None:
@@ -81,24 +55,22 @@ def _drain_and_stay(connection: Connection, path: Path) -> None:
 def test_another_process_is_told_who_holds_the_homeserver_until_that_one_is_killed(path: Path) -> None:
     """Name, host, process and reason; SIGKILL leaves nothing that somebody would have to clear away."""
     ledger = FileLedger(path)
-    with _another(_hold_lock, path) as (process, connection):
-        pid = _heard(connection)
+    with another(_hold_lock, path) as (process, connection):
+        pid = heard(connection)
         with pytest.raises(RefusedError) as refused, ledger.lock("bob", "restarts"):
             pass
         assert refused.value.why.startswith(f"alice on {socket.gethostname()} (process {pid}) since 20")
         assert refused.value.why.endswith(": rolls 2.0.0 out")
-        process.kill()
-        process.join(WAIT_S)
+        kill(process)
         with ledger.lock("bob", "restarts"):
             pass
 
 
 def test_a_mark_survives_who_set_it(path: Path) -> None:
     """Killed within a drain, it leaves the mark, and its number; nothing older is heard any more, and admission still works."""
-    with _another(_drain_and_stay, path) as (process, connection):
-        _heard(connection)
-        process.kill()
-        process.join(WAIT_S)
+    with another(_drain_and_stay, path) as (process, connection):
+        heard(connection)
+        kill(process)
     ledger = FileLedger(path)
     assert {worker: mark.number for worker, mark in ledger.marks().items()} == {SYNC1: 7}
     with pytest.raises(StaleEffectError, match="effect 6 comes too late: 7 was done already"), ledger.fence(_effect(6)):
@@ -111,16 +83,12 @@ def test_a_mark_survives_who_set_it(path: Path) -> None:
 def test_processes_that_write_at_once_lose_nothing(path: Path) -> None:
     """Three of them, each on a worker of its own: every number and every mark is there at the end."""
     workers = [WorkerId(name) for name in ("sync1", "sync2", "client1")]
-    with (
-        _another(_fence_again_and_again, path, workers[0]) as (_, first),
-        _another(_fence_again_and_again, path, workers[1]) as (_, second),
-        _another(_fence_again_and_again, path, workers[2]) as (_, third),
-    ):
-        others = (first, second, third)
-        assert [_heard(other) for other in others] == ["ready"] * 3
+    with ExitStack() as stack:
+        others = [stack.enter_context(another(_fence_again_and_again, path, worker))[1] for worker in workers]
+        assert [heard(other) for other in others] == ["ready"] * 3
         for other in others:
             other.send("go")
-        assert [_heard(other) for other in others] == ["done"] * 3
+        assert [heard(other) for other in others] == ["done"] * 3
     ledger = FileLedger(path)
     assert {worker: mark.number for worker, mark in ledger.marks().items()} == dict.fromkeys(workers, ROUNDS)
     for worker in workers:
