@@ -57,7 +57,7 @@ class Postgresql:
             compat = connection.execute("SELECT compat_version FROM schema_compat_version").fetchone()
             deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
         except psycopg.Error as error:
-            self._forget()
+            self.close()
             raise TransientDriverError("the database's schema can't be read", where="database", why=_words(error)) from None
         if version is None:
             raise TransientDriverError("the database has no schema version", where="database", remedy="start the homeserver once")
@@ -76,9 +76,15 @@ class Postgresql:
                     row = connection.execute(query).fetchone()
                     readings.append(GuardReading(name, None if row is None else float(row[0])))
         except psycopg.Error as error:
-            self._forget()
+            self.close()
             return tuple(GuardReading(name, None, _words(error)) for name, _ in _GUARDS)
         return tuple(readings)
+
+    def close(self) -> None:
+        """End the connection; the next look makes another."""
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None
 
     def _connected(self, timeout_s: float) -> psycopg.Connection:
         if self._connection is None or self._connection.closed:
@@ -93,12 +99,9 @@ class Postgresql:
             )
         return self._connection
 
-    def _forget(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-        self._connection = None
-
 
 def _words(error: psycopg.Error) -> str:
-    """Give the server's own sentence without anything of the connection string."""
-    return error.diag.message_primary or type(error).__name__
+    """Give the server's own sentence, or libpq's, which names host and role; never what it says of a connection string it can't read."""
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    return str(error).strip().splitlines()[-1] if isinstance(error, psycopg.OperationalError) else type(error).__name__
