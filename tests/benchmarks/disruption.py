@@ -5,9 +5,10 @@ restart         stop and start, as they stand
 drain, restart  what a serial play does: drain, wait for the sessions to end, restart, wait for /health, ready; no gates, no ramp
 rollout         `rollout deploy --restart` with playbooks/demo.yaml
 
-Each way has its own stretch of untroubled load before it, with which its latencies are compared. *cut* and the latencies are those of the
-two pools in which a sibling takes over (main has none; what was cut there stands apart). *floor s* is what a rollout cannot do without:
-the drains and boots that were observed, and the baseline, ramps and shortest times for evidence that its plan printed.
+Each way has a stretch of untroubled load before it; the latencies of each are compared with those of all three stretches. *cut* and the
+latencies are those of the two pools in which a sibling takes over (main has none; what was cut there stands apart). *floor s* is what a
+rollout cannot do without: the drains and boots that were observed, and the baseline, ramps and shortest times for evidence that its plan
+printed.
 """
 
 import time
@@ -22,7 +23,7 @@ from rollout.lab import cluster
 from rollout.lab.artefacts import VERSIONS
 from rollout.lab.demo import REPLACEABLE, await_answer, restart_without_drain
 from rollout.lab.load.process import LoadProcess
-from rollout.lab.load.records import Record, window
+from rollout.lab.load.records import Record, Window, window
 from rollout.lab.paths import WORKERS, Lab
 from rollout.lab.processes import wait_until
 from rollout.lab.tool import Tool
@@ -63,7 +64,9 @@ def measure(place: Path) -> list[dict[str, object]]:
         floor_s = _floor_s(account, open_journal(str(place / "journal.db")).plan(account["id"]))
     finally:
         cluster.down(directory)
-    return [_row(way, records, times, floor_s if way == "rollout" else None) for way, times in spans.items()]
+    untroubled = [record for record in records if any(from_s <= record.ended_s < to_s for from_s, to_s, _ in spans.values())]
+    before = window(untroubled, pools=REPLACEABLE)
+    return [_row(way, records, times, before, floor_s if way == "rollout" else None) for way, times in spans.items()]
 
 
 def _measured(act: Callable[[], None]) -> tuple[float, float, float]:
@@ -113,9 +116,8 @@ def _floor_s(account: dict[str, Any], plan: Plan) -> float:
     return float(plan.baseline_s + observed_s + sum(plan.forecast.evidence_s.values()))
 
 
-def _row(way: str, records: list[Record], times: tuple[float, float, float], floor_s: float | None) -> dict[str, object]:
-    untroubled_s, began_s, ended_s = times
-    before = window(records, untroubled_s, began_s, REPLACEABLE)
+def _row(way: str, records: list[Record], times: tuple[float, float, float], before: Window, floor_s: float | None) -> dict[str, object]:
+    _, began_s, ended_s = times
     # The last seconds count: what a restart cuts may be noticed a little later.
     during = window(records, began_s, ended_s + SETTLE_S, REPLACEABLE)
     seconds = ended_s - began_s

@@ -43,7 +43,7 @@ class Rates:
     sends: float = 1.5
     reads: float = 8.0
     initial_syncs: float = 2.0
-    main: float = 2.0
+    main: float = 4.0
     sliding_users: int = 16
 
 
