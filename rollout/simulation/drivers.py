@@ -78,13 +78,20 @@ class SimulatedReleases:
 
     def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
         """See ports.releases."""
-        old = self._world.releases[base]
+        old = self._world.releases.get(base)
+        if old is None:
+            raise PermanentDriverError(f"release {base} is not at the target")
         version = version or old.version
         if version not in self._versions and version not in {release.version for release in self._world.releases.values()}:
             raise PermanentDriverError(f"there is no recorded lock for {version}")
         lock = old.artefact_lock if version == old.version else f"lock-of-{version}"
         config = old.config_digest if config_from is None else f"digest-of-{config_from}"
-        return make_release(version, lock, config, old.modules, old.generation + (1 if next_generation else 0), old.topology)
+        generation = old.generation if (version, config) == (old.version, old.config_digest) else 1
+        if next_generation:
+            known = self._world.releases.values()
+            same = [release.generation for release in known if (release.artefact_lock, release.config_digest) == (lock, config)]
+            generation = max(same, default=generation) + 1
+        return make_release(version, lock, config, old.modules, generation, old.topology)
 
     def prepare(self, release: Release, timeout_s: float) -> Release:
         """See ports.releases."""
