@@ -1,0 +1,185 @@
+"""What every driver of the port `releases` promises: virtual environments at a target and the simulated one."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from rollout.adapters.releases.venv import VenvReleases
+from rollout.model.errors import PermanentDriverError
+from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.release import Release
+from rollout.model.sighting import START_PRECISION_S
+from rollout.ports.releases import Activation, Releases
+from rollout.simulation.rehearse import set_stage
+from tests.contracts.artefacts import shared_venvs, write_configuration, write_locks
+
+SYNC1, CLIENT1, STRANGER = WorkerId("sync1"), WorkerId("client1"), WorkerId("nobody")
+UNKNOWN = ReleaseId("1.0.0-00000000")
+TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    Where *base* (1.0.0) is prepared, and SYNC1 and CLIENT1 are told to run it. 2.0.0 has a lock and 9.0.0 has none.
+
+    *config* is another configuration; *let_pass* lets seconds pass.
+    """
+
+    releases: Releases
+    base: Release
+    config: str
+    now_s: Callable[[], float]
+    let_pass: Callable[[float], None]
+
+    def identify(self, version: str | None = None, config: str | None = None, *, next_generation: bool = False) -> Release:
+        """Say what would result on top of *base*."""
+        return self.releases.identify(version, config, self.base.id, next_generation=next_generation)
+
+
+def _venv(place: Path, venvs: Path) -> Target:
+    write_locks(place / "locks")
+    target = place / "target"
+    target.mkdir()
+    (target / "venvs").symlink_to(venvs)
+    releases = VenvReleases(target, place / "locks", (SYNC1, CLIENT1))
+    base = releases.prepare(releases.identify_first("1.0.0", write_configuration(place / "first", sync1={})), TIMEOUT_S)
+    for worker in (SYNC1, CLIENT1):
+        releases.activate(worker, base.id)
+    other = write_configuration(place / "other", {"max_upload_size": "9M"}, sync1={})
+    return Target(releases, base, str(other), time.time, time.sleep)
+
+
+def _simulated() -> Target:
+    stage = set_stage(dict.fromkeys((SYNC1, CLIENT1), ("sync", "sync")))
+    now_s = stage.clock.now_s
+    return Target(stage.drivers.releases, stage.old, "other", now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds))
+
+
+@pytest.fixture(params=["venv", "simulated"])
+def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Target:
+    """Every driver in turn."""
+    return _venv(tmp_path, shared_venvs(tmp_path_factory)) if request.param == "venv" else _simulated()
+
+
+def _activations(target: Target) -> dict[WorkerId, Activation]:
+    return target.releases.activations([SYNC1, CLIENT1])
+
+
+def test_a_release_is_identified_twice_as_the_same_and_nothing_is_touched(target: Target) -> None:
+    """Equal parts give an equal identity, and until it is prepared there is nothing of it that could be run."""
+    prepared, activations = target.releases.prepared(), _activations(target)
+    for arguments in ((None, None), ("2.0.0", None), (None, target.config), ("2.0.0", target.config)):
+        assert target.identify(*arguments) == target.identify(*arguments)
+    assert target.identify(next_generation=True) == target.identify(next_generation=True)
+    assert (target.releases.prepared(), _activations(target)) == (prepared, activations)
+
+
+def test_whatever_differs_makes_another_release(target: Target) -> None:
+    """Version, configuration, or a restart; what isn't named stays as it is in the base."""
+    version, config, restart = target.identify("2.0.0"), target.identify(None, target.config), target.identify(next_generation=True)
+    assert target.identify().id == target.base.id
+    assert len({target.base.id, version.id, config.id, restart.id}) == 4
+    assert (version.version, version.config_digest) == ("2.0.0", target.base.config_digest)
+    assert (config.version, config.artefact_lock) == ("1.0.0", target.base.artefact_lock)
+    assert config.config_digest != target.base.config_digest
+    assert (restart.version, restart.artefact_lock, restart.config_digest) == (
+        "1.0.0",
+        target.base.artefact_lock,
+        target.base.config_digest,
+    )
+    assert restart.generation == target.base.generation + 1
+
+
+def test_every_restart_is_another_one(target: Target) -> None:
+    """Also of a base that was restarted before: what a worker runs is known by its release."""
+    first = target.releases.prepare(target.identify(next_generation=True), TIMEOUT_S)
+    second = target.identify(next_generation=True)
+    assert second.id not in {target.base.id, first.id}
+    assert second.generation > first.generation
+
+
+def test_what_is_new_begins_at_the_first_generation(target: Target) -> None:
+    """However often the base was restarted: the same new version is the same release for all."""
+    restarted = target.releases.prepare(target.identify(next_generation=True), TIMEOUT_S)
+    again = target.releases.identify("2.0.0", None, restarted.id, next_generation=False)
+    assert again.id == target.identify("2.0.0").id
+
+
+def test_what_has_no_lock_cannot_be_identified(target: Target) -> None:
+    """Nor can anything on a base that isn't there."""
+    with pytest.raises(PermanentDriverError, match=r"9\.0\.0"):
+        target.identify("9.0.0")
+    with pytest.raises(PermanentDriverError, match=UNKNOWN):
+        target.releases.identify("2.0.0", None, UNKNOWN, next_generation=False)
+
+
+def test_to_prepare_twice_is_to_prepare_once(target: Target) -> None:
+    """It is there afterwards as it was returned, with what the artefact says of its schema; nobody runs it yet."""
+    before, activations = target.releases.prepared(), _activations(target)
+    release = target.identify("2.0.0", target.config)
+    done = target.releases.prepare(release, TIMEOUT_S)
+    assert target.releases.prepare(release, TIMEOUT_S) == done
+    assert target.releases.prepare(done, TIMEOUT_S) == done
+    assert (done.id, done.schema_version, done.schema_compat_version) == (release.id, 94, 84)
+    assert target.releases.prepared() == {**before, done.id: done}
+    assert _activations(target) == activations
+
+
+def test_what_is_not_prepared_cannot_be_activated(target: Target) -> None:
+    """Identified is not enough; the worker keeps what it had."""
+    activations = _activations(target)
+    for release in (target.identify("2.0.0").id, UNKNOWN):
+        with pytest.raises(PermanentDriverError, match=release):
+            target.releases.activate(SYNC1, release)
+    assert _activations(target) == activations
+
+
+def test_a_release_is_activated_for_one_worker_at_a_known_time(target: Target) -> None:
+    """The time is what tells an older process from a newer one. A second time changes nothing, and the way back is the same."""
+    new = target.releases.prepare(target.identify(next_generation=True), TIMEOUT_S)
+    before = _activations(target)
+    for release in (new.id, target.base.id):
+        target.let_pass(0.1)
+        told_at_s = target.now_s()
+        target.releases.activate(SYNC1, release)
+        done_at_s = target.now_s()
+        activation = _activations(target)[SYNC1]
+        assert activation.release == release
+        assert activation.at_s is not None
+        assert told_at_s - START_PRECISION_S <= activation.at_s <= done_at_s + START_PRECISION_S
+        target.let_pass(0.1)
+        target.releases.activate(SYNC1, release)
+        assert _activations(target) == {SYNC1: activation, CLIENT1: before[CLIENT1]}
+
+
+def test_a_worker_is_told_to_run_something_at_every_moment(target: Target) -> None:
+    """Whoever looks while it is switched sees the one or the other."""
+    new = target.releases.prepare(target.identify(next_generation=True), TIMEOUT_S)
+    seen: set[ReleaseId | None] = set()
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.is_set():
+            activation = target.releases.activations([SYNC1]).get(SYNC1)
+            seen.add(None if activation is None else activation.release)
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for _ in range(200):
+            target.releases.activate(SYNC1, new.id)
+            target.releases.activate(SYNC1, target.base.id)
+    finally:
+        ended.set()
+        thread.join(10)
+    assert seen <= {new.id, target.base.id}
+
+
+def test_nothing_is_told_of_strangers(target: Target) -> None:
+    """A worker that was never told anything is left out."""
+    assert set(target.releases.activations([SYNC1, STRANGER])) == {SYNC1}
