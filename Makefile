@@ -45,5 +45,8 @@ lock: .venv/installed ## resolve all dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra lab --group dev --universal --python-version 3.11 --upgrade \
 	  --generate-hashes --no-annotate --no-header --quiet --output-file $(LOCK)
 
-clean: ## remove what the others made
+clean: ## end labs that are up, and remove what the others made
+	@for lab in build/lab build/demo/lab build/bench/*/lab; do \
+	if [ -e $$lab/lab.json ] && [ -x $(BIN)/rollout ]; then $(BIN)/rollout lab down --purge --dir $$lab; fi; \
+	done
 	rm -rf .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,204 @@
+"""The command line, from options to exit codes, on a simulated homeserver in real time."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rollout.interfaces.cli import COMMANDS, cli
+from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import Verb
+from tests.contracts.server import Says, serving
+from tests.interfaces.homeserver import Homeserver
+
+CLIENT1 = WorkerId("client1")
+HEAVY = {"pydantic", "sqlalchemy", "psycopg", "requests", "rich", "yaml", "prometheus_client", "aiohttp"}
+
+
+def versions(site: Homeserver) -> set[str]:
+    """Return what really runs."""
+    return {site.stage.world.releases[worker.runs].version for worker in site.stage.world.workers.values()}
+
+
+def test_help_names_every_command_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom rollout.interfaces.cli import cli\n"
+        "cli(['--help'], standalone_mode=False)\nprint(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    *text, modules = done.stdout.splitlines()
+    assert all(any(line.strip().startswith(name) for line in text) for name in COMMANDS)
+    assert HEAVY.isdisjoint(eval(modules))  # noqa: S307  (a list that was printed a moment ago)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str) -> None:
+    done = CliRunner().invoke(cli, [name, "--help"])
+    assert done.exit_code == 0
+    assert COMMANDS[name][1]
+
+
+def test_check_says_what_it_checked(site: Homeserver) -> None:
+    done = site.run("check")
+    assert done.exit_code == 0, done.output
+    assert "2 workers" in done.output
+
+
+def test_a_typing_error_is_found_with_its_line_and_touches_nothing(site: Homeserver) -> None:
+    site.playbook.write_text("name: quick\nstrategy:\n  drain_timeout: 10\n")
+    done = site.run("check")
+    assert done.exit_code == 2
+    assert "playbook.yaml:3" in done.output
+    assert "drain_timeout" in done.output
+
+
+def test_plan_says_why_and_touches_nothing(site: Homeserver) -> None:
+    done = site.run("plan", "--to", "2.0.0")
+    assert done.exit_code == 0, done.output
+    assert "client1" in done.output
+    assert "canary" in done.output
+    assert versions(site) == {"1.0.0"}
+    assert site.run("plan", "--to", "2.0.0", "--detailed-exitcode").exit_code == 6
+    assert site.run("plan", "--to", "1.0.0", "--detailed-exitcode").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("plan",), 2, "what shall run?"),
+        (("plan", "--to", "9.9.9"), 5, "9.9.9"),
+        (("plan", "--to", "2.0.0", "--only", "sync"), 2, "role=ROLE"),
+        (("plan", "--to", "2.0.0", "--restart"), 2, "--restart"),
+        (("plan", "--to", "2.0.0", "--config", "nowhere"), 2, "nowhere"),
+        (("deploy", "nothing.json"), 2, "nothing.json"),
+        (("resume",), 5, "was ever written down"),
+        (("abort", "that-one"), 5, "that-one"),
+        (("admit", "--all"), 2, "--all --mine"),
+        (("nonsense",), 2, "nonsense"),
+        (("why",), 0, "was ever written down"),
+        (("history",), 0, "was ever written down"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_what_cannot_be_done_says_so(site: Homeserver, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = site.run(*arguments)
+    assert (done.exit_code, said in done.output) == (code, True), done.output
+    assert versions(site) == {"1.0.0"}
+
+
+def test_there_and_back_again(site: Homeserver) -> None:
+    there = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert there.exit_code == 0, there.output
+    assert versions(site) == {"2.0.0"}
+    assert "2.0.0" in site.run("status").output
+    assert "deployed" in site.run("why").output
+
+    back = site.run("rollback", "--yes")
+
+    assert back.exit_code == 0, back.output
+    assert versions(site) == {"1.0.0"}
+    newest, oldest = json.loads(site.run("history", "--json").output)
+    assert (oldest["to_version"], oldest["outcome"], newest["to_version"], newest["outcome"]) == ("2.0.0", "deployed", "1.0.0", "deployed")
+    assert oldest["workers"]["client1"]["drain_s"] > 0
+    assert site.stage.world.cuts == {}
+
+
+def test_a_release_that_does_not_start_is_taken_back(site: Homeserver) -> None:
+    new = site.stage.drivers.releases.identify("2.0.0", None, site.stage.old.id, next_generation=False).id
+    site.stage.world.never_boots.add(new)
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 3, done.output
+    assert "rolled back" in done.output
+    assert versions(site) == {"1.0.0"}
+    assert all(worker.admitted for worker in site.stage.world.workers.values())
+    assert site.run("resume").exit_code == 5
+
+
+def test_events_are_one_json_object_a_line_from_beginning_to_end(site: Homeserver) -> None:
+    done = site.run("deploy", "--restart", "--only", "role=client", "--yes", "--events", "ndjson")
+    assert done.exit_code == 0, done.output
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [events[0]["kind"], events[-1]["kind"]] == ["DeployBegan", "DeployFinished"]
+    assert events[-1]["outcome"] == "deployed"
+    assert "client1" in done.stderr
+
+
+def test_a_saved_plan_is_rolled_out_once(site: Homeserver) -> None:
+    saved = site.directory / "plan.json"
+    assert site.run("plan", "--to", "2.0.0", "-o", str(saved)).exit_code == 0
+    assert site.run("deploy", str(saved), "--yes").exit_code == 0
+    again = site.run("deploy", str(saved), "--yes")
+    assert again.exit_code == 5
+    assert "stale" in again.output
+    assert "client1" in again.output
+
+
+def test_a_plan_that_was_edited_is_not_believed(site: Homeserver) -> None:
+    saved = site.directory / "plan.json"
+    site.run("plan", "--to", "2.0.0", "-o", str(saved))
+    saved.write_text(saved.read_text().replace('"client1"', '"client2"', 1))
+    done = site.run("deploy", str(saved), "--yes")
+    assert done.exit_code == 2, done.output
+    saved.write_text("{}")
+    assert site.run("deploy", str(saved), "--yes").exit_code == 2
+
+
+def test_one_rollout_at_a_time(site: Homeserver) -> None:
+    with site.stage.drivers.ledger.lock("somebody@elsewhere", "theirs"):
+        done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 5
+    assert "somebody@elsewhere" in done.output
+
+
+def test_what_of_ours_is_out_comes_back_by_break_glass_alone(site: Homeserver) -> None:
+    drivers = site.stage.drivers
+    number = EffectNumber(drivers.ledger.last_number() + 1)
+    effect = Effect(number, StepId("client1/drain"), Verb.DRAIN, CLIENT1, ReleaseId(site.stage.old.id), 0.0, FULL_WEIGHT)
+    with drivers.ledger.fence(effect):
+        site.stage.world.drain(CLIENT1)
+    (site.directory / "journal.db").write_text("this is no journal")
+
+    refused = site.run("admit", "--all", "--mine")
+    with serving(Says(b"ok")) as server:
+        site.inventory.write_text(site.inventory.read_text().replace("http://127.0.0.1:1", server.url))
+        done = site.run("admit", "--all", "--mine")
+
+    # A worker that doesn't answer is never admitted, and the text says how a person can do it all the same.
+    assert refused.exit_code == 4, refused.output
+    assert "admit server client1 of client at the proxy" in refused.output
+    assert done.exit_code == 0, done.output
+    assert "client1" in done.output
+    assert site.stage.world.workers[CLIENT1].admitted
+    assert drivers.ledger.marks() == {}
+
+
+def test_a_journal_that_cannot_be_used_refuses_before_anything(site: Homeserver) -> None:
+    (site.directory / "journal.db").write_text("this is no journal")
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 5, done.output
+    assert "journal.db" in done.output
+    assert versions(site) == {"1.0.0"}
+
+
+def test_a_bug_of_ours_is_owned_up_to_and_says_what_to_do(site: Homeserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("rollout.interfaces.cli.selecting.make_plan", broken)
+    done = site.run("plan", "--to", "2.0.0")
+    assert done.exit_code == 1
+    assert "our bug" in done.output
+    assert "rollout admit --all --mine" in done.output
+
+
+def test_files_of_every_bad_kind_are_refused(site: Homeserver, tmp_path: Path) -> None:
+    for content in (b"", b"\xff\xfe\x00", b"[1, 2", b"name: x\nname: y\n", b"- a\n", b"name: &a [*a]\n"):
+        bad = tmp_path / "bad.yaml"
+        bad.write_bytes(content)
+        done = site.run("check", "-p", str(bad))
+        assert done.exit_code == 2, (content, done.output)
+        assert "bad.yaml" in done.output
