@@ -6,9 +6,10 @@ drain, restart  what a serial play does: drain, wait for the sessions to end, re
 rollout         `rollout deploy --restart` with playbooks/demo.yaml
 
 Each way has a stretch of untroubled load before it; the latencies of each are compared with those of all three stretches. *cut* and the
-latencies are those of the two pools in which a sibling takes over (main has none; what was cut there stands apart). *floor s* is what a
-rollout cannot do without: the drains and boots that were observed, and the baseline, ramps and shortest times for evidence that its plan
-printed.
+latencies are those of the two pools in which a sibling takes over (main has none; what was cut there stands apart). *seconds* is the whole
+command. *rolling s* is the part in which workers are out or watched; before it a rollout prepares and watches the untroubled homeserver.
+*floor s* is what that part cannot do without: the drains and boots that were observed, and the ramps and shortest times for evidence that
+its plan printed.
 """
 
 import time
@@ -27,8 +28,10 @@ from rollout.lab.load.records import Record, Window, window
 from rollout.lab.paths import WORKERS, Lab
 from rollout.lab.processes import wait_until
 from rollout.lab.tool import Tool
+from rollout.model.event import StepBegan, StepFinished
 from rollout.model.ids import WorkerId
-from rollout.model.plan import Plan
+from rollout.model.plan import steps_of
+from rollout.ports.journal import Journal
 from rollout.ports.traffic import Server, Traffic
 
 PLAYBOOK = Path("playbooks/demo.yaml")
@@ -61,12 +64,12 @@ def measure(place: Path) -> list[dict[str, object]]:
         if account["outcome"] != "deployed":
             msg = f"the rollout ended as {account['outcome']}: there is nothing to compare ({place / 'rollout.log'})"
             raise RuntimeError(msg)
-        floor_s = _floor_s(account, open_journal(str(place / "journal.db")).plan(account["id"]))
+        rolling = _rolling(open_journal(str(place / "journal.db")), account)
     finally:
         cluster.down(directory)
     untroubled = [record for record in records if any(from_s <= record.ended_s < to_s for from_s, to_s, _ in spans.values())]
     before = window(untroubled, pools=REPLACEABLE)
-    return [_row(way, records, times, before, floor_s if way == "rollout" else None) for way, times in spans.items()]
+    return [_row(way, records, times, before, rolling if way == "rollout" else None) for way, times in spans.items()]
 
 
 def _measured(act: Callable[[], None]) -> tuple[float, float, float]:
@@ -110,17 +113,25 @@ def _roll(tool: Tool, log: Path) -> None:
         rollout.wait(ROLLOUT_TIMEOUT_S)
 
 
-def _floor_s(account: dict[str, Any], plan: Plan) -> float:
-    """Add up what a rollout cannot do without: drains and boots as observed, baseline, ramps and evidence as the plan has them."""
+def _rolling(journal: Journal, account: dict[str, Any]) -> tuple[float, float]:
+    """Return how long workers were out or watched, and how long that takes at the least."""
+    plan = journal.plan(account["id"])
+    steps = {step.id: step for step in steps_of(plan.phases)}
+    times = [
+        event.at_s
+        for _, event in journal.events(account["id"])
+        if isinstance(event, StepBegan | StepFinished) and steps[event.step_id].worker is not None
+    ]
     observed_s = sum(one["drain_s"] + one["boot_s"] for one in account["workers"].values())
-    return float(plan.baseline_s + observed_s + sum(plan.forecast.evidence_s.values()))
+    return max(times) - min(times), float(observed_s + sum(plan.forecast.evidence_s.values()))
 
 
-def _row(way: str, records: list[Record], times: tuple[float, float, float], before: Window, floor_s: float | None) -> dict[str, object]:
+def _row(
+    way: str, records: list[Record], times: tuple[float, float, float], before: Window, rolling: tuple[float, float] | None
+) -> dict[str, object]:
     _, began_s, ended_s = times
     # The last seconds count: what a restart cuts may be noticed a little later.
     during = window(records, began_s, ended_s + SETTLE_S, REPLACEABLE)
-    seconds = ended_s - began_s
     return {
         "way": way,
         "requests": during.requests,
@@ -131,9 +142,10 @@ def _row(way: str, records: list[Record], times: tuple[float, float, float], bef
         "× before": _ratio(during.sync_initial_p99_ms, before.sync_initial_p99_ms),
         "other p99, ms": during.other_p99_ms,
         "other × before": _ratio(during.other_p99_ms, before.other_p99_ms),
-        "seconds": round(seconds, 1),
-        "floor s": None if floor_s is None else round(floor_s, 1),
-        "× floor": None if floor_s is None else round(seconds / floor_s, 2),
+        "seconds": round(ended_s - began_s, 1),
+        "rolling s": None if rolling is None else round(rolling[0], 1),
+        "floor s": None if rolling is None else round(rolling[1], 1),
+        "× floor": None if rolling is None else round(rolling[0] / rolling[1], 2),
     }
 
 

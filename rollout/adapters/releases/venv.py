@@ -18,6 +18,7 @@ import hashlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -119,6 +120,12 @@ class VenvReleases:
         """Copy a configuration tree under its digest, and return the digest."""
         if not (source / "homeserver.yaml").is_file():
             raise PermanentDriverError("there is no homeserver.yaml", where=str(source))
+        try:
+            return self._copy_config(source)
+        except OSError as error:
+            raise PermanentDriverError("the configuration can't be copied", where=str(source), why=str(error)) from error
+
+    def _copy_config(self, source: Path) -> str:
         digest = hashlib.sha256()
         for path in sorted(source.rglob("*")):
             if path.is_file():
@@ -220,13 +227,16 @@ class VenvReleases:
         venv = self._target / "venvs" / release.artefact_lock[:12]
         if (venv / PROVEN).is_file():
             return venv
+        requirements = self._locks / f"{release.version}.txt"
+        if self._digest_of_lock(release.version) != release.artefact_lock:
+            what = f"the lock of {release.version} has changed since the release was identified"
+            raise PermanentDriverError(what, where=str(requirements), remedy="plan again")
         free = shutil.disk_usage(self._target).free
         if free < FREE_BYTES_MIN:
             why = f"{free // 1_000_000} MB are free, {FREE_BYTES_MIN // 1_000_000} MB are needed"
             raise PermanentDriverError("the disk is too full for a release", where=str(self._target), why=why)
         shutil.rmtree(venv, ignore_errors=True)
         venv.parent.mkdir(parents=True, exist_ok=True)
-        requirements = self._locks / f"{release.version}.txt"
         python = str(venv / "bin/python")
         for command in (
             [sys.executable, "-m", "venv", str(venv)],
@@ -279,12 +289,17 @@ class VenvReleases:
 
 
 def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:
-    try:
-        code = subprocess.run(  # noqa: S603  (a list, written above)
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, timeout=timeout_s, pass_fds=(lock,), cwd=cwd, check=False
-        ).returncode
-    except subprocess.TimeoutExpired as error:
-        raise OutcomeUnknownError(f"installing took longer than {timeout_s:.0f} s", why=_tail(Path(log.name))) from error
+    # In a process group of its own, so that what it starts itself ends with it.
+    with subprocess.Popen(  # noqa: S603  (a list, written above)
+        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=(lock,), cwd=cwd, process_group=0
+    ) as process:
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired as error:
+            raise OutcomeUnknownError(f"installing took longer than {timeout_s:.0f} s", why=_tail(Path(log.name))) from error
+        finally:
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
     if code != 0:
         raise PermanentDriverError(f"installing ended with status {code}", why=_tail(Path(log.name)))
 
