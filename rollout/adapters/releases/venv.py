@@ -43,6 +43,8 @@ MANIFEST = "release.json"
 LINES_MAX = 12
 # A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write.
 FREE_BYTES_MIN = 500_000_000
+# Preparing shares the machine with the homeserver, which comes first. (Not 19: on a busy machine it has to end all the same.)
+YIELDING = ("nice", "-n", "10")
 PROBE_TIMEOUT_S = 60.0
 
 # Run by the release's own interpreter: what it says of itself, and the deltas that it would apply to PostgreSQL, named as in
@@ -263,7 +265,7 @@ class VenvReleases:
     def _python(venv: Path, program: str, arguments: Sequence[str], what: str) -> str:
         try:
             done = subprocess.run(  # noqa: S603  (our own interpreter and program)
-                [str(venv / "bin/python"), "-c", program, *arguments],
+                [*YIELDING, str(venv / "bin/python"), "-c", program, *arguments],
                 capture_output=True,
                 text=True,
                 stdin=subprocess.DEVNULL,
@@ -291,7 +293,7 @@ class VenvReleases:
 def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:
     # In a process group of its own, so that what it starts itself ends with it.
     with subprocess.Popen(  # noqa: S603  (a list, written above)
-        command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=(lock,), cwd=cwd, process_group=0
+        [*YIELDING, *command], stdout=log, stderr=log, stdin=subprocess.DEVNULL, pass_fds=(lock,), cwd=cwd, process_group=0
     ) as process:
         try:
             code = process.wait(timeout_s)
