@@ -127,7 +127,8 @@ def _spoken(now_s: float, request: Request) -> OperatorSpoke:
 @contextmanager
 def _signals() -> Iterator[Callable[[], list[str]]]:
     """
-    The first SIGINT and every SIGTERM ask for a safe stop; the second SIGINT leaves at once, with what is under way in doubt.
+    The first SIGINT, and every SIGTERM and SIGHUP (a terminal or connection that is gone), ask for a safe stop; the second SIGINT leaves at
+    once, with what is under way in doubt. Who started this with nohup goes on.
 
     Signals reach only the main thread; elsewhere nothing is caught.
     """
@@ -149,7 +150,10 @@ def _signals() -> Iterator[Callable[[], list[str]]]:
     if threading.current_thread() is not threading.main_thread():
         yield take
         return
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    heeded = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        heeded.append(signal.SIGHUP)
+    before = {number: signal.signal(number, handle) for number in heeded}
     try:
         yield take
     finally:

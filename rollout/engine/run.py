@@ -58,7 +58,7 @@ class Loop:
     def run(self, performer: Performer, heed: Callable[[], Sequence[OperatorSpoke]]) -> DeployState:
         """Go on until the rollout finishes or stops. *heed* returns what was asked of it since the last time."""
         while True:
-            self.record(heed())
+            self.record([_not_before(event, self.state.last_at_s) for event in heed()])
             # Time never runs backwards, whatever the clock does.
             now_s = max(self._clock.now_s(), self.state.last_at_s)
             decision = decide(self.plan, self.state, now_s)

@@ -16,13 +16,17 @@ WAIT_S = 10.0
 
 
 class Backend(ThreadingHTTPServer):
-    """One worker: /health is answered at once, anything else when *released* is set."""
+    """One worker: /health is answered at once, anything else when *released* is set; not at all, then, if *dying* is set too."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
         self.released = threading.Event()
+        self.dying = threading.Event()
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a proxy that went away in the middle of a check."""
 
 
 class _Answer(BaseHTTPRequestHandler):
@@ -31,6 +35,9 @@ class _Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path != "/health":
             self.server.released.wait(WAIT_S)
+            if self.server.dying.is_set():
+                self.close_connection = True
+                return
         self.send_response(200)
         self.send_header("Content-Length", "2")
         self.end_headers()
@@ -63,15 +70,15 @@ class Proxy:
         one.sendall(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.open.append(one)
 
-    def ask(self, command: str) -> str:
-        """Ask the running process, past the driver."""
-        return ask(self.admin, command)
+    def answers(self) -> list[bytes]:
+        """Read how each request that was begun ended: its first line."""
+        return [one.recv(65_536).partition(b"\r\n")[0] for one in self.open]
 
     def reload(self) -> None:
         """Start a new process with a fresh view; the old one keeps its sessions."""
-        before = self.ask("show info")
+        before = _pid(self.admin)
         ask(self.master, "reload")
-        until(lambda: _answers(self.admin) and self.ask("show info") != before)
+        until(lambda: _pid(self.admin) not in (before, None))
 
 
 def ask(place: Path, command: str) -> str:
@@ -82,11 +89,12 @@ def ask(place: Path, command: str) -> str:
         return b"".join(iter(lambda: one.recv(65_536), b"")).decode()
 
 
-def _answers(place: Path) -> bool:
+def _pid(place: Path) -> str | None:
+    """Name the process that answers there; None when there is none."""
     try:
-        return "Pid:" in ask(place, "show info")
+        return next((line for line in ask(place, "show info").splitlines() if line.startswith("Pid:")), None)
     except OSError:
-        return False
+        return None
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -124,21 +132,22 @@ backend sync
 {servers}
 """
     )
-    threads = [threading.Thread(target=backend.serve_forever, daemon=True) for backend in backends.values()]
+    threads = [threading.Thread(target=backend.serve_forever, args=(0.02,), daemon=True) for backend in backends.values()]
     for thread in threads:
         thread.start()
     command = [str(haproxy_binary()), "-W", "-db", "-S", str(proxy.master), "-f", str(place / "haproxy.cfg")]
     with (place / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        until(lambda: _answers(proxy.admin))
+        until(lambda: _pid(proxy.admin) is not None)
         yield proxy
     finally:
         for backend in backends.values():
             backend.released.set()
         for one in proxy.open:
             one.close()
-        process.kill() if process.poll() is not None else process.terminate()
+        # The master ends its workers, old ones too; killed, it would leave them behind.
+        process.terminate()
         process.wait(WAIT_S)
         for backend in backends.values():
             backend.shutdown()

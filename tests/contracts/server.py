@@ -65,7 +65,8 @@ class Says:
 def serving(answer: Callable[[Handler], None]) -> Iterator[Server]:
     """Run one."""
     server = Server(answer)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    # It looks this often whether it shall end: the half second that is usual is most of a test.
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     try:
         yield server

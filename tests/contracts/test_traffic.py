@@ -16,16 +16,21 @@ from tests.contracts.proxy import Proxy, haproxy, until
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
+STRANGERS = [Server("sync", "stranger"), Server("elsewhere", "sync1")]
 TIMEOUT_S = 5.0
+REQUESTS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
-    """A proxy with SYNC1 and SYNC2, both up. *open_sessions* begins some at each, *end_sessions* lets those of all come to their end."""
+    """
+    A proxy with SYNC1 and SYNC2, both up. *begin_requests* begins REQUESTS that stay open, *end_requests* lets all of them end and says
+    whether each was answered; *settle* waits until something holds, where time passes by itself.
+    """
 
     traffic: Traffic
-    open_sessions: Callable[[], None]
-    end_sessions: Callable[[], None]
+    begin_requests: Callable[[], None]
+    end_requests: Callable[[], bool]
     settle: Callable[[Callable[[], bool]], None]
 
     def look(self, worker: WorkerId) -> ProxySighting:
@@ -40,30 +45,39 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
 
 def _real(proxy: Proxy) -> Plant:
     traffic = Haproxy((proxy.admin,), proxy.master)
-    until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()))
 
-    def open_sessions() -> None:
-        for _ in range(6):
+    def total(count: Callable[[ProxySighting], int | None]) -> int:
+        return sum(count(seen) or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values())
+
+    def begin_requests() -> None:
+        before = total(lambda seen: seen.requests)
+        for _ in range(REQUESTS):
             proxy.begin_request()
-        until(lambda: sum(seen.sessions or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values()) == 6)
+        until(lambda: total(lambda seen: seen.requests) == before + REQUESTS)
 
-    def end_sessions() -> None:
+    def end_requests() -> bool:
         for backend in proxy.backends.values():
             backend.released.set()
+        return set(proxy.answers()) == {b"HTTP/1.1 200 OK"}
 
-    return Plant(traffic, open_sessions, end_sessions, until)
+    until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()))
+    return Plant(traffic, begin_requests, end_requests, until)
 
 
 def _simulated() -> Plant:
     stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")})
 
-    def let_pass() -> None:
+    def pass_by() -> None:
         stage.clock.advance_to(stage.clock.now_s() + stage.world.session_life_s)
+
+    def end_requests() -> bool:
+        pass_by()
+        return not stage.world.cuts
 
     def settle(holds: Callable[[], bool]) -> None:
         assert holds()
 
-    return Plant(stage.drivers.traffic, lambda: None, let_pass, settle)
+    return Plant(stage.drivers.traffic, lambda: None, end_requests, settle)
 
 
 @pytest.fixture(params=["haproxy", "simulated"])
@@ -72,9 +86,14 @@ def plant(request: pytest.FixtureRequest) -> Plant:
 
 
 def test_all_are_seen_at_once_and_strangers_are_left_out(plant: Plant) -> None:
-    seen = plant.traffic.look({**SERVERS, WorkerId("stranger"): Server("sync", "stranger")}, TIMEOUT_S)
+    strangers = {WorkerId(f"stranger{number}"): server for number, server in enumerate(STRANGERS)}
+    seen = plant.traffic.look({**SERVERS, **strangers}, TIMEOUT_S)
     assert set(seen) == {SYNC1, SYNC2}
     assert all((one.admitted, one.up, one.weight) == (True, True, 100) for one in seen.values())
+
+
+def test_nobody_is_looked_for(plant: Plant) -> None:
+    assert plant.traffic.look({}, TIMEOUT_S) == {}
 
 
 def test_a_drain_takes_one_server_out_and_an_admission_brings_it_back(plant: Plant) -> None:
@@ -95,19 +114,28 @@ def test_a_weight_is_seen_as_it_was_given(plant: Plant, weight: int) -> None:
     assert plant.look(SYNC2).weight == 100
 
 
+def test_what_is_drained_gets_no_new_requests(plant: Plant) -> None:
+    plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+    before = plant.look(SYNC1).requests
+    plant.begin_requests()
+    assert plant.look(SYNC1).requests == before
+
+
 def test_open_sessions_outlive_a_drain_and_are_counted_until_they_end(plant: Plant) -> None:
-    plant.open_sessions()
+    plant.begin_requests()
     before = plant.look(SYNC1).sessions
     assert before
     plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
     assert plant.look(SYNC1).sessions == before
-    plant.end_sessions()
+    assert plant.end_requests(), "nothing is cut"
     plant.settle(lambda: plant.look(SYNC1).sessions == 0)
     assert plant.look(SYNC1).cuts == 0
 
 
-def test_a_server_that_the_proxy_does_not_have(plant: Plant) -> None:
+@pytest.mark.parametrize("stranger", STRANGERS, ids=["server", "backend"])
+def test_what_the_proxy_does_not_have_is_refused_and_changes_nothing(plant: Plant, stranger: Server) -> None:
     with pytest.raises(PermanentDriverError):
-        plant.traffic.drain(Server("sync", "stranger"), TIMEOUT_S)
+        plant.traffic.drain(stranger, TIMEOUT_S)
     with pytest.raises(PermanentDriverError):
-        plant.traffic.admit(Server("sync", "stranger"), 100, TIMEOUT_S)
+        plant.traffic.admit(stranger, 50, TIMEOUT_S)
+    assert all((one.admitted, one.weight) == (True, 100) for one in plant.traffic.look(SERVERS, TIMEOUT_S).values())

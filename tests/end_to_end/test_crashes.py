@@ -4,6 +4,8 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from rollout.lab.demo import await_answer
 from rollout.lab.processes import Supervisor
 from tests.end_to_end.site import Site, begun, cut, intent
@@ -39,12 +41,13 @@ def test_killed_four_times_and_resumed(site: Site) -> None:
     assert cut(records) == []
 
 
-def test_interrupted_and_resumed(site: Site) -> None:
-    """SIGTERM, as a CI job's end or a shutdown sends it: make safe, say so, and go on later."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_interrupted_and_resumed(site: Site, number: signal.Signals) -> None:
+    """As the end of a CI job or a lost connection do it: make safe, say so, and go on later."""
     with site.load() as records:
         with site.start("deploy", "--restart", "--only", "role=client", "--yes", "--events", "ndjson") as command:
             command.await_event(intent("drain", "client1"))
-            command.send(signal.SIGTERM)
+            command.send(number)
             said = command.end()
         assert said.code == 130, said.text
         assert "rollout resume" in said.text
