@@ -1,7 +1,8 @@
 """
 HAProxy through its runtime API.
 
-Success of a command is an empty line; any text is an error. Servers are read from `show servers state` (who may take requests) and `show
+Every answer ends with an empty line; without it HAProxy hung up before it was done. Success of a command is nothing but that line; any
+text is an error. Servers are read from `show servers state` (who may take requests) and `show
 stat` (sessions and counters), by the names in their headers. After a reload the old process keeps its sessions and the new one doesn't
 count them, so the master is asked for old processes and each of them for its sessions; where one can't be asked, the number of sessions
 is unknown.
@@ -62,25 +63,29 @@ class Haproxy:
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic."""
-        first, *others = (self._look_at(place, servers, timeout_s) for place in self._sockets)
+        end_s = monotonic() + timeout_s
+        joined, *others = [_look_at(place, servers, end_s) for place in self._sockets]
         for seen in others:
-            first = {worker: _both(sighting, seen[worker]) for worker, sighting in first.items() if worker in seen}
-        return first
+            joined = {worker: _both(sighting, seen[worker]) for worker, sighting in joined.items() if worker in seen}
+        # Asked last: a reload meanwhile has a session counted twice, which is only a longer drain, and not left out.
+        old = self._old_sessions(end_s)
+        return {worker: _with_old(sighting, old, servers[worker]) for worker, sighting in joined.items()}
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._command(f"set server {server.backend}/{server.name} state drain", timeout_s)
+        self._command(f"set server {server.backend}/{server.name} state drain", monotonic() + timeout_s)
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
         """See ports.traffic. The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
-        self._command(f"set server {name} weight {weight}%", timeout_s)
-        self._command(f"set server {name} state ready", timeout_s)
+        end_s = monotonic() + timeout_s
+        self._command(f"set server {name} weight {weight}%", end_s)
+        self._command(f"set server {name} state ready", end_s)
 
-    def _command(self, command: str, timeout_s: float) -> None:
+    def _command(self, command: str, end_s: float) -> None:
         for number, place in enumerate(self._sockets):
             try:
-                _tell(place, command, timeout_s)
+                _tell(place, command, end_s)
             except DriverError as error:
                 if number == 0:
                     raise
@@ -89,42 +94,43 @@ class Haproxy:
                     f"only {number} of {len(self._sockets)} proxies did it", where=error.where, why=str(error)
                 ) from error
 
-    def _look_at(self, place: Path, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
-        states = {(row["be_name"], row["srv_name"]): row for row in _states(_read(place, "show servers state", timeout_s), place)}
-        stats = _stats(_read(place, "show stat", timeout_s), place)
-        old = self._old_sessions(timeout_s)
-        seen: dict[WorkerId, ProxySighting] = {}
-        for worker, server in servers.items():
-            key = (server.backend, server.name)
-            if key in states and key in stats:
-                try:
-                    seen[worker] = _sighting(states[key], stats[key], None if old is None else old.get(key, 0))
-                except (ValueError, KeyError) as error:
-                    raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"{worker}: {error}") from error
-        return seen
-
-    def _old_sessions(self, timeout_s: float) -> dict[tuple[str, str], int] | None:
+    def _old_sessions(self, end_s: float) -> dict[tuple[str, str], int] | None:
         """Count sessions that old processes still hold; None when one of them can't be asked."""
         if self._master is None:
             return {}
         held: dict[tuple[str, str], int] = {}
         try:
-            for pid in _old_workers(_read(self._master, "show proc", timeout_s)):
-                for key, row in _stats(_read(self._master, f"@!{pid} show stat", timeout_s), self._master).items():
+            for pid in _old_workers(_read(self._master, "show proc", "#<PID>", end_s)):
+                for key, row in _stats(_read(self._master, f"@!{pid} show stat", "# pxname,", end_s)).items():
                     held[key] = held.get(key, 0) + int(row["scur"] or 0)
         except (DriverError, ValueError):
             return None
         return held
 
 
-def _sighting(state: Mapping[str, str], stat: Mapping[str, str], old_sessions: int | None) -> ProxySighting:
+def _look_at(place: Path, servers: Mapping[WorkerId, Server], end_s: float) -> dict[WorkerId, ProxySighting]:
+    """See what the process that listens there knows."""
+    states = {(row["be_name"], row["srv_name"]): row for row in _states(_read(place, "show servers state", "# be_id", end_s))}
+    stats = _stats(_read(place, "show stat", "# pxname,", end_s))
+    seen: dict[WorkerId, ProxySighting] = {}
+    for worker, server in servers.items():
+        key = (server.backend, server.name)
+        if key in states and key in stats:
+            try:
+                seen[worker] = _sighting(states[key], stats[key])
+            except (ValueError, KeyError) as error:
+                raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"{worker}: {error}") from error
+    return seen
+
+
+def _sighting(state: Mapping[str, str], stat: Mapping[str, str]) -> ProxySighting:
     counters = {name: int(stat.get(name) or 0) for name in COUNTERS}
     initial = int(state["srv_iweight"])
     return ProxySighting(
         admitted=int(state["srv_admin_state"]) & ADMIN_OUT == 0,
         weight=round(100 * int(state["srv_uweight"]) / initial) if initial else 0,
         up=state["srv_op_state"] in OPERATIONAL,
-        sessions=None if old_sessions is None else int(stat["scur"] or 0) + old_sessions,
+        sessions=int(stat["scur"] or 0),
         requests=int(stat["stot"] or 0),
         # A server that aborts is counted among the response errors too, so it isn't added again.
         cuts=counters["econ"] + counters["eresp"],
@@ -134,32 +140,31 @@ def _sighting(state: Mapping[str, str], stat: Mapping[str, str], old_sessions: i
 
 def _both(one: ProxySighting, other: ProxySighting) -> ProxySighting:
     """Join what two proxies say of a server: it takes requests if either sends it some; sessions and counters add up."""
-    sessions = None if one.sessions is None or other.sessions is None else one.sessions + other.sessions
     return replace(
         one,
         admitted=one.admitted or other.admitted,
         weight=min(one.weight, other.weight),
         up=one.up and other.up,
-        sessions=sessions,
+        sessions=(one.sessions or 0) + (other.sessions or 0),
         requests=one.requests + other.requests,
         cuts=one.cuts + other.cuts,
         counters={name: one.counters[name] + other.counters[name] for name in COUNTERS},
     )
 
 
-def _states(text: str, place: Path) -> list[dict[str, str]]:
-    lines = [line for line in text.splitlines() if line.strip()]
-    header = next((line for line in lines if line.startswith("# be_id")), None)
-    if header is None:
-        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=text[:200])
-    names = header.removeprefix("# ").split()
-    rows = (dict(zip(names, line.split(), strict=False)) for line in lines[lines.index(header) + 1 :])
+def _with_old(sighting: ProxySighting, old: Mapping[tuple[str, str], int] | None, server: Server) -> ProxySighting:
+    """Add the sessions that old processes hold; if nobody knows how many, nobody knows the sum."""
+    return replace(sighting, sessions=None if old is None else (sighting.sessions or 0) + old.get((server.backend, server.name), 0))
+
+
+def _states(text: str) -> list[dict[str, str]]:
+    _, _, table = text.partition("# ")
+    header, *lines = table.splitlines()
+    rows = (dict(zip(header.split(), line.split(), strict=False)) for line in lines)
     return [row for row in rows if "srv_iweight" in row]
 
 
-def _stats(text: str, place: Path) -> dict[tuple[str, str], dict[str, str]]:
-    if not text.startswith("# pxname,"):
-        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=text[:200])
+def _stats(text: str) -> dict[tuple[str, str], dict[str, str]]:
     rows = csv.DictReader(text.removeprefix("# ").strip().splitlines())
     return {(row["pxname"], row["svname"]): row for row in rows if row.get("scur") is not None}
 
@@ -176,36 +181,62 @@ def _old_workers(text: str) -> list[str]:
     return found
 
 
-def _tell(place: Path, command: str, timeout_s: float) -> None:
+def _tell(place: Path, command: str, end_s: float) -> None:
     try:
-        answer = _ask(place, command, timeout_s).strip()
-    except TimeoutError as error:
-        raise OutcomeUnknownError(f"the proxy did not answer within {timeout_s:.0f} s", where=str(place), why=command) from error
+        connection = _connect(place, end_s)
     except OSError as error:
         raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
-    if answer:
-        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer)
+    with connection:
+        try:
+            answer = _ask(connection, command, end_s)
+        except OSError as error:
+            raise OutcomeUnknownError("the proxy did not say whether it did it", where=str(place), why=f"{command}: {error}") from error
+    if not answer:
+        raise OutcomeUnknownError("the proxy hung up without saying whether it did it", where=str(place), why=command)
+    if answer.strip():
+        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer.strip())
 
 
-def _read(place: Path, command: str, timeout_s: float) -> str:
+def _read(place: Path, command: str, header: str, end_s: float) -> str:
+    """Return the whole answer to a question, in which *header* is."""
     try:
-        return _ask(place, command, timeout_s)
+        with _connect(place, end_s) as connection:
+            answer = _ask(connection, command, end_s)
     except OSError as error:
         raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {error}") from error
+    if answer and header not in answer:
+        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=answer[:200])
+    if not answer.endswith("\n\n"):
+        raise TransientDriverError("the proxy hung up before its answer was complete", where=str(place), why=command)
+    return answer
 
 
-def _ask(place: Path, command: str, timeout_s: float) -> str:
-    """Send one command and read until the proxy closes; TimeoutError and other OSErrors come through."""
-    with socket.socket(socket.AF_UNIX) as connection:
-        end_s = monotonic() + timeout_s
-        connection.settimeout(timeout_s)
+def _connect(place: Path, end_s: float) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX)
+    try:
+        connection.settimeout(_left_s(end_s))
         connection.connect(str(place))
-        connection.sendall(f"{command}\n".encode())
-        connection.shutdown(socket.SHUT_WR)
-        answer = bytearray()
-        while chunk := connection.recv(65_536):
-            answer += chunk
-            connection.settimeout(max(0.001, end_s - monotonic()))
-            if len(answer) > ANSWER_BYTES_MAX:
-                raise PermanentDriverError("the proxy's answer is too long", where=str(place), why=f"more than {ANSWER_BYTES_MAX} bytes")
+    except OSError:
+        connection.close()
+        raise
+    return connection
+
+
+def _ask(connection: socket.socket, command: str, end_s: float) -> str:
+    """Send one command and read until the proxy closes; TimeoutError and other OSErrors come through."""
+    connection.sendall(f"{command}\n".encode())
+    connection.shutdown(socket.SHUT_WR)
+    answer = bytearray()
+    while chunk := connection.recv(65_536):
+        answer += chunk
+        connection.settimeout(_left_s(end_s))
+        if len(answer) > ANSWER_BYTES_MAX:
+            raise PermanentDriverError(
+                "the proxy's answer is too long", where=str(connection.getpeername()), why=f"more than {ANSWER_BYTES_MAX} bytes"
+            )
     return answer.decode(errors="replace")
+
+
+def _left_s(end_s: float) -> float:
+    """Count what is left of the time; 0 would mean not to wait at all, which is another error."""
+    return max(0.001, end_s - monotonic())

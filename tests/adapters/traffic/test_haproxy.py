@@ -247,7 +247,7 @@ def test_a_proxy_that_dies_over_a_command_may_or_may_not_have_done_it(tmp_path: 
 @pytest.mark.parametrize("answers", [None, said()], ids=["nothing", "drips"])
 def test_an_answer_that_does_not_come_is_not_waited_for_any_longer(tmp_path: Path, answers: Answers) -> None:
     """The time is that of the whole call, whatever it has to ask for: this one drips as fast as is just too slow for two answers."""
-    with stand_in(tmp_path / "one.sock", answers, pause_s=0.75 * TIMEOUT_S / len(said()["show servers state"])):
+    with stand_in(tmp_path / "one.sock", answers, pause_s=0.9 * TIMEOUT_S / len(said()["show servers state"])):
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError):
             Haproxy((tmp_path / "one.sock",), None).look(SERVERS, TIMEOUT_S)
@@ -265,7 +265,9 @@ def test_a_command_that_is_not_answered_may_or_may_not_have_been_done(tmp_path: 
         assert time.monotonic() - began_s < 2 * TIMEOUT_S + 0.5
 
 
-@pytest.mark.parametrize("place", ["nothing.sock", "no/such/directory.sock", "a-file", "x" * 200], ids=["none", "nowhere", "a file", "long"])
+@pytest.mark.parametrize(
+    "place", ["nothing.sock", "no/such/directory.sock", "a-file", "x" * 200], ids=["none", "nowhere", "a file", "long"]
+)
 def test_no_socket_at_all(tmp_path: Path, place: str) -> None:
     (tmp_path / "a-file").touch()
     nowhere = Haproxy((tmp_path / place,), None)
