@@ -108,6 +108,7 @@ def _demonstrate(lab: Lab, out: Path, playbook: Path) -> dict[str, Any]:
             "workers": len(WORKERS),
             **_noticed(report, seen, window(report.records, before.from_s, before.to_s, REPLACEABLE)),
             "duration_s": round(during.to_s - during.from_s, 1),
+            "rolling_s": _rolling_s(account),
             "waiting_s": {cause: round(seconds, 1) for cause, seconds in account["waiting_s"].items()},
             "tool_cpu_s": round(rollout.cost.cpu_s, 1),
             "tool_rss_mb": round(rollout.cost.rss_mb, 1),
@@ -135,6 +136,12 @@ def _noticed(report: LoadReport, during: Window, before: Window) -> dict[str, An
         "other_p99_before_ms": before.other_p99_ms,
         "other_p99_during_ms": during.other_p99_ms,
     }
+
+
+def _rolling_s(account: Mapping[str, Any]) -> float | None:
+    """Return the time from the first drain to the end: without installing the release and watching what was there before."""
+    drained = [its["drained_at_s"] for its in account["workers"].values() if its["drained_at_s"] is not None]
+    return round(account["finished_at_s"] - min(drained), 1) if drained else None
 
 
 def _main(seen: Window, report: LoadReport, during: Span) -> dict[str, Any]:
@@ -168,8 +175,8 @@ def what_is_missed(summary: Mapping[str, Any]) -> list[str]:
     if good["outcome"] != "deployed":
         missed.append(f"the rollout ended as {good['outcome']}")
     missed += [f"{name} is {good[name]}, not 0" for name in NOUGHT if good[name]]
-    if good["duration_s"] > ROLLING_S_MAX:
-        missed.append(f"it took {good['duration_s']:.0f} s, more than {ROLLING_S_MAX:.0f}")
+    if good["rolling_s"] is None or good["rolling_s"] > ROLLING_S_MAX:
+        missed.append(f"rolling took {good['rolling_s']} s, more than {ROLLING_S_MAX:.0f}")
     for worker, after in good["versions_after"].items():
         if after["version"] != VERSIONS[1] or not after["restarted"]:
             missed.append(f"{worker} runs {after['version']}{'' if after['restarted'] else ', as the same process as before'}")

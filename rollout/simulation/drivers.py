@@ -132,16 +132,16 @@ class SimulatedTraffic:
         """See ports.traffic."""
         del timeout_s
         seen: dict[WorkerId, ProxySighting] = {}
-        for worker in servers:
-            it = self._world.workers.get(worker)
-            if it is not None and it.proxied:
+        for worker, server in servers.items():
+            if (name := self._find(server)) is not None:
+                it = self._world.workers[name]
                 seen[worker] = ProxySighting(
                     admitted=it.admitted,
                     weight=it.weight,
-                    up=self._world.answers(worker),
-                    sessions=self._world.sessions(worker),
+                    up=self._world.answers(name),
+                    sessions=self._world.sessions(name),
                     requests=int(it.served),
-                    cuts=self._world.cuts.get(worker, 0),
+                    cuts=self._world.cuts.get(name, 0),
                 )
         return seen
 
@@ -156,10 +156,15 @@ class SimulatedTraffic:
         self._world.admit(self._worker(server), weight)
 
     def _worker(self, server: Server) -> WorkerId:
-        worker = WorkerId(server.name)
-        if worker not in self._world.workers or not self._world.workers[worker].proxied:
+        worker = self._find(server)
+        if worker is None:
             raise PermanentDriverError(f"the proxy has no server {server.name} in {server.backend}")
         return worker
+
+    def _find(self, server: Server) -> WorkerId | None:
+        worker = WorkerId(server.name)
+        it = self._world.workers.get(worker)
+        return worker if it is not None and it.backend == server.backend else None
 
 
 class SimulatedMetrics:
@@ -212,12 +217,16 @@ class SimulatedProbe:
     def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
         del timeout_s
-        return {worker: Answer(ok := self._world.answers(worker), 0.001, "" if ok else "connection refused") for worker in workers}
+        return {worker: self._answer(worker) for worker in workers}
 
     def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
         del requests, timeout_s
         return {}
+
+    def _answer(self, worker: WorkerId) -> Answer:
+        ok = worker in self._world.workers and self._world.answers(worker)
+        return Answer(ok, 0.001, "" if ok else "connection refused")
 
 
 class SimulatedLedger:

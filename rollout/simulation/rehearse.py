@@ -76,7 +76,7 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
             activated_at_s=clock.now_s() - 1000,
             started_at_s=clock.now_s() - 900,
             runs=old.id,
-            proxied=pool is not None,
+            backend=pool,
         )
         for name, (_, pool) in roles.items()
     }

@@ -15,7 +15,7 @@ from rollout.simulation.virtual_clock import VirtualClock
 @dataclass(slots=True)
 class SimulatedWorker:
     """
-    One process and its place at the proxy.
+    One process and its place at the proxy: in *backend*, if it has one.
 
     *slowness* multiplies every latency and *error_ratio* is the share of 5xx, both by release; a release in *never_boots* exits at start,
     one in *hangs* runs but doesn't answer. *sessions* is how many are open while it is admitted.
@@ -25,7 +25,7 @@ class SimulatedWorker:
     activated_at_s: float
     started_at_s: float | None
     runs: ReleaseId
-    proxied: bool
+    backend: str | None
     admitted: bool = True
     weight: int = 100
     changed_at_s: float = float("-inf")
@@ -35,6 +35,11 @@ class SimulatedWorker:
     errors: float = 0.0
     slow: float = 0.0
     served_until_s: float = 0.0
+
+    @property
+    def proxied(self) -> bool:
+        """Tell whether the proxy knows it."""
+        return self.backend is not None
 
 
 @dataclass(slots=True)

@@ -70,9 +70,9 @@ class Proxy:
         one.sendall(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n")
         self.open.append(one)
 
-    def answers(self) -> list[bytes]:
-        """Read how each request that was begun ended: its first line."""
-        return [one.recv(65_536).partition(b"\r\n")[0] for one in self.open]
+    def answers(self) -> list[int]:
+        """Read the status of each answer to the requests that were begun."""
+        return [int(one.recv(65_536).split()[1]) for one in self.open]
 
     def reload(self) -> None:
         """Start a new process with a fresh view; the old one keeps its sessions."""

@@ -10,12 +10,14 @@ from rollout.ports.probe import Probe
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.server import Says, serving
 
-WELL, ILL = WorkerId("sync1"), WorkerId("sync2")
+WELL, ILL, STRANGER = WorkerId("sync1"), WorkerId("sync2"), WorkerId("stranger")
+PATH = "/_matrix/client/v3/joined_rooms"
+TIMEOUT_S = 5.0
 
 
 @pytest.fixture(params=["http", "simulated"])
 def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:
-    """WELL answers, ILL doesn't."""
+    """WELL answers, ILL doesn't, STRANGER isn't known."""
     if request.param == "simulated":
         stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")})
         stage.world.stop(ILL)
@@ -25,18 +27,20 @@ def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:
             yield HttpProbe({WELL: one.url, ILL: other.url}, "secret", "@canary:localhost")
 
 
-def test_health_is_told_of_each(probe: Probe) -> None:
-    answers = probe.health([WELL, ILL], 5.0)
-    assert (answers[WELL].ok, answers[ILL].ok) == (True, False)
-    assert not answers[WELL].why
-    assert answers[ILL].why
+def test_health_is_told_of_each_with_what_it_took_and_why_not(probe: Probe) -> None:
+    answers = probe.health([WELL, ILL, STRANGER], TIMEOUT_S)
+    assert {worker: answer.ok for worker, answer in answers.items()} == {WELL: True, ILL: False, STRANGER: False}
+    assert {worker for worker, answer in answers.items() if answer.why} == {ILL, STRANGER}
+    assert answers[WELL].seconds > 0
+    assert all(0 <= answer.seconds < TIMEOUT_S for answer in answers.values())
 
 
 def test_canaries_are_for_those_who_were_asked_or_there_are_none(probe: Probe) -> None:
-    answers = probe.canary({WELL: "/_matrix/client/v3/joined_rooms", ILL: "/_matrix/client/v3/joined_rooms"}, 5.0)
-    assert set(answers) in ({WELL, ILL}, set())
-    assert not any(answer.ok for worker, answer in answers.items() if worker == ILL)
+    answers = probe.canary({WELL: PATH, ILL: PATH, STRANGER: PATH}, TIMEOUT_S)
+    assert set(answers) in ({WELL, ILL, STRANGER}, set())
+    assert {worker for worker, answer in answers.items() if answer.ok} == {WELL} & set(answers)
+    assert all(answer.ok != bool(answer.why) for answer in answers.values())
 
 
 def test_nobody_is_asked_for_nothing(probe: Probe) -> None:
-    assert (probe.health([], 5.0), probe.canary({}, 5.0)) == ({}, {})
+    assert (probe.health([], TIMEOUT_S), probe.canary({}, TIMEOUT_S)) == ({}, {})

@@ -58,7 +58,7 @@ def _real(proxy: Proxy) -> Plant:
     def end_requests() -> bool:
         for backend in proxy.backends.values():
             backend.released.set()
-        return set(proxy.answers()) == {b"HTTP/1.1 200 OK"}
+        return set(proxy.answers()) == {200}
 
     until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()))
     return Plant(traffic, begin_requests, end_requests, until)

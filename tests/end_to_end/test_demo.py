@@ -21,6 +21,7 @@ def test_demo() -> None:
         {**summary, "good": {**good, "outcome": "halted"}},
         {**summary, "good": {**good, "cut_requests": 1}},
         {**summary, "good": {**good, "lost_events": 1}},
+        {**summary, "good": {**good, "rolling_s": 301.0}},
         {**summary, "good": {**good, "versions_after": {"sync1": {"version": "1.162.0", "restarted": True}}}},
         {**summary, "good": {**good, "versions_after": {"sync1": {"version": "1.163.2", "restarted": False}}}},
         {**summary, "good": {**good, "by_worker": {"sync1": {"pool": "sync", "open_long_polls_at_drain": 7, "requests_while_out": 99}}}},
