@@ -3,8 +3,10 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from rollout.adapters.documents.read import read_inventory, read_playbook
 from rollout.interfaces.cli import COMMANDS, INTERRUPTED, OUR_BUG, cli
 from rollout.interfaces.cli.preview import CHANGES
+from rollout.lab import cluster
 from rollout.model.errors import InvalidFileError
 from rollout.model.event import EXIT_CODES
 
@@ -41,21 +44,21 @@ def test_the_walk_through_the_lab(tmp_path: Path) -> None:
     (tmp_path / "build/venvs").symlink_to(ROOT / "build/venvs")
     (ROOT / "build/venvs").mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
-    script = "\n".join(["set -e -o pipefail", "trap 'kill $(jobs -p) 2>/dev/null; rollout lab down --purge' EXIT", *commands(WALK)])
+    script = "\n".join(["set -e -o pipefail", *commands(WALK)])
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
-    with (tmp_path / "out").open("w+") as out:
-        done = subprocess.run(
-            ["bash", "-c", script],
-            cwd=tmp_path,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            timeout=WALK_TIMEOUT_S,
-            check=False,
+    with (tmp_path / "out").open("w") as out:
+        walk = subprocess.Popen(
+            ["bash", "-c", script], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0
         )
+    try:
+        code = walk.wait(WALK_TIMEOUT_S)
+    finally:
+        # The load in the background, and whatever else is still there.
+        with suppress(ProcessLookupError):
+            os.killpg(walk.pid, signal.SIGKILL)
+        cluster.down(tmp_path / "build/lab", purge=True)
     said = (tmp_path / "out").read_text()
-    assert done.returncode == 0, said
+    assert code == 0, said
     assert "rolled out" in said or "deployed" in said
     assert "nothing of ours is out of traffic" in said
 
