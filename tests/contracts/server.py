@@ -38,20 +38,25 @@ class Handler(BaseHTTPRequestHandler):
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """An answer: *body* with the length that it has, or with the one that it is said to have; dripping with *pause_s* between bytes."""
+    """
+    An answer: *body* with the length that it has, or with the one that it is said to have; dripping with *pause_s* between bytes. A *bare*
+    body is all that is sent: it has its own status line and header, or none.
+    """
 
     body: bytes = b""
     status: int = 200
     kind: str = "text/plain; version=0.0.4"
     length: int | None = None
     pause_s: float = 0.0
+    bare: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, handler: Handler) -> None:
-        handler.send_response(self.status)
-        handler.send_header("Content-Type", self.kind)
-        handler.send_header("Content-Length", str(len(self.body) if self.length is None else self.length))
-        handler.end_headers()
+        if not self.bare:
+            handler.send_response(self.status)
+            handler.send_header("Content-Type", self.kind)
+            handler.send_header("Content-Length", str(len(self.body) if self.length is None else self.length))
+            handler.end_headers()
         if not self.pause_s:
             handler.wfile.write(self.body)
             return

@@ -11,7 +11,9 @@ from time import monotonic  # noqa: TID251  (how long an answer takes is what th
 
 import requests
 from urllib3.exceptions import HTTPError
+from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
+from rollout.adapters.in_time import POOLS
 from rollout.adapters.settings import Settings, check, resolve_secret
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -49,7 +51,10 @@ class HttpProbe:
         self._session.trust_env = False
         # A restarted worker has closed its connections; one that was kept would fail once, for no fault of the worker.
         self._session.headers["Connection"] = "close"
-        self._session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=THREADS_MAX))
+        adapter = requests.adapters.HTTPAdapter(pool_maxsize=THREADS_MAX)
+        adapter.poolmanager.pool_classes_by_scheme = POOLS
+        self._session.mount("http://", adapter)
+        self._session.mount("https://", adapter)
 
     def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
@@ -59,11 +64,12 @@ class HttpProbe:
         """See ports.probe."""
         if self._token is None or self._user is None:
             return {}
-        headers = {"Authorization": f"Bearer {self._token}"}
+        # As bytes: a token with a character that a header can't hold would otherwise raise an error that repeats it.
+        headers = {"Authorization": f"Bearer {self._token}".encode()}
         parameters = {"user_id": self._user}
         return _side_by_side(requests, lambda worker: self._get(worker, requests[worker], headers, parameters, timeout_s))
 
-    def _get(self, worker: WorkerId, path: str, headers: Mapping[str, str], parameters: Mapping[str, str], timeout_s: float) -> Answer:
+    def _get(self, worker: WorkerId, path: str, headers: Mapping[str, bytes], parameters: Mapping[str, str], timeout_s: float) -> Answer:
         if worker not in self._urls:
             return Answer(ok=False, seconds=0.0, why="the inventory has no address for it")
         began_s = monotonic()
@@ -72,15 +78,14 @@ class HttpProbe:
                 self._urls[worker] + path, params=parameters, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False
             ) as answer:
                 read = 0
-                # What has come, however little: to wait for a whole chunk would be to wait for as long as the server likes.
                 while chunk := answer.raw.read1(65_536):
                     read += len(chunk)
-                    if read > BODY_BYTES_MAX or monotonic() - began_s > timeout_s:
+                    if read > BODY_BYTES_MAX:
                         return Answer(ok=False, seconds=monotonic() - began_s, why="the answer does not end")
                 ok = answer.status_code == requests.codes.ok
                 return Answer(ok=ok, seconds=monotonic() - began_s, why="" if ok else f"answered {answer.status_code}")
         except (requests.RequestException, HTTPError) as error:
-            why = "no answer in time" if isinstance(error, requests.Timeout) else type(error).__name__
+            why = "no answer in time" if isinstance(error, requests.Timeout | ReadTimeoutError) else type(error).__name__
             return Answer(ok=False, seconds=monotonic() - began_s, why=why)
 
 

@@ -1,5 +1,6 @@
 """What a scrape may meet in place of a metrics page: each is a sentence, in time, and never a page."""
 
+import gzip
 import math
 import socket
 import time
@@ -15,6 +16,8 @@ from tests.contracts.test_metrics import PAGE
 
 SYNC1 = WorkerId("sync1")
 BYTES_MAX = 16_000_000
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+ZIPPED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
 
 
 def read(url: str, timeout_s: float = 5.0) -> Page | str:
@@ -27,15 +30,22 @@ def read(url: str, timeout_s: float = 5.0) -> Page | str:
         (Says(b"<html><body>login</body></html>\n", kind="text/html"), "HTML"),
         (Says(b"oh no\n", status=500), "500"),
         (Says(b"", status=302), "302"),
-        (Says(PAGE, length=len(PAGE) + 100), ""),
+        (Says(PAGE, length=len(PAGE) + 100), "can't be read"),
         (Says(PAGE[:-20]), "truncated"),
         (Says(b""), "none of the metrics"),
-        (Says(b"\xff\xfe\n"), ""),
+        (Says(b"\xff\xfe\n"), "can't be read"),
         (Says(b'synapse_build_info{version="1.163.2" 1.0\n'), "parsed"),
         (Says(b"process_start_time_seconds one\n"), "parsed"),
         (Says(b"some_other_metric 1\n" * 100), "none of the metrics"),
+        (Says(b"", bare=True), "refused or reset"),
+        (Says(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", bare=True), "refused or reset"),
+        (Says(CHUNKED + b"16\r\nprocess_start_time_sec", bare=True), "can't be read"),
+        (Says(ZIPPED + b"no zip", bare=True), "can't be read"),
     ],
-    ids=["html", "500", "redirect", "short", "half a line", "empty", "not utf-8", "labels", "number", "others"],
+    ids=[
+        *("html", "500", "redirect", "short", "half a line", "empty", "not utf-8", "labels", "number", "others"),
+        *("closed", "ssh", "half a chunk", "no zip"),
+    ],
 )
 def test_no_metrics_page_is_a_sentence(answer: Says, sentence: str) -> None:
     with serving(answer) as server:
@@ -44,18 +54,46 @@ def test_no_metrics_page_is_a_sentence(answer: Says, sentence: str) -> None:
     assert sentence in found
 
 
-def test_a_hundred_megabytes_are_not_read_to_their_end() -> None:
-    with serving(Says(b"synapse_build_info 1\n" * 5_000_000)) as server:
+@pytest.mark.parametrize(
+    "answer",
+    [Says(b"synapse_build_info 1\n" * 5_000_000), Says(ZIPPED + gzip.compress(b"synapse_build_info 1\n" * 5_000_000, 1), bare=True)],
+    ids=["plain", "zipped"],
+)
+def test_a_hundred_megabytes_are_not_read_to_their_end(answer: Says) -> None:
+    with serving(answer) as server:
+        began_s = time.monotonic()
         found = read(server.url)
+        assert time.monotonic() - began_s < 3
     assert found == f"the page is longer than {BYTES_MAX} bytes"
 
 
-def test_a_page_that_drips_ends_in_time() -> None:
-    with serving(Says(PAGE, pause_s=0.1)) as server:
+@pytest.mark.parametrize(
+    "answer",
+    [Says(PAGE, pause_s=0.1), Says(b"HTTP/1.1 200 OK\r\nX-Y: " + b"z" * 1000, pause_s=0.1, bare=True), Says(b"x", length=100, pause_s=60)],
+    ids=["body", "header", "nothing"],
+)
+def test_a_page_that_does_not_come_is_not_waited_for_any_longer(answer: Says) -> None:
+    with serving(answer) as server:
         began_s = time.monotonic()
         found = read(server.url, 1.0)
         assert time.monotonic() - began_s < 2.5
-    assert isinstance(found, str)
+    assert found == "no answer in time"
+
+
+def test_one_that_drips_holds_up_nobody_else() -> None:
+    slow, fast = WorkerId("slow"), WorkerId("fast")
+    with serving(Says(PAGE, pause_s=0.1)) as one, serving(Says(PAGE)) as other:
+        pages = Scrape({slow: one.url, fast: other.url}, BYTES_MAX).read([slow, fast], PREFIXES, 1.0)
+    assert isinstance(pages[slow], str)
+    assert isinstance(pages[fast], Page)
+
+
+def test_one_connection_serves_many_looks() -> None:
+    """What was left of one look's time is not the next one's."""
+    with serving(Says(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(PAGE), PAGE), bare=True)) as server:
+        scrape = Scrape({SYNC1: server.url}, BYTES_MAX)
+        for timeout_s in (5.0, 0.5, 5.0):
+            assert isinstance(scrape.read([SYNC1], PREFIXES, timeout_s)[SYNC1], Page)
 
 
 def test_nobody_there() -> None:
