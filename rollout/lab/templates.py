@@ -205,6 +205,7 @@ defaults
     timeout client 120s
     timeout server 120s
     timeout queue 10s
+    timeout check 3s
     timeout http-request 10s
     retries 0
     option http-server-close

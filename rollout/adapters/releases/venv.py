@@ -103,10 +103,11 @@ class VenvReleases:
         if old is None:
             raise PermanentDriverError(f"release {base} is not at the target", where=str(self._target))
         wanted = version or old.version
-        lock = old.artefact_lock if wanted == old.version else self._digest_of_lock(wanted)
+        # A version that is named is what its lock says today, also when it runs already from an earlier lock.
+        lock = old.artefact_lock if version is None else self._digest_of_lock(version)
         config = old.config_digest if config_from is None else self.adopt_config(Path(config_from))
         settings = self._settings(config)
-        generation = old.generation if (wanted, config) == (old.version, old.config_digest) else 1
+        generation = old.generation if (lock, config) == (old.artefact_lock, old.config_digest) else 1
         if next_generation:
             same = [known.generation for known in self.prepared().values() if (known.artefact_lock, known.config_digest) == (lock, config)]
             generation = max(same, default=generation) + 1

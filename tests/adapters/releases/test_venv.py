@@ -263,3 +263,16 @@ def test_settings_are_checked() -> None:
         build({"target": "/srv/synapse", "lock": "locks"}, set_stage({SYNC1: ("sync", "sync")}).inventory)
     assert "locks" in refused.value.why
     assert "lock\n" in refused.value.why
+
+
+def test_a_lock_that_was_recorded_anew_is_another_release_of_the_same_version(stocked: Path) -> None:
+    """As after a security fix in a library: what is named is what its lock says today; what isn't named stays."""
+    releases = _releases(stocked)
+    base = releases.prepare(releases.identify_first("1.0.0", stocked / "config"), TIMEOUT_S)
+    assert releases.identify("1.0.0", None, base.id, next_generation=False).id == base.id
+    lock = stocked / "locks/1.0.0.txt"
+    lock.write_text(f"{lock.read_text()}# recorded anew\n")
+    anew = releases.identify("1.0.0", None, base.id, next_generation=False)
+    assert (anew.version, anew.generation) == ("1.0.0", 1)
+    assert anew.artefact_lock != base.artefact_lock
+    assert releases.identify(None, None, base.id, next_generation=False).id == base.id
