@@ -43,7 +43,7 @@ MANIFEST = "release.json"
 LINES_MAX = 12
 # A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write.
 FREE_BYTES_MIN = 500_000_000
-# Preparing shares the machine with the homeserver, which comes first. (Not 19: on a busy machine it has to end all the same; 10 took minutes.)
+# The homeserver on the same machine comes first. Not more: on a busy machine preparing has to end all the same (10 took minutes).
 YIELDING = ("nice", "-n", "5")
 PROBE_TIMEOUT_S = 60.0
 
