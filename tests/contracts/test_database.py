@@ -3,6 +3,8 @@ What every driver of the port `database` promises. PostgreSQL's is the only one:
 to do without.
 """
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -35,6 +37,12 @@ def unreadable(server: Server) -> Database:
     return Postgresql(server.dsn("nobody-of-this-name"))
 
 
+def value_of(database: Database, guard: str) -> float:
+    value = next(reading.value for reading in database.guards(TIMEOUT_S) if reading.guard == guard)
+    assert value is not None
+    return value
+
+
 def test_the_schema_is_read_with_every_delta(database: Database) -> None:
     assert database.schema(TIMEOUT_S) == SchemaSighting(94, 84, ("93/01_one.sql", "94/02_two.sql"))
 
@@ -45,6 +53,44 @@ def test_guards_of_a_calm_database(database: Database) -> None:
     assert readings["lock_queue"] == 0
     assert readings["connections_used"] is not None
     assert 0 < readings["connections_used"] < 0.1
+
+
+def test_requests_that_wait_for_a_lock_are_counted(server: Server, database: Database) -> None:
+
+    def want() -> None:
+        with server.connected() as connection:
+            connection.execute("INSERT INTO schema_version SELECT 1 WHERE false")
+
+    waiting = [threading.Thread(target=want) for _ in range(3)]
+    with server.connected() as holder:
+        holder.execute("BEGIN")
+        holder.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE")
+        for thread in waiting:
+            thread.start()
+        end_s = time.monotonic() + 10
+        while value_of(database, "lock_queue") != len(waiting):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        holder.execute("ROLLBACK")
+        for thread in waiting:
+            thread.join(5)
+    assert value_of(database, "lock_queue") == 0
+
+
+def test_the_oldest_transaction_is_the_one_that_counts(server: Server, database: Database) -> None:
+    with server.connected() as older, server.connected() as younger:
+        before_s = time.monotonic()
+        older.execute("BEGIN")
+        begun_s = time.monotonic()
+        time.sleep(0.3)
+        younger.execute("BEGIN")
+        least_s = time.monotonic() - begun_s
+        seen_s = value_of(database, "long_transaction_s")
+        assert least_s <= seen_s <= time.monotonic() - before_s
+        older.execute("ROLLBACK")
+        assert value_of(database, "long_transaction_s") < seen_s
+        younger.execute("ROLLBACK")
+    assert value_of(database, "long_transaction_s") == 0
 
 
 def test_what_cannot_be_read_is_unknown_and_never_well(unreadable: Database) -> None:

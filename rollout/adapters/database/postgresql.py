@@ -5,7 +5,12 @@ Without `pg_read_all_stats` the transactions of others can't be seen: then there
 the same as none.
 """
 
-from collections.abc import Mapping
+import os
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from threading import Event, Timer
 from typing import LiteralString
 
 import psycopg
@@ -28,6 +33,9 @@ _CONNECTIONS: LiteralString = """
 _GUARDS = (("lock_queue", _LOCK_QUEUE), ("long_transaction_s", _LONG_TRANSACTION), ("connections_used", _CONNECTIONS))
 # What others do is seen by these only with the right to look.
 _OTHERS = frozenset({"long_transaction_s", "connections_used"})
+# By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
+GRACE_S = 1.0
+_QUOTED = re.compile(r"""'.*'|".*\"""")
 
 
 class PostgresqlSettings(Settings):
@@ -52,10 +60,10 @@ class Postgresql:
     def schema(self, timeout_s: float) -> SchemaSighting:
         """See ports.database."""
         try:
-            connection = self._connected(timeout_s)
-            version = connection.execute("SELECT version FROM schema_version").fetchone()
-            compat = connection.execute("SELECT compat_version FROM schema_compat_version").fetchone()
-            deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
+            with self._connected(timeout_s) as connection:
+                version = connection.execute("SELECT version FROM schema_version").fetchone()
+                compat = connection.execute("SELECT compat_version FROM schema_compat_version").fetchone()
+                deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
         except psycopg.Error as error:
             self.close()
             raise TransientDriverError("the database's schema can't be read", where="database", why=_words(error)) from None
@@ -66,15 +74,15 @@ class Postgresql:
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
         """See ports.database."""
         try:
-            connection = self._connected(timeout_s)
-            may_look = bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
-            readings = []
-            for name, query in _GUARDS:
-                if name in _OTHERS and not may_look:
-                    readings.append(GuardReading(name, None, "its role may not see others: GRANT pg_read_all_stats"))
-                else:
-                    row = connection.execute(query).fetchone()
-                    readings.append(GuardReading(name, None if row is None else float(row[0])))
+            with self._connected(timeout_s) as connection:
+                may_look = bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
+                readings = []
+                for name, query in _GUARDS:
+                    if name in _OTHERS and not may_look:
+                        readings.append(GuardReading(name, None, "its role may not see others: GRANT pg_read_all_stats"))
+                    else:
+                        row = connection.execute(query).fetchone()
+                        readings.append(GuardReading(name, None if row is None else float(row[0])))
         except psycopg.Error as error:
             self.close()
             return tuple(GuardReading(name, None, _words(error)) for name, _ in _GUARDS)
@@ -86,7 +94,8 @@ class Postgresql:
             self._connection.close()
         self._connection = None
 
-    def _connected(self, timeout_s: float) -> psycopg.Connection:
+    @contextmanager
+    def _connected(self, timeout_s: float) -> Iterator[psycopg.Connection]:
         if self._connection is None or self._connection.closed:
             milliseconds = int(timeout_s * 1000)
             self._connection = psycopg.connect(
@@ -97,11 +106,44 @@ class Postgresql:
                 application_name="rollout",
                 options=f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
             )
-        return self._connection
+        with _hanging_up(self._connection, timeout_s + GRACE_S):
+            yield self._connection
+
+
+@contextmanager
+def _hanging_up(connection: psycopg.Connection, after_s: float) -> Iterator[None]:
+    """Hang up on a server that says nothing at all, stopped or behind a network that swallows everything; psycopg would wait for ever."""
+    silent = Event()
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+
+        def hang_up() -> None:
+            silent.set()
+            with suppress(OSError):  # the server has just hung up itself
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = Timer(after_s, hang_up)
+        timer.start()
+        try:
+            yield
+        except psycopg.OperationalError:
+            if silent.is_set():
+                raise psycopg.OperationalError("no answer in time") from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
 
 
 def _words(error: psycopg.Error) -> str:
-    """Give the server's own sentence, or libpq's, which names host and role; never what it says of a connection string it can't read."""
+    """
+    Give the server's own sentence, or the reason in libpq's first.
+
+    What is quoted in any other is left out: of a connection string that was misread it may be a piece of the password.
+    """
     if error.diag.message_primary:
         return error.diag.message_primary
-    return str(error).strip().splitlines()[-1] if isinstance(error, psycopg.OperationalError) else type(error).__name__
+    if not isinstance(error, psycopg.OperationalError):
+        return type(error).__name__
+    sentence = str(error).strip().partition("\n")[0]
+    _, failed, reason = sentence.rpartition(" failed: ")
+    return reason if failed else _QUOTED.sub("…", sentence)

@@ -1,10 +1,14 @@
-"""PostgreSQL's own: locks that pile up, roles without rights, and a server that goes away."""
+"""PostgreSQL's own: roles without rights, secrets, and a server that is slow, silent or gone."""
 
+import os
+import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -33,31 +37,6 @@ def guards(database: Postgresql) -> dict[str, GuardReading]:
     return {reading.guard: reading for reading in database.guards(TIMEOUT_S)}
 
 
-def test_requests_that_wait_for_a_lock_and_the_transaction_that_holds_it_are_seen(server: Server, database: Postgresql) -> None:
-
-    def want() -> None:
-        with server.connected() as connection:
-            connection.execute("INSERT INTO schema_version SELECT 1 WHERE false")
-
-    with server.connected() as holder:
-        holder.execute("BEGIN")
-        holder.execute("LOCK TABLE schema_version IN EXCLUSIVE MODE")
-        waiting = [threading.Thread(target=want) for _ in range(3)]
-        for thread in waiting:
-            thread.start()
-        end_s = time.monotonic() + 5
-        while guards(database)["lock_queue"].value != 3:
-            assert time.monotonic() < end_s
-            time.sleep(0.05)
-        held_s = guards(database)["long_transaction_s"].value
-        assert held_s is not None
-        assert 0 < held_s < 6
-        holder.execute("ROLLBACK")
-        for thread in waiting:
-            thread.join(5)
-    assert guards(database)["lock_queue"].value == 0
-
-
 def test_a_role_that_may_not_look_at_others_says_so(server: Server) -> None:
     with closing(Postgresql(server.dsn("stranger"))) as database:
         readings = guards(database)
@@ -84,17 +63,60 @@ def test_a_statement_that_waits_ends_in_time(server: Server, database: Postgresq
         holder.execute("BEGIN")
         holder.execute("LOCK TABLE schema_version IN ACCESS EXCLUSIVE MODE")
         began_s = time.monotonic()
-        with pytest.raises(TransientDriverError):
+        with pytest.raises(TransientDriverError, match="timeout"):
             database.schema(TIMEOUT_S)
         assert time.monotonic() - began_s < TIMEOUT_S + 2
         holder.execute("ROLLBACK")
     assert database.schema(TIMEOUT_S).version == 94
 
 
-def test_a_connection_string_that_cannot_be_read_is_not_repeated_either() -> None:
-    with pytest.raises(TransientDriverError) as caught:
-        Postgresql("host=127.0.0.1 pass word=se-cret").schema(TIMEOUT_S)
-    assert "se-cret" not in str(caught.value)
+def test_a_server_that_falls_silent_is_not_waited_for(server: Server, database: Postgresql) -> None:
+    """A process that is stopped, or a network that swallows everything: the server's own timeouts are no help then."""
+    assert database.schema(TIMEOUT_S).version == 94
+    with server.connected() as connection:
+        found = connection.execute("SELECT pid FROM pg_stat_activity WHERE application_name = 'rollout'").fetchone()
+        assert found is not None
+    os.kill(found[0], signal.SIGSTOP)
+    # Were it waited for after all, it would be until it goes on.
+    thaw = threading.Timer(4 * TIMEOUT_S, os.kill, (found[0], signal.SIGCONT))
+    thaw.start()
+    try:
+        began_s = time.monotonic()
+        assert {(reading.value, reading.detail) for reading in database.guards(TIMEOUT_S)} == {(None, "no answer in time")}
+        assert time.monotonic() - began_s < TIMEOUT_S + 2
+    finally:
+        thaw.cancel()
+        os.kill(found[0], signal.SIGCONT)
+    assert database.schema(TIMEOUT_S).version == 94
+
+
+@pytest.mark.parametrize(
+    ("dsn", "why"),
+    [
+        ("host=127.0.0.1 pass word=se-cret", "ProgrammingError"),
+        ("host=127.0.0.1 port=1 user=one password=se-cret", "Connection refused"),
+        ("host=127.0.0.1 port=se-cret user=one", "invalid integer value"),
+        # What a password may not have in an address unless it is quoted; the rest of it is then taken for something else.
+        ("postgresql://one:pass@se-cret@127.0.0.1:1/synapse", "resolve"),
+        ("postgresql://127.0.0.1:se-cret/synapse", "invalid integer value"),
+        ("postgresql://one:pass/se-cret@127.0.0.1:1/synapse", "resolve"),
+    ],
+    ids=["no string", "refused", "port", "@", "port of an address", "slash"],
+)
+def test_a_connection_string_is_not_repeated_to_anybody(dsn: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def unknown(*_: object, **__: object) -> NoReturn:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    # No name server is asked by a test.
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    database = Postgresql(dsn)
+    with pytest.raises(TransientDriverError, match=why) as caught:
+        database.schema(TIMEOUT_S)
+    readings = database.guards(TIMEOUT_S)
+    assert {reading.value for reading in readings} == {None}
+    assert all(why in reading.detail for reading in readings)
+    assert "se-cret" not in f"{caught.value} {readings}"
 
 
 def test_it_cannot_write_even_if_its_role_may(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,10 +128,12 @@ def test_it_cannot_write_even_if_its_role_may(server: Server, monkeypatch: pytes
         return asked[-1]
 
     monkeypatch.setattr(psycopg, "connect", keep)
-    Postgresql(server.dsn("postgres")).schema(TIMEOUT_S)
-    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
-        asked[0].execute("DELETE FROM schema_version")
-    asked[0].close()
+    with closing(Postgresql(server.dsn("postgres"))) as database:
+        database.schema(TIMEOUT_S)
+        for write in ("DELETE FROM schema_version", "CREATE TABLE mine ()"):
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                asked[0].execute(write)
+        assert database.schema(TIMEOUT_S).version == 94
 
 
 def test_a_broken_connection_is_made_anew(server: Server, database: Postgresql) -> None:
