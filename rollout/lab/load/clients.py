@@ -41,7 +41,7 @@ class Rates:
     """Requests per second, over all users; *sliding_users* of the users long-poll by sliding sync besides."""
 
     sends: float = 1.5
-    reads: float = 8.0
+    reads: float = 11.0
     initial_syncs: float = 2.0
     main: float = 4.0
     sliding_users: int = 16
