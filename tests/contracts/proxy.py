@@ -78,7 +78,7 @@ class Proxy:
         """Start a new process with a fresh view; the old one keeps its sessions."""
         before = _pid(self.admin)
         ask(self.master, "reload")
-        until(lambda: _pid(self.admin) not in (before, None))
+        until(lambda: _pid(self.admin) not in (before, None) and _serves(self.master))
 
 
 def ask(place: Path, command: str) -> str:
@@ -86,6 +86,7 @@ def ask(place: Path, command: str) -> str:
         one.settimeout(WAIT_S)
         one.connect(str(place))
         one.sendall(f"{command}\n".encode())
+        one.shutdown(socket.SHUT_WR)
         return b"".join(iter(lambda: one.recv(65_536), b"")).decode()
 
 
@@ -95,6 +96,14 @@ def _pid(place: Path) -> str | None:
         return next((line for line in ask(place, "show info").splitlines() if line.startswith("Pid:")), None)
     except OSError:
         return None
+
+
+def _serves(master: Path) -> bool:
+    """Tell whether the master answers: it begins to listen after its worker does, and again after a reload."""
+    try:
+        return "# workers" in ask(master, "show proc")
+    except OSError:
+        return False
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -139,7 +148,7 @@ backend sync
     with (place / "haproxy.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        until(lambda: _pid(proxy.admin) is not None)
+        until(lambda: _pid(proxy.admin) is not None and _serves(proxy.master))
         yield proxy
     finally:
         for backend in backends.values():

@@ -16,7 +16,7 @@ import pytest
 from rollout.adapters.database.postgresql import Postgresql
 from rollout.model.errors import TransientDriverError
 from rollout.model.gate import GuardReading
-from tests.contracts.database import PASSWORD, Server, postgresql
+from tests.contracts.database import PASSWORD, Server, end, postgresql
 
 TIMEOUT_S = 2.0
 
@@ -146,11 +146,9 @@ def test_a_broken_connection_is_made_anew(server: Server, database: Postgresql) 
 
 
 def test_a_server_that_is_gone_is_unknown(tmp_path: Path) -> None:
-    with postgresql(tmp_path) as gone:
-        database = Postgresql(gone.dsn("looker"))
+    with postgresql(tmp_path) as gone, closing(Postgresql(gone.dsn("looker"))) as database:
         assert database.schema(TIMEOUT_S).version == 94
-        gone.process.kill()
-        gone.process.wait(10)
+        end(gone.process)
         began_s = time.monotonic()
         assert {reading.value for reading in database.guards(TIMEOUT_S)} == {None}
         with pytest.raises(TransientDriverError):

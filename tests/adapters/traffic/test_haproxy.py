@@ -252,7 +252,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_any_longer(tmp_path: Pat
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError):
             Haproxy((tmp_path / "one.sock",), None).look(SERVERS, TIMEOUT_S)
-        assert TIMEOUT_S <= time.monotonic() - began_s < TIMEOUT_S + 0.5
+        assert TIMEOUT_S <= time.monotonic() - began_s < TIMEOUT_S + 1
 
 
 def test_a_command_that_is_not_answered_may_or_may_not_have_been_done(tmp_path: Path) -> None:
@@ -263,12 +263,10 @@ def test_a_command_that_is_not_answered_may_or_may_not_have_been_done(tmp_path: 
             driver.drain(SERVER, TIMEOUT_S)
         with pytest.raises(OutcomeUnknownError):
             driver.admit(SERVER, 100, TIMEOUT_S)
-        assert time.monotonic() - began_s < 2 * TIMEOUT_S + 0.5
+        assert time.monotonic() - began_s < 2 * TIMEOUT_S + 1
 
 
-@pytest.mark.parametrize(
-    "place", ["nothing.sock", "no/such/directory.sock", "a-file", "x" * 200], ids=["none", "nowhere", "a file", "long"]
-)
+@pytest.mark.parametrize("place", ["nothing.sock", "no/such/directory.sock", "a-file", "x" * 200], ids=["none", "nowhere", "file", "long"])
 def test_no_socket_at_all(tmp_path: Path, place: str) -> None:
     (tmp_path / "a-file").touch()
     nowhere = Haproxy((tmp_path / place,), None)
