@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """*answer* gets the handler; *asked* keeps paths and headers."""
+    """*answer* gets the handler; *asked* keeps paths and headers, *callers* the port at the other end of each connection."""
 
     daemon_threads = True
 
@@ -16,6 +16,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answer = answer
         self.asked: list[tuple[str, str | None]] = []
+        self.callers: set[int] = set()
 
     @property
     def url(self) -> str:
@@ -27,6 +28,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.asked.append((self.path, self.headers.get("Authorization")))
+        self.server.callers.add(self.client_address[1])
         try:
             self.server.answer(self)
         except OSError:
@@ -40,7 +42,7 @@ class Handler(BaseHTTPRequestHandler):
 class Says:
     """
     An answer: *body* with the length that it has, or with the one that it is said to have; dripping with *pause_s* between bytes. A *bare*
-    body is all that is sent: it has its own status line and header, or none.
+    body is all that is sent: it has its own status line and header, or none. The connection is closed afterwards unless it is *kept*.
     """
 
     body: bytes = b""
@@ -49,9 +51,11 @@ class Says:
     length: int | None = None
     pause_s: float = 0.0
     bare: bool = False
+    kept: bool = False
     ended: threading.Event = field(default_factory=threading.Event)
 
     def __call__(self, handler: Handler) -> None:
+        handler.close_connection = not self.kept
         if not self.bare:
             handler.send_response(self.status)
             handler.send_header("Content-Type", self.kind)
