@@ -82,8 +82,11 @@ class HttpProbe:
                     read += len(chunk)
                     if read > BODY_BYTES_MAX:
                         return Answer(ok=False, seconds=monotonic() - began_s, why="the answer does not end")
-                ok = answer.status_code == requests.codes.ok
-                return Answer(ok=ok, seconds=monotonic() - began_s, why="" if ok else f"answered {answer.status_code}")
+                why = "" if answer.status_code == requests.codes.ok else f"answered {answer.status_code}"
+                if not why and not read:
+                    # What is asked has an answer with a body; a worker that dies inside its header sends none, and the header seems whole.
+                    why = "the answer is empty"
+                return Answer(ok=not why, seconds=monotonic() - began_s, why=why)
         except (requests.RequestException, HTTPError) as error:
             why = "no answer in time" if isinstance(error, requests.Timeout | ReadTimeoutError) else type(error).__name__
             return Answer(ok=False, seconds=monotonic() - began_s, why=why)

@@ -41,9 +41,10 @@ def test_without_credentials_there_are_no_canaries() -> None:
         Says(b"half", length=100),
         Says(b"", bare=True),
         Says(b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n", bare=True),
+        Says(b"HTTP/1.1 200 OK\r\nServer: Syna", bare=True),
         Says(b"x" * 60_000_000),
     ],
-    ids=["refused", "ill", "elsewhere", "half", "closed", "ssh", "endless"],
+    ids=["refused", "ill", "elsewhere", "half", "closed", "ssh", "half a header", "endless"],
 )
 def test_whatever_comes_is_an_answer(answer: Says) -> None:
     with serving(answer) as server:
