@@ -17,7 +17,7 @@ def happened(plan: Plan, state: DeployState, effect: Effect, intended_at_s: floa
     if effect.worker is None:
         return _happened_to_all(plan, state, effect)
     worker = state.workers[effect.worker]
-    if worker.seen_at_s <= max(state.fresh_after_s, intended_at_s) or worker.missing or worker.sighting is None:
+    if worker.seen_at_s <= max(state.fresh_after_s, intended_at_s, worker.acted_at_s) or worker.missing or worker.sighting is None:
         return None
     return _shows(worker.sighting, effect, intended_at_s)
 

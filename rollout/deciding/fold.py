@@ -72,7 +72,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
             return _fail_effect(state, event)
         case EffectInDoubt():
             effect = _known(state.in_flight, event.number)
-            state = _move(state, effect.step_id, event, why=event.why)
+            state = _acted(_move(state, effect.step_id, event, why=event.why), effect, at_s)
             return replace(state, in_flight=_without(state.in_flight, event.number), in_doubt=_with(state.in_doubt, event.number, effect))
         case EffectObserved():
             return _settle(plan, state, event, at_s)
@@ -221,7 +221,13 @@ def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) 
     state = replace(state, in_doubt=_without(state.in_doubt, event.number))
     if event.happened:
         return _happened(plan, state, effect, event, at_s)
-    return _move(state, effect.step_id, event, why=event.why) if effect.step_id in state.steps else state
+    if effect.step_id not in state.steps:
+        return state
+    before = state.steps[effect.step_id]
+    state = _move(state, effect.step_id, event, why=before.why or event.why)
+    # What was begun in an earlier life of the tool is not counted against the worker.
+    mine = (before.intended_at_s or 0.0) >= state.fresh_after_s
+    return _with_step(state, effect.step_id, attempts=before.attempts + mine)
 
 
 def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
@@ -235,7 +241,10 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
             continue
         well = sighting.healthy is True and (sighting.proxy is None or sighting.proxy.up)
         since = None if well else (seen.taken_at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
-        workers[worker] = replace(known, sighting=sighting, seen_at_s=seen.taken_at_s, missing="", unhealthy_since_s=since)
+        well_since_s = (known.well_since_s or seen.taken_at_s) if well else None
+        workers[worker] = replace(
+            known, sighting=sighting, seen_at_s=seen.taken_at_s, missing="", unhealthy_since_s=since, well_since_s=well_since_s
+        )
     guards = seen.guards or state.guards
     broken = bool(guard_rules.broken(plan.guards, guards))
     since_s = (seen.taken_at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None

@@ -80,7 +80,8 @@ def _aside(state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId,
 
 
 def _end(state: DeployState) -> Decision:
-    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or _down(known))
+    unknown = {effect.worker for effect in (*state.in_flight.values(), *state.in_doubt.values())}
+    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or _down(known) or worker in unknown)
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
     if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):

@@ -97,7 +97,8 @@ class WorkerState:
     *sighting* was true at *seen_at_s*; it says nothing about now unless that is later than *acted_at_s*, when an effect on it last came to
     an end; *missing* says why nothing was seen since. *drained_by_us* from the intent of a drain to the success of full re-admission;
     *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's
-    other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it answers.
+    other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
+    *well_since_s* while it isn't.
     *restarts_to_safety* counts the attempts of winding down.
     """
 
@@ -106,6 +107,7 @@ class WorkerState:
     acted_at_s: float = float("-inf")
     missing: str = ""
     unhealthy_since_s: float | None = None
+    well_since_s: float | None = None
     drained_by_us: bool = False
     touched: bool = False
     baseline: Tally | None = None

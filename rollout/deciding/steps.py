@@ -19,6 +19,7 @@ from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
 from rollout.model.sighting import SchemaSighting, Sighting, runs, started_since
 from rollout.planning.disruption import Seen, why_not_down
+from rollout.planning.standing import drained_by_others
 
 # A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
 LOOK_FRESH_S = 6.0
@@ -143,7 +144,7 @@ def _drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: flo
     if sighting is not None and sighting.proxy is not None:
         if sighting.proxy.admitted:
             # A reload makes the proxy forget what it was told at run time.
-            return _perform(state, step, now_s, why=f"{worker.id} was admitted again by the proxy")
+            return _blocker(plan, state, worker, now_s) or _perform(state, step, now_s, why=f"{worker.id} was admitted again by the proxy")
         if sighting.proxy.sessions == 0:
             return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))
     if now_s >= deadline_at_s:
@@ -177,7 +178,7 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
     if sighting.proxy.admitted or sighting.proxy.sessions != 0:
-        return _perform(state, drain, now_s, why=f"{worker.id} has got traffic again")
+        return _blocker(plan, state, worker, now_s) or _perform(state, drain, now_s, why=f"{worker.id} has got traffic again")
     return None
 
 
@@ -242,7 +243,9 @@ def _soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
         return _condemn(plan, state, step, f"{worker.id}: {gone}", now_s)
     verdicts = {name: _verdict(plan.gates[name], known, now_s) for name in step.gates}
     if not step.gates:
-        verdicts = {liveness.GATE: liveness.rule(healthy=_well(state, known, now_s), since_s=known.admitted_at_s or now_s, now_s=now_s)}
+        # One that dies and comes back again and again is alive now and then, never for long.
+        since_s = max(known.admitted_at_s or now_s, known.well_since_s or now_s)
+        verdicts = {liveness.GATE: liveness.rule(healthy=_well(state, known, now_s), since_s=since_s, now_s=now_s)}
     for name, verdict in verdicts.items():
         before = known.verdicts.get(name)
         # That nothing is known yet goes without saying.
@@ -343,6 +346,17 @@ def next_effect(
     return Effect(EffectNumber(state.last_number + 1), step_id, verb, worker, release, deadline_at_s, weight, why)
 
 
+def _taken_by_others(plan: Plan, worker: Worker, sighting: Sighting | None) -> str:
+    """Say what somebody else has done with a worker since it was planned for; empty when nothing is known of it."""
+    if sighting is None:
+        return ""
+    if drained_by_others(sighting) and not sighting.unseen:
+        return f"{worker.id} was drained by somebody else"
+    if sighting.process is not None and sighting.process.activated not in {plan.from_releases.get(worker.id), plan.to_release.id}:
+        return f"{worker.id} was given {sighting.process.activated} by somebody else since this was planned"
+    return ""
+
+
 def _blocker(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | Decision | None:
     """Say what forbids taking a worker out now: nothing fresh to go by, a guard, or too many out already."""
     soon_s = now_s + LOOK_FRESH_S
@@ -354,6 +368,8 @@ def _blocker(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wa
         if now_s - since_s >= deadline_s:
             return _stop(now_s, f"for {deadline_s:.0f} s {broken[0].why}")
         return Wait("guard", f"{worker.id} may not go down: {broken[0].why}", min(soon_s, since_s + deadline_s))
+    if theirs := _taken_by_others(plan, worker, seen_lately(state, state.workers[worker.id], now_s)):
+        return _stop(now_s, theirs)
     seen = {
         other: Seen(
             known.sighting, known.seen_at_s, known.missing or ("" if now_s - known.seen_at_s <= LOOK_FRESH_S else "not seen lately")

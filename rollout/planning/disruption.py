@@ -31,7 +31,8 @@ def why_not_down(
     A worker that is out already takes nothing away by going down. A pool's other members count as out when they are seen out, not healthy,
     or not seen at all: unknown is never healthy.
     """
-    if _why_out(seen[worker.id]) is not None:
+    own = seen[worker.id]
+    if own.sighting is not None and not own.missing and is_out(own.sighting):
         return None
     if worker.pool is None:
         return _why_duty_forbids(worker, workers, seen)

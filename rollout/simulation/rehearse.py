@@ -25,7 +25,7 @@ from rollout.simulation.drivers import (
     SimulatedWorkers,
 )
 from rollout.simulation.journal import MemoryJournal
-from rollout.simulation.performer import Fault, VirtualPerformer
+from rollout.simulation.performer import Durations, Fault, VirtualPerformer
 from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
 
@@ -42,6 +42,7 @@ class Script:
     crashes: Sequence[int]
     speak: Mapping[int, Command]
     listeners: Sequence[Listener]
+    durations: Durations
 
 
 class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on purpose)
@@ -116,6 +117,7 @@ def rehearse(
     crash_after: Sequence[int] = (),
     speak: Mapping[int, Command] | None = None,
     listeners: Sequence[Listener] = (),
+    durations: Durations = Durations(),
 ) -> DeployState:
     """
     Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed; *speak* says what a person asks
@@ -127,7 +129,7 @@ def rehearse(
     resumed = False
     while True:
         try:
-            return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners), resumed=resumed)
+            return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
             resumed = True
@@ -161,4 +163,4 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
         loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults), heed)
+    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations), heed)

@@ -3,10 +3,11 @@
 import pytest
 
 from rollout.deciding.state import DeployState
+from rollout.model.effect import Effect
 from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, WaitBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan, Verb
-from rollout.simulation.performer import Fault
+from rollout.simulation.performer import Durations, Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
@@ -103,6 +104,61 @@ def test_a_foreign_drain_in_mid_rollout_stops_the_next_one() -> None:
     assert not stage.world.workers[WorkerId("sync2")].admitted
     whys = [event.why for _, event in stage.journal.events(DEPLOY) if isinstance(event, WaitBegan)]
     assert any(f"{other} may not go down" in why and "drained by somebody else" in why for why in whys)
+
+
+def test_a_worker_that_somebody_drains_before_its_turn_stays_drained() -> None:
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+
+    def drain_by_hand(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "client1/soak":
+            stage.world.drain(WorkerId("client2"))
+
+    state = rehearse(stage, plan, listeners=(drain_by_hand,))
+    assert (state.outcome, state.outcome_why) == (Outcome.PAUSED, "client2 was drained by somebody else")
+    assert not stage.world.workers[WorkerId("client2")].admitted
+
+
+def test_a_restart_in_doubt_is_settled_by_what_is_seen_after_the_doubt() -> None:
+    """While a slow restart is under way its worker is seen on the old release: that says nothing about how it ended."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    rehearse(stage, plan)
+    restarts = [effect.number for effect in intended(stage) if (effect.verb, effect.worker) == (Verb.RESTART, "main")]
+    again = seven_workers()
+    state = rehearse(again, again.plan(PLAYBOOK), faults={restarts[0]: Fault.UNKNOWN_DONE}, durations=Durations(restart_s=3.0))
+    assert state.outcome is Outcome.DEPLOYED
+    assert [effect.number for effect in intended(again) if (effect.verb, effect.worker) == (Verb.RESTART, "main")] == restarts
+
+
+def test_a_worker_that_dies_again_and_again_is_never_alive_for_long() -> None:
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    sender = stage.world.workers[WorkerId("fedsender1")]
+
+    def die_soon(event: Event, _state: DeployState) -> None:
+        del event
+        now_s = stage.clock.now_s()
+        if sender.runs == plan.to_release.id and sender.started_at_s is not None and now_s - sender.started_at_s > stage.world.boot_s + 4:
+            sender.started_at_s = now_s
+
+    state = rehearse(stage, plan, listeners=(die_soon,))
+    assert state.outcome in {Outcome.PAUSED, Outcome.ROLLED_BACK}, state.outcome_why
+
+
+def test_an_effect_that_is_still_in_doubt_at_the_end_is_named() -> None:
+    """A restart that never comes to an end: nobody can say what became of the worker, so this is no safe stop."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+
+    state = rehearse(stage, plan, durations=Durations(restart_s=1e6))
+    assert state.outcome is Outcome.HALTED
+    assert "could not be brought back" in state.outcome_why
+
+
+def intended(stage: Stage) -> list[Effect]:
+    """List the effects of a rollout."""
+    return [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
 
 
 @pytest.mark.parametrize("fault", list(Fault))

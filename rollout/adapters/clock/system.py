@@ -4,8 +4,15 @@ import time
 
 
 class SystemClock:
-    """See ports.clock."""
+    """
+    See ports.clock.
+
+    Set once, when it is made: whoever sets the machine's clock back during a rollout must not stop its time.
+    """
+
+    def __init__(self) -> None:
+        self._zero_s = time.time() - time.monotonic()
 
     def now_s(self) -> float:
         """Seconds since the epoch."""
-        return time.time()
+        return self._zero_s + time.monotonic()
