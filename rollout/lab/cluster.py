@@ -46,7 +46,10 @@ def up(
     """
     if release not in VERSIONS:
         raise InvalidFileError(f"the lab has no release {release}", why=f"it has {', '.join(VERSIONS)}", remedy=f"--release {VERSIONS[0]}")
-    lab = load_lab(directory) or create_lab(directory)
+    lab = load_lab(directory)
+    if lab is None:
+        lab = create_lab(directory)
+        _forget_earlier(lab)
     lab.runtime.mkdir(exist_ok=True)
     templates.write_secrets(lab)
     write_locks(lab.target / "locks")
@@ -97,6 +100,16 @@ def _healthy(lab: Lab, program: str) -> bool | None:
     if program == "receiver":
         return peer.answers(lab)
     return status_of(f"http://127.0.0.1:{lab.ports.http[program]}/health") == 200 if program in WORKERS else None  # noqa: PLR2004
+
+
+def _forget_earlier(lab: Lab) -> None:
+    """A lab whose directory somebody has removed may still run, and has left data behind that fits no other port."""
+    Supervisor(lab).end()
+    for left in lab.runtime.iterdir():
+        if left.is_dir() and not left.is_symlink():
+            shutil.rmtree(left)
+        else:
+            left.unlink()
 
 
 def _share(lab: Lab, venvs: Path | None) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from rollout.lab.demo import restart_without_drain
-from rollout.lab.paths import WORKERS, Lab
+from rollout.lab.paths import WORKERS, Lab, runtime_of
 from rollout.model.errors import InvalidFileError
 from tests.end_to_end.conftest import VENVS
 from tests.end_to_end.site import Site, cut
@@ -54,6 +54,9 @@ def test_an_ordinary_user_can_run_it(lab: Lab, tmp_path: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    # As somebody leaves it behind who removes a lab's directory without taking the lab down.
+    (runtime_of(tmp_path / "lab") / "postgres").mkdir(parents=True)
+    (runtime_of(tmp_path / "lab") / "postgres/PG_VERSION").write_text("1")
     try:
         run("up", "--venvs", str(VENVS))
         programs = json.loads(run("status", "--json"))
