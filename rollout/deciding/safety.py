@@ -55,6 +55,9 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
     old = plan.from_releases[worker]
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
     condemned = state.direction is Direction.BACK and known.touched and runs(sighting, plan.releases[old]) is not True
+    if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
+        # Nothing is cut to save time: if they don't end, it stays out, and is named.
+        return Wait("stopping", f"{worker} still has sessions on the release that is taken back", now_s + 1.0)
     if condemned or not process.running:
         if known.restarts_to_safety:
             return Wait("stopping", f"{worker} has been started and has yet to answer", now_s + 1.0)

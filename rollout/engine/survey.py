@@ -13,7 +13,7 @@ from typing import TypeVar
 from rollout.engine.drivers import Drivers, servers
 from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
-from rollout.model.errors import DriverError
+from rollout.model.errors import RolloutError
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
@@ -174,7 +174,7 @@ def _with_canary(tally: Tally, answer: Answer | None) -> Tally:
 def _try(ask: Callable[[], _T], otherwise: _T) -> tuple[_T, str]:
     try:
         return ask(), ""
-    except DriverError as error:
+    except RolloutError as error:
         return otherwise, error.what
 
 

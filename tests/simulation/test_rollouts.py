@@ -156,6 +156,27 @@ def test_an_effect_that_is_still_in_doubt_at_the_end_is_named() -> None:
     assert "could not be brought back" in state.outcome_why
 
 
+def test_a_roll_back_that_is_interrupted_cuts_nobody() -> None:
+    """The worker on its way back still has sessions when the signal comes."""
+    stage = seven_workers()
+    rehearse(stage, stage.plan(PLAYBOOK))
+    asked = next(
+        number for number, event in stage.journal.events(DEPLOY) if isinstance(event, StepBegan) and event.step_id == "client1/soak"
+    )
+    going_back = seven_workers()
+    rehearse(going_back, going_back.plan(PLAYBOOK), speak={asked: Command.ROLLBACK})
+    drained = next(
+        number
+        for number, event in going_back.journal.events(DEPLOY)
+        if number > asked and isinstance(event, EffectIntended) and event.effect.verb is Verb.DRAIN
+    )
+    interrupted = seven_workers()
+    plan = interrupted.plan(PLAYBOOK)
+    state = rehearse(interrupted, plan, speak={asked: Command.ROLLBACK, drained + 2: Command.INTERRUPT})
+    assert state.outcome in {Outcome.INTERRUPTED, Outcome.HALTED}
+    assert_safe(interrupted, plan, state)
+
+
 def intended(stage: Stage) -> list[Effect]:
     """List the effects of a rollout."""
     return [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
