@@ -107,29 +107,31 @@ class Surveyor:
 
         A worker that is measured for the first time has no tally yet and is in neither map.
         """
+        # By the rollout's own clock, like all that is compared with it, and before the reading: a tally is never younger than it says.
+        read_at_s = self._clock.now_s()
         pages = self._drivers.metrics.read(workers, synapse_metrics.PREFIXES, MEASURE_TIMEOUT_S)
         answers = self._ask_canaries(workers) if with_canaries else {}
         tallies: dict[WorkerId, Tally] = {}
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
             page = pages.get(worker, "its metrics page was not read")
-            told = page if isinstance(page, str) else self._tally(worker, page)
+            told = page if isinstance(page, str) else self._tally(worker, page, read_at_s)
             if isinstance(told, str):
                 unmeasured[worker] = told
             elif told is not None:
                 tallies[worker] = _with_canary(told, answers.get(worker))
         return Measured(tallies, unmeasured)
 
-    def _tally(self, worker: WorkerId, page: Page) -> Tally | str | None:
+    def _tally(self, worker: WorkerId, page: Page, read_at_s: float) -> Tally | str | None:
         counters = synapse_metrics.read_counters(page.samples)
         if isinstance(counters, str):
             self._counters.pop(worker, None)
             return counters
         before = self._counters.get(worker)
-        self._counters[worker] = (page.at_s, counters)
+        self._counters[worker] = (read_at_s, counters)
         if before is None:
             return None
-        return synapse_metrics.tally(before[1], counters, before[0], page.at_s)
+        return synapse_metrics.tally(before[1], counters, before[0], read_at_s)
 
     def _ask_canaries(self, workers: Collection[WorkerId]) -> dict[WorkerId, Answer]:
         self._nonce += 1

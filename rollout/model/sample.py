@@ -15,7 +15,6 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The samples of one worker that were asked for; *at_s* is when they were read."""
+    """The samples of one worker that were asked for."""
 
-    at_s: float
     samples: tuple[Sample, ...]

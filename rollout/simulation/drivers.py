@@ -191,7 +191,7 @@ class SimulatedMetrics:
             Sample("process_max_fds", {}, 1024.0),
         ]
         samples += self._histogram(it.served, it.errors, it.slow)
-        return Page(self._world.clock.now_s(), tuple(sample for sample in samples if sample.name.startswith(prefixes)))
+        return Page(tuple(sample for sample in samples if sample.name.startswith(prefixes)))
 
     @staticmethod
     def _histogram(served: float, errors: float, slow: float) -> list[Sample]:

@@ -8,7 +8,6 @@ it cheap. Whatever isn't a metrics page (HTML, an error, half a page, too much o
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
-from time import time  # noqa: TID251  (when a page was read is what it says)
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -75,7 +74,7 @@ class Scrape:
             samples = tuple(Sample(one.name, one.labels, one.value) for one in chain.from_iterable(family.samples for family in families))
         except (ValueError, KeyError, IndexError) as error:
             return f"the page can't be parsed: {error}"
-        return Page(time(), samples)
+        return Page(samples)
 
     def _text(self, url: str, timeout_s: float) -> str:
         with self._session.get(url, timeout=timeout_s, stream=True, allow_redirects=False) as answer:
