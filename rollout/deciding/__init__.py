@@ -4,7 +4,14 @@ What to do next: two pure functions, `fold` and `decide`, over the plan and what
 state.py    what is remembered, and the one table of how a step may move
 fold.py     state + event -> state
 decide.py   plan + state + time -> decision
-steps.py    what each verb waits for and when it is done
+steps.py    what each verb waits for and when it is done; those of one worker are in
+              going_out.py    WARM, DRAIN, HOLD, RESTART
+              coming_back.py  AWAIT_HEALTHY, ADMIT, LET_GO
+              soaking.py      SOAK
+admission.py how much traffic a worker gets next
+blocking.py what forbids taking a worker out now
+seeing.py   what may be gone by
+acting.py   what a step may do
 safety.py   bringing back what is out, before the rollout stops
 doubt.py    what became of an effect whose outcome is unknown
 """

@@ -9,9 +9,9 @@ do gets its turn.
 from dataclasses import replace
 
 from rollout.deciding import doubt, safety, steps
-from rollout.deciding.decision import Decision, Finish, Note, WaitUntil
-from rollout.deciding.state import DeployState, Direction, StepStatus
-from rollout.deciding.steps import LOOK_FRESH_S, Wait
+from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
+from rollout.deciding.seeing import LOOK_FRESH_S
+from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
@@ -34,7 +34,12 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     if _stuck(plan, state, now_s):
         return Note(WindDownBegan(now_s, Outcome.PAUSED, f"no step has finished for {plan.progress_deadline_s:.0f} s"))
     waits: list[Wait] = []
-    for step in open_steps(plan, state):
+    steps_left = open_steps(plan, state)
+    if state.asked is Command.PAUSE:
+        steps_left = tuple(step for step in steps_left if _is_under_way(plan, state, step))
+        if not steps_left and not state.in_flight and not state.in_doubt:
+            return Note(WindDownBegan(now_s, Outcome.PAUSED, "paused on request"))
+    for step in steps_left:
         if not _needs_met(plan, state, step):
             continue
         answer = steps.advance(plan, state, step, now_s)
@@ -52,14 +57,24 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
 
 
 def open_steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
-    """List the steps that are still to be done, in order; on the way back only those of workers that were touched."""
+    """List the steps that are still to be done, in order; on the way back only those of workers that are taken back."""
+    steps_there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+    return tuple(step for step in steps_there if _concerns(state, step) and state.steps[step.id].status is not StepStatus.DONE)
+
+
+def _concerns(state: DeployState, step: Step) -> bool:
+    """Tell whether a step is to be done at all: not one of a worker that a person skipped, or that isn't taken back."""
     if state.direction is Direction.FORWARD:
-        return tuple(step for step in steps_of(plan.phases) if state.steps[step.id].status is not StepStatus.DONE)
-    return tuple(
-        step
-        for step in steps_of(plan.rollback)
-        if step.worker is not None and state.workers[step.worker].touched and state.steps[step.id].status is not StepStatus.DONE
-    )
+        return step.worker is None or step.worker not in state.skipped
+    return step.worker is not None and is_taken_back(state, step.worker)
+
+
+def _is_under_way(plan: Plan, state: DeployState, step: Step) -> bool:
+    """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause."""
+    if step.worker is None:
+        return state.steps[step.id].status is not StepStatus.PENDING
+    steps_there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+    return any(other.worker == step.worker and state.steps[other.id].status is not StepStatus.PENDING for other in steps_there)
 
 
 def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
@@ -72,7 +87,7 @@ def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
     return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
 
 
-_OUT = frozenset({Verb.DRAIN, Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.ADMIT})
+_OUT = frozenset({Verb.DRAIN, Verb.HOLD, Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.ADMIT, Verb.LET_GO})
 
 
 def is_eager(plan: Plan, state: DeployState) -> bool:
@@ -109,7 +124,7 @@ def _heed(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
             return Note(WindDownBegan(now_s, Outcome.INTERRUPTED, "interrupted"))
         case Command.ABORT if state.winding_down in {None, Outcome.PAUSED}:
             return Note(WindDownBegan(now_s, Outcome.ABORTED, "aborted on request"))
-        case Command.ROLLBACK if state.direction is Direction.FORWARD and state.winding_down is None:
+        case Command.ROLLBACK if (state.direction is Direction.FORWARD or state.blamed) and state.winding_down is None:
             if plan.point_of_no_return is not None and state.steps[plan.point_of_no_return].status is not StepStatus.PENDING:
                 why = f"a roll-back was asked for, but there is no way back after {plan.point_of_no_return}"
                 return Note(WindDownBegan(now_s, Outcome.PAUSED, why))
@@ -125,12 +140,8 @@ def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
 
 
 def _needs_met(plan: Plan, state: DeployState, step: Step) -> bool:
-    skipped = {
-        other.id
-        for other in steps_of(plan.rollback)
-        if state.direction is Direction.BACK and (other.worker is None or not state.workers[other.worker].touched)
-    }
-    return all(need in skipped or state.steps[need].status is StepStatus.DONE for need in step.needs) and not _busy_elsewhere(state, step)
+    left_out = {other.id for other in (*steps_of(plan.phases), *steps_of(plan.rollback)) if not _concerns(state, other)}
+    return all(need in left_out or state.steps[need].status is StepStatus.DONE for need in step.needs) and not _busy_elsewhere(state, step)
 
 
 def _busy_elsewhere(state: DeployState, step: Step) -> bool:
@@ -149,9 +160,8 @@ def _return_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision 
 def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     """Every step is done: say so only if it is seen to be true."""
     back = state.direction is Direction.BACK
-    moved = {
-        step.worker for step in steps_of(plan.rollback) if step.worker is not None and (not back or state.workers[step.worker].touched)
-    }
+    rolled = {step.worker for step in steps_of(plan.rollback) if step.worker is not None}
+    moved = {worker for worker in rolled if (is_taken_back(state, worker) if back else worker not in state.skipped)}
     not_seen: list[str] = []
     for worker in sorted(moved):
         known = state.workers[worker]
@@ -166,8 +176,12 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
             return Finish(Outcome.HALTED, why, drained=tuple(worker for worker, known in state.workers.items() if known.drained_by_us))
         return Wait("observation", why, now_s + LOOK_FRESH_S)
     if not back:
-        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}")
+        skipped = "".join(f"; {worker} was skipped ({why})" for worker, why in state.skipped.items())
+        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skipped}")
     if state.rollback_failures:
         return Finish(Outcome.HALTED, f"every worker is back on its old release, but not well: {'; '.join(state.rollback_failures)}")
+    if state.blamed and any(known.touched for worker, known in state.workers.items() if worker not in state.blamed):
+        rest = ", ".join(worker for worker, known in state.workers.items() if known.touched and worker not in state.blamed)
+        return Finish(Outcome.PAUSED, f"{', '.join(sorted(moved))} is back on the old release, {rest} not: {state.rollback_why}")
     outcome = Outcome.ROLLED_BACK_ON_REQUEST if state.rollback_requested else Outcome.ROLLED_BACK
     return Finish(outcome, f"back on the old release: {state.rollback_why}")

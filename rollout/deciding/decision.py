@@ -38,3 +38,17 @@ class Finish:
 
 
 Decision = Perform | Note | WaitUntil | Finish
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """
+    Nothing to do before *until_s* unless something is seen; *cause* is one word for the accounts, *why* a steady sentence.
+
+    A *quiet* one goes without saying: an effect is under way, which its intent has said already.
+    """
+
+    cause: str
+    why: str
+    until_s: float
+    quiet: bool = False

@@ -29,8 +29,17 @@ def _shows(sighting: Sighting, effect: Effect, intended_at_s: float) -> bool | N
             if process is None:
                 return None
             return process.running and process.activated == effect.release and (process.started_at_s or 0.0) >= intended_at_s
+        case Verb.DRAIN if effect.weight:
+            return None if sighting.proxy is None else sighting.proxy.weight == effect.weight
         case Verb.DRAIN:
             return None if sighting.proxy is None else not sighting.proxy.admitted
+        case Verb.HOLD:
+            return None if sighting.proxy is None else sighting.proxy.held
+        case Verb.LET_GO:
+            return None if sighting.proxy is None else not sighting.proxy.held
+        case Verb.WARM:
+            # Nothing shows it, and warming again is harmless.
+            return False
         case Verb.ADMIT:
             return None if sighting.proxy is None else sighting.proxy.admitted and sighting.proxy.weight == effect.weight
         case _:

@@ -9,6 +9,7 @@ from typing import TypeVar, assert_never
 
 from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState
 from rollout.gating import guards as guard_rules
+from rollout.gating import recovery
 from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.event import (
     BaselineFound,
@@ -67,6 +68,8 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
             return _intend(state, event.effect, at_s)
         case EffectSucceeded():
             state = _succeed(plan, state, event.number, at_s)
+            for worker, warmed in event.warmed.items():
+                state = _with_worker(state, worker, replace(state.workers[worker], warmed=warmed))
             return state if event.release is None else replace(state, prepared=event.release)
         case EffectFailed():
             return _fail_effect(state, event)
@@ -99,6 +102,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
                 direction=Direction.BACK,
                 rollback_why=event.why,
                 rollback_requested=event.requested,
+                blamed=frozenset(event.blamed),
                 progress_at_s=at_s,
                 asked=None,
                 waiting=None,
@@ -106,11 +110,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
         case WindDownBegan():
             return replace(state, winding_down=event.outcome, wind_down_why=event.why, wind_down_at_s=at_s, asked=None, waiting=None)
         case OperatorSpoke():
-            # The last word counts, but asking for a stop is never overridden by asking for a roll-back.
-            asked = (
-                state.asked if state.asked in {Command.ABORT, Command.INTERRUPT} and event.command is Command.ROLLBACK else event.command
-            )
-            return replace(state, asked=asked)
+            return _hear(state, event)
         case DeployFinished():
             return replace(state, outcome=event.outcome, outcome_why=event.why, waiting=None)
         case _:
@@ -157,8 +157,8 @@ def _intend(state: DeployState, effect: Effect, at_s: float) -> DeployState:
     if effect.worker is None:
         return state
     worker = state.workers[effect.worker]
-    if effect.verb is Verb.DRAIN:
-        worker = replace(worker, drained_by_us=True)
+    if effect.verb in {Verb.DRAIN, Verb.HOLD}:
+        worker = replace(worker, drained_by_us=True, users_moved=worker.users_moved or _sessions(worker))
     if effect.verb is Verb.RESTART:
         aside = effect.step_id not in state.steps
         worker = replace(worker, touched=True, restarts_to_safety=worker.restarts_to_safety + (1 if aside else 0))
@@ -174,13 +174,40 @@ def _succeed(plan: Plan, state: DeployState, number: EffectNumber, at_s: float) 
 def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s: float) -> DeployState:
     if effect.step_id in state.steps:
         state = _move(state, effect.step_id, event)
-        weights = state.steps[effect.step_id].weights_applied + (1 if effect.verb is Verb.ADMIT else 0)
-        state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights)
-    elif effect.verb is Verb.ADMIT and effect.worker is not None:
+        weights = state.steps[effect.step_id].weights_applied + (1 if effect.verb in {Verb.ADMIT, Verb.DRAIN} else 0)
+        state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights, weight=effect.weight)
+    elif effect.verb in {Verb.ADMIT, Verb.LET_GO} and effect.worker is not None:
         state = _after_return(plan, state, effect.worker, at_s)
-    if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT and effect.worker is not None:
-        state = _with_worker(state, effect.worker, replace(state.workers[effect.worker], drained_by_us=False))
-    return state
+    if effect.worker is None:
+        return state
+    worker = state.workers[effect.worker]
+    if effect.verb is Verb.ADMIT:
+        worker = replace(worker, ramp=None, ramp_since_s=at_s)
+    if effect.verb is Verb.LET_GO or (effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT):
+        worker = replace(worker, drained_by_us=False)
+    return _with_worker(state, effect.worker, worker)
+
+
+def _sessions(worker: WorkerState) -> int:
+    proxy = worker.sighting.proxy if worker.sighting is not None else None
+    return (proxy.sessions or 0) if proxy is not None else 0
+
+
+def _hear(state: DeployState, event: OperatorSpoke) -> DeployState:
+    """The last word counts, but asking for a stop is never overridden by asking for anything less."""
+    match event.command:
+        case Command.SKIP:
+            worker = event.worker
+            untouched = worker in state.workers and not state.workers[worker].touched and not state.workers[worker].drained_by_us
+            if worker is None or not untouched or state.direction is Direction.BACK:
+                return state
+            return replace(state, skipped=_with(state.skipped, worker, event.why))
+        case Command.CONTINUE:
+            return replace(state, asked=None) if state.asked is Command.PAUSE else state
+        case Command.ROLLBACK | Command.PAUSE if state.asked in {Command.ABORT, Command.INTERRUPT}:
+            return state
+        case _:
+            return replace(state, asked=event.command)
 
 
 def _acted(state: DeployState, effect: Effect, at_s: float) -> DeployState:
@@ -190,20 +217,27 @@ def _acted(state: DeployState, effect: Effect, at_s: float) -> DeployState:
 def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
     """Winding down brought a worker back outside its steps: set them so that a resumed rollout goes on from what is true now."""
     steps = {step.verb: step.id for step in _phases_steps(plan, state.direction) if step.worker == worker}
-    restart, drain, admit = (state.steps[steps[verb]] if verb in steps else None for verb in (Verb.RESTART, Verb.DRAIN, Verb.ADMIT))
+    out, back = (Verb.HOLD, Verb.LET_GO) if Verb.HOLD in steps else (Verb.DRAIN, Verb.ADMIT)
+    restart, drain, admit = (state.steps[steps[verb]] if verb in steps else None for verb in (Verb.RESTART, out, back))
     if drain is not None and restart is not None and restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:
         # Not restarted yet: it must be drained again first.
-        state = _put_step(state, steps[Verb.DRAIN], StepState())
+        state = _put_step(state, steps[out], StepState())
         state = _put_step(state, steps[Verb.RESTART], StepState())
     elif admit is not None and admit.status is not StepStatus.DONE:
-        state = _put_step(
-            state, steps[Verb.ADMIT], replace(admit, status=StepStatus.DONE, finished_at_s=at_s, why="brought back while stopping")
-        )
+        state = _put_step(state, steps[back], replace(admit, status=StepStatus.DONE, finished_at_s=at_s, why="brought back while stopping"))
+        state = _skip_warming(plan, state, worker, at_s)
         if state.steps[steps[Verb.AWAIT_HEALTHY]].status is not StepStatus.DONE:
             state = _put_step(
                 state, steps[Verb.AWAIT_HEALTHY], StepState(status=StepStatus.DONE, finished_at_s=at_s, why="seen while stopping")
             )
         state = _begin_evidence(state, worker, at_s)
+    return state
+
+
+def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
+    for step in _phases_steps(plan, state.direction):
+        if step.verb is Verb.WARM and step.worker == worker and state.steps[step.id].status is not StepStatus.DONE:
+            state = _put_step(state, step.id, StepState(status=StepStatus.DONE, finished_at_s=at_s, why="it has its users back already"))
     return state
 
 
@@ -269,7 +303,9 @@ def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
             for peer, tally in measured.tallies.items()
             if peer != worker and pools[worker] is not None and pools.get(peer) == pools[worker]
         ]
-        workers[worker] = _with_tally(known, measured.tallies.get(worker), peers, measured.unmeasured.get(worker), surveying=surveying)
+        own = measured.tallies.get(worker)
+        summed = _with_tally(known, own, peers, measured.unmeasured.get(worker), surveying=surveying)
+        workers[worker] = _with_windows(plan, summed, own, peers)
     return replace(state, workers=workers)
 
 
@@ -283,6 +319,17 @@ def _with_tally(known: WorkerState, own: Tally | None, peers: list[Tally], unmea
     for peer in peers:
         if _after(known, peer):
             known = replace(known, controls=_join(known.controls, peer))
+    return known
+
+
+def _with_windows(plan: Plan, known: WorkerState, own: Tally | None, peers: list[Tally]) -> WorkerState:
+    """Keep what the ramp and the load-recovery gate look at: stretches of time, not one long sum."""
+    if own is None:
+        return known
+    if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
+        known = replace(known, ramp=_join(known.ramp, own))
+    if plan.recovery is not None and _after(known, own):
+        known = replace(known, windows=recovery.extend(known.windows, own, peers, plan.recovery.window_s))
     return known
 
 
@@ -312,15 +359,26 @@ def _finish_step(plan: Plan, state: DeployState, step: Step, at_s: float) -> Dep
     """Evidence counts from the moment at which a worker carries its full share again: after its ramp, or its boot if it has none."""
     if step.worker is None:
         return state
-    ramped = any(other.verb is Verb.ADMIT and other.worker == step.worker for other in _phases_steps(plan, state.direction))
-    if step.verb is Verb.ADMIT or (step.verb is Verb.AWAIT_HEALTHY and not ramped):
+    if step.verb is Verb.SOAK and state.direction is Direction.BACK:
+        return _keep_unproven(state, step.worker)
+    comes_back = (Verb.ADMIT, Verb.LET_GO)
+    ramped = any(other.verb in comes_back and other.worker == step.worker for other in _phases_steps(plan, state.direction))
+    if step.verb in comes_back or (step.verb is Verb.AWAIT_HEALTHY and not ramped):
         return _begin_evidence(state, step.worker, at_s)
     return state
 
 
+def _keep_unproven(state: DeployState, worker: WorkerId) -> DeployState:
+    """On the way back a gate without a ruling ends nothing, but what was not shown to be well isn't called well."""
+    rulings = state.workers[worker].verdicts.values()
+    unproven = [verdict for verdict in rulings if verdict.ruling not in {Ruling.PASS, Ruling.FAIL}]
+    sentences = tuple(f"{worker} was not shown to be well: {verdict.gate}: {verdict.because}" for verdict in unproven)
+    return replace(state, rollback_failures=(*state.rollback_failures, *sentences))
+
+
 def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
-    known = state.workers[worker]
-    return _with_worker(state, worker, replace(known, admitted_at_s=at_s, after=None, controls=None, unmeasured=None, verdicts={}))
+    cleared = replace(state.workers[worker], after=None, controls=None, unmeasured=None, verdicts={}, windows=(), ramp_since_s=None)
+    return _with_worker(state, worker, replace(cleared, admitted_at_s=at_s))
 
 
 def _phases_steps(plan: Plan, direction: Direction) -> tuple[Step, ...]:

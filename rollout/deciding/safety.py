@@ -6,12 +6,14 @@ because whoever asked us to stop may end us within seconds. A worker that isn't 
 the way back, on what it ran before, since the release that failed is never admitted again.
 """
 
-from rollout.deciding.decision import Decision, Finish, Perform
-from rollout.deciding.state import DeployState, Direction, WorkerState
-from rollout.deciding.steps import LOOK_FRESH_S, Wait, next_effect, seen_lately
+from rollout.deciding.acting import next_number
+from rollout.deciding.decision import Decision, Finish, Perform, Wait
+from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
+from rollout.deciding.state import DeployState, WorkerState, is_taken_back
+from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
-from rollout.model.plan import Plan, Verb
+from rollout.model.plan import Plan, Verb, steps_of
 from rollout.model.sighting import runs
 
 # Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
@@ -54,32 +56,37 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
         return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
     old = plan.from_releases[worker]
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
-    condemned = state.direction is Direction.BACK and known.touched and runs(sighting, plan.releases[old]) is not True
+    condemned = is_taken_back(state, worker) and runs(sighting, plan.releases[old]) is not True
     if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
         # Nothing is cut to save time: if they don't end, it stays out, and is named.
         return Wait("stopping", f"{worker} still has sessions on the release that is taken back", now_s + 1.0)
     if condemned or not process.running:
         if known.restarts_to_safety:
             return Wait("stopping", f"{worker} has been started and has yet to answer", now_s + 1.0)
-        return _aside(state, Verb.RESTART, worker, old if condemned else process.activated or old, now_s)
+        return _aside(plan, state, Verb.RESTART, worker, old if condemned else process.activated or old, now_s)
     if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:
         return Wait("stopping", f"{worker} has yet to answer before it is admitted", now_s + 1.0)
-    return _aside(state, Verb.ADMIT, worker, process.activated or old, now_s)
+    return _aside(plan, state, Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT, worker, process.activated or old, now_s)
 
 
-def _aside(state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId, now_s: float) -> Decision:
+def is_held(plan: Plan, worker: WorkerId) -> bool:
+    """Tell whether a worker is held, rather than drained, while it restarts."""
+    return any(step.verb is Verb.HOLD and step.worker == worker for step in steps_of(plan.phases))
+
+
+def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId, now_s: float) -> Decision:
     """Number an effect that belongs to no step of the plan."""
-    return Perform(
-        next_effect(
-            state,
-            StepId(f"{worker}/safety"),
-            verb,
-            worker,
-            release,
-            deadline_at_s=now_s + SAFE_WITHIN_S,
-            why="nothing of ours stays out",
-        )
+    effect = Effect(
+        number=next_number(state),
+        step_id=StepId(f"{worker}/safety"),
+        verb=verb,
+        worker=worker,
+        release=release,
+        deadline_at_s=now_s + SAFE_WITHIN_S,
+        why="nothing of ours stays out",
+        condemned=plan.to_release.id if is_taken_back(state, worker) and plan.to_release.id != release else None,
     )
+    return Perform(effect)
 
 
 def _end(state: DeployState) -> Decision:

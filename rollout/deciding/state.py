@@ -8,6 +8,7 @@ sums, not samples, so that the state of a long rollout stays small.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from rollout.gating.recovery import Window
 from rollout.model.effect import Effect
 from rollout.model.event import (
     Command,
@@ -25,9 +26,10 @@ from rollout.model.gate import GuardReading, Tally, Verdict
 from rollout.model.ids import EffectNumber, GateId, ReleaseId, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import SchemaSighting, Sighting
+from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 1
+DECISION_VERSION = 2
 
 
 class StepStatus(StrEnum):
@@ -73,7 +75,7 @@ TRANSITIONS: dict[tuple[StepStatus, type[object], bool], StepStatus] = {
 class StepState:
     """
     One step. *began_at_s* and *applied_at_s* are seconds since the epoch; *attempts* counts effects that failed; *weights_applied* counts
-    the ramp's weights.
+    the ramp's weights, and *weight* is the last of them.
 
     *permanent* is set when the driver said that trying again would fail again; *log* are the worker's last lines then.
     """
@@ -85,6 +87,7 @@ class StepState:
     finished_at_s: float | None = None
     attempts: int = 0
     weights_applied: int = 0
+    weight: int | None = None
     permanent: bool = False
     why: str = ""
 
@@ -99,7 +102,9 @@ class WorkerState:
     *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's
     other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
     *well_since_s* while it isn't.
-    *restarts_to_safety* counts the attempts of winding down.
+    *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
+    *windows* are the last stretches since it was admitted, for the load-recovery gate. *users_moved* counts the sessions that were open
+    when it was drained, and *warmed* what warming did for it last.
     """
 
     sighting: Sighting | None = None
@@ -117,6 +122,11 @@ class WorkerState:
     unmeasured: str | None = None
     verdicts: dict[GateId, Verdict] = field(default_factory=dict)
     restarts_to_safety: int = 0
+    ramp: Tally | None = None
+    ramp_since_s: float | None = None
+    windows: tuple[Window, ...] = ()
+    users_moved: int = 0
+    warmed: Warmed | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +144,7 @@ class DeployState:
 
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
-    last finished.
+    last finished. *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any.
     """
 
     direction: Direction = Direction.FORWARD
@@ -163,6 +173,13 @@ class DeployState:
     observed_at_s: float = float("-inf")
     waiting: Waiting | None = None
     asked: Command | None = None
+    skipped: dict[WorkerId, str] = field(default_factory=dict)
+    blamed: frozenset[WorkerId] = frozenset()
     rollback_why: str = ""
     rollback_requested: bool = False
     rollback_failures: tuple[str, ...] = ()
+
+
+def is_taken_back(state: DeployState, worker: WorkerId) -> bool:
+    """Tell whether a worker is on its way back: the release that it was restarted on must not be admitted again."""
+    return state.direction is Direction.BACK and state.workers[worker].touched and (not state.blamed or worker in state.blamed)

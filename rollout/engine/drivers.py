@@ -12,12 +12,13 @@ from rollout.ports.metrics import Metrics
 from rollout.ports.probe import Probe
 from rollout.ports.releases import Releases
 from rollout.ports.traffic import Server, Traffic
+from rollout.ports.warming import Warming
 from rollout.ports.workers import Workers
 
 
 @dataclass(frozen=True, slots=True)
 class Drivers:
-    """Everything that acts on, or looks at, one homeserver; *database* is None when the inventory names none."""
+    """Everything that acts on, or looks at, one homeserver; *database* and *warming* are None when the inventory names none."""
 
     workers: Workers
     releases: Releases
@@ -26,6 +27,7 @@ class Drivers:
     probe: Probe
     ledger: Ledger
     database: Database | None
+    warming: Warming | None = None
 
 
 def open_drivers(inventory: Inventory) -> Drivers:

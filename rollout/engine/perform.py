@@ -19,6 +19,7 @@ from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.model.release import Release
+from rollout.model.warming import Warmed
 from rollout.ports.clock import Clock
 
 # While a worker is out every half second counts; otherwise a look every two seconds is fresh enough (see deciding.steps.LOOK_FRESH_S).
@@ -48,8 +49,13 @@ class Performer(Protocol):
 
 def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock) -> EffectSucceeded | EffectFailed | EffectInDoubt:
     """Do it, and say what came of it; never raises. What fails in a way that nobody foresaw is in doubt, not failed."""
+    release: Release | None = None
+    warmed: dict[WorkerId, Warmed] = {}
     try:
-        release = _do(effect, plan, drivers, inventory, clock)
+        if effect.verb is Verb.WARM:
+            warmed = _warm(effect, plan, drivers)
+        else:
+            release = _do(effect, plan, drivers, inventory, clock)
     except OutcomeUnknownError as error:
         return EffectInDoubt(clock.now_s(), effect.number, _sentence(error))
     except (TransientDriverError, PermanentDriverError) as error:
@@ -57,11 +63,18 @@ def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
         return EffectFailed(clock.now_s(), effect.number, _sentence(error), isinstance(error, PermanentDriverError), log)
     except Exception as error:  # noqa: BLE001  (a bug in a driver must not leave a worker drained: it is looked at instead)
         return EffectInDoubt(clock.now_s(), effect.number, f"{type(error).__name__}: {error}")
-    return EffectSucceeded(clock.now_s(), effect.number, release)
+    return EffectSucceeded(clock.now_s(), effect.number, release, warmed)
 
 
 def _sentence(error: OutcomeUnknownError | TransientDriverError | PermanentDriverError) -> str:
     return f"{error.what}: {error.why}" if error.why else error.what
+
+
+def _warm(effect: Effect, plan: Plan, drivers: Drivers) -> dict[WorkerId, Warmed]:
+    """Warm one worker after the other. It takes nobody out of traffic, so it isn't fenced."""
+    if drivers.warming is None or plan.warm is None:
+        raise PermanentDriverError("there is nothing to warm with", remedy="warming_driver in the inventory")
+    return {worker: drivers.warming.warm(worker, plan.warm) for worker in effect.warms}
 
 
 def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock) -> Release | None:
@@ -73,6 +86,13 @@ def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
         return None
     with drivers.ledger.fence(effect):
         match effect.verb:
+            case Verb.DRAIN if effect.weight:
+                # On the way down it still takes some.
+                drivers.traffic.admit(servers(inventory)[effect.worker], effect.weight, PROXY_TIMEOUT_S)
+            case Verb.HOLD:
+                drivers.traffic.hold(servers(inventory)[effect.worker], plan.hold, PROXY_TIMEOUT_S)
+            case Verb.LET_GO:
+                drivers.traffic.let_go(servers(inventory)[effect.worker], PROXY_TIMEOUT_S)
             case Verb.DRAIN:
                 drivers.traffic.drain(servers(inventory)[effect.worker], PROXY_TIMEOUT_S)
             case Verb.ADMIT:

@@ -2,7 +2,7 @@
 Break-glass: admit what is ours, with nothing but the proxy, the process manager and the ledger at the target.
 
 No journal, no lock and no database are needed. Only workers that carry our mark are admitted, and only those that answer; the others are
-named.
+named. One that was being taken back from a release that failed is not admitted on that release.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rollout.engine.drivers import Drivers, servers
 from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.errors import DriverError
-from rollout.model.ids import EffectNumber, StepId, WorkerId
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
 
@@ -36,6 +36,8 @@ def admit_ours(drivers: Drivers, inventory: Inventory) -> Rescued:
         answer = answers.get(worker)
         if worker not in places:
             left_out[worker] = "the inventory doesn't say where it stands at the proxy"
+        elif mark.condemned is not None and _runs(drivers, worker) == mark.condemned:
+            left_out[worker] = f"it runs {mark.condemned}, which was being taken back"
         elif answer is None or not answer.ok:
             left_out[worker] = f"it doesn't answer: {answer.why if answer is not None else 'not in the inventory'}"
         else:
@@ -44,8 +46,21 @@ def admit_ours(drivers: Drivers, inventory: Inventory) -> Rescued:
             try:
                 with drivers.ledger.fence(effect):
                     drivers.traffic.admit(places[worker], FULL_WEIGHT, RESCUE_TIMEOUT_S)
+                    if _can_be_held(worker, inventory):
+                        drivers.traffic.let_go(places[worker], RESCUE_TIMEOUT_S)
             except DriverError as error:
                 left_out[worker] = str(error)
             else:
                 admitted.append(worker)
     return Rescued(tuple(admitted), left_out)
+
+
+def _can_be_held(worker: WorkerId, inventory: Inventory) -> bool:
+    pool = inventory.workers[worker].pool
+    return pool is not None and inventory.pools[pool].hold
+
+
+def _runs(drivers: Drivers, worker: WorkerId) -> ReleaseId | None:
+    """Name what a worker would be admitted on: its link, which is switched only while it is stopped."""
+    activation = drivers.releases.activations((worker,)).get(worker)
+    return None if activation is None else activation.release

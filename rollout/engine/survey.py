@@ -19,7 +19,16 @@ from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release
 from rollout.model.sample import Page
-from rollout.model.sighting import DrainMark, Observation, ProcessSighting, ProxySighting, SchemaSighting, Sighting
+from rollout.model.sighting import (
+    DrainMark,
+    Observation,
+    PoolSighting,
+    ProcessSighting,
+    ProxyLimits,
+    ProxySighting,
+    SchemaSighting,
+    Sighting,
+)
 from rollout.ports.clock import Clock
 from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
@@ -86,11 +95,22 @@ class Surveyor:
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
         guards: tuple[GuardReading, ...] = (self._files_used(),)
         schema: SchemaSighting | None = None
+        limits: ProxyLimits | None = None
+        no_pools: dict[str, PoolSighting] = {}
+        backends = {pool: entry.backend for pool, entry in self._inventory.pools.items()}
+        pools, _ = _try(lambda: self._drivers.traffic.pools(tuple(backends.values()), LOOK_TIMEOUT_S), no_pools)
+        limits, _ = _try(lambda: self._drivers.traffic.limits(LOOK_TIMEOUT_S), limits)
         database = self._drivers.database
         if database is not None:
             guards += database.guards(LOOK_TIMEOUT_S)
             schema, _ = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
-        return replace(observation, releases=releases, guards=guards, schema=schema, last_number=number)
+        seen = {pool: pools[backend] for pool, backend in backends.items() if backend in pools}
+        return replace(observation, releases=releases, guards=guards, schema=schema, pools=seen, proxy=limits, last_number=number)
+
+    def why_no_warming(self) -> str:
+        """Say why no worker could be warmed now; "" when one could."""
+        warming = self._drivers.warming
+        return "the inventory has no warming_driver" if warming is None else warming.unavailable(MEASURE_TIMEOUT_S)
 
     def _files_used(self) -> GuardReading:
         """The fullest worker's share of its file handles, from the last measurement."""

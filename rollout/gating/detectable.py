@@ -45,7 +45,7 @@ def _unseen(gate: Gate, samples: float) -> str:
         case Metric.LATENCY_P95 | Metric.CANARY_P95:
             slow = _passes_with(samples, 1 - P95) * 100
             return f"{counted}, up to {slow:.2g} % of them may take longer than {_threshold(gate)}"
-        case Metric.POLL_CPU | Metric.POLL_DB | Metric.POLL_SCHEDULING:
+        case Metric.REQUEST_CPU | Metric.POLL_CPU | Metric.POLL_DB | Metric.POLL_SCHEDULING:
             return f"{counted}, {mean_factor(samples, _UNSEEN_Z):.2g} × the allowed {name} ({_threshold(gate)}) may pass"
         case Metric.WORK:
             return f"a fall that leaves at least {_threshold(gate)} is not seen"

@@ -14,6 +14,7 @@ from rollout.model.gate import LATENCY_EDGES_S, Metric, Tally
 SAMPLES = {
     Metric.LATENCY_P95: "requests",
     Metric.ERRORS: "requests",
+    Metric.REQUEST_CPU: "requests",
     Metric.POLL_CPU: "long-polls",
     Metric.POLL_DB: "long-polls",
     Metric.POLL_SCHEDULING: "long-polls",
@@ -28,7 +29,7 @@ _BEYOND = 1e15
 _ROUNDING = 1e-6
 
 
-def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:
+def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:  # noqa: C901  (one row a metric)
     """
     Return the value of *metric* and the samples behind it; the value is None without samples.
 
@@ -41,6 +42,8 @@ def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:
         case Metric.ERRORS:
             completed = tally.requests + tally.polls
             return _per(tally.errors, completed), tally.requests + _polls_of_users(tally)
+        case Metric.REQUEST_CPU:
+            return _per(tally.request_cpu_s, tally.requests), tally.requests
         case Metric.POLL_CPU:
             return _per(tally.poll_cpu_s, tally.polls), _polls_of_users(tally)
         case Metric.POLL_DB:

@@ -31,6 +31,7 @@ _SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
 _TIMES = {
     Metric.LATENCY_P95: "p95 latency",
     Metric.CANARY_P95: "p95 latency of canary requests",
+    Metric.REQUEST_CPU: "CPU time per request",
     Metric.POLL_CPU: "CPU time per long-poll",
     Metric.POLL_DB: "database time per long-poll",
     Metric.POLL_SCHEDULING: "wait for a database connection per long-poll",

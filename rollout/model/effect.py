@@ -15,7 +15,9 @@ class Effect:
     What a driver is asked to do for *step_id*, at the latest by *deadline_at_s* (seconds since the epoch).
 
     *worker* is None for PREPARE and MIGRATE. *release* is what shall run afterwards; for DRAIN and ADMIT it is written into the ledger's
-    mark. *weight* (percent) is used by ADMIT alone. *why* is for the ledger and for people.
+    mark. *weight* (percent) is what the worker shall have after an ADMIT, or after a DRAIN that goes down by steps (0 ends it). *warms* are
+    the workers to warm. *condemned* is the release that must not be admitted again, on the way back from it. *why* is for the ledger and
+    for people.
     """
 
     number: EffectNumber
@@ -26,3 +28,5 @@ class Effect:
     deadline_at_s: float
     weight: int = FULL_WEIGHT
     why: str = ""
+    warms: tuple[WorkerId, ...] = ()
+    condemned: ReleaseId | None = None

@@ -5,7 +5,7 @@ What happened: the lines of the journal. Folding them gives the state; nothing e
 deciding/state.py, a sentence in interfaces/narrate.py, and a line in the golden journal (docs/adding-an-event.md).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rollout.model.effect import Effect
@@ -13,6 +13,7 @@ from rollout.model.gate import Measured, Tally, Verdict
 from rollout.model.ids import DeployId, EffectNumber, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
+from rollout.model.warming import Warmed
 
 
 class Outcome(StrEnum):
@@ -49,6 +50,9 @@ class Command(StrEnum):
     ABORT = "abort"  # make safe and end
     ROLLBACK = "rollback"  # take the touched workers back
     INTERRUPT = "interrupt"  # a signal: make safe and stop, resumable
+    CONTINUE = "continue"  # take back a pause that has not come about yet
+    PAUSE = "pause"  # end what is under way with the worker that is out, then stop, resumable
+    SKIP = "skip"  # leave a worker that has not been touched as it is
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +83,12 @@ class EffectIntended:
 
 @dataclass(frozen=True, slots=True)
 class EffectSucceeded:
-    """The driver says it did it. *release*: what PREPARE found in the installed artefact."""
+    """The driver says it did it. *release*: what PREPARE found in the installed artefact. *warmed*: what WARM did to each worker."""
 
     at_s: float
     number: EffectNumber
     release: Release | None = None
+    warmed: dict[WorkerId, Warmed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +183,12 @@ class GateRuled:
 
 @dataclass(frozen=True, slots=True)
 class RollbackBegan:
+    """*blamed*: only these are taken back, and then the rollout pauses; everybody who was touched if it is empty."""
+
     at_s: float
     why: str
     requested: bool
+    blamed: tuple[WorkerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +206,7 @@ class OperatorSpoke:
     command: Command
     operator: str
     why: str
+    worker: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ class Metric(StrEnum):
 
     LATENCY_P95 = "latency_p95_s"  # seconds; ordinary servlets only, long-polls left out
     ERRORS = "error_ratio"  # fraction of completed ordinary requests that ended in 5xx
+    REQUEST_CPU = "request_cpu_s"  # CPU seconds per completed ordinary request
     POLL_CPU = "poll_cpu_s"  # CPU seconds per completed long-poll request
     POLL_DB = "poll_db_s"  # database seconds per completed long-poll request
     POLL_SCHEDULING = "poll_scheduling_s"  # seconds waiting for a database connection, per completed long-poll request
@@ -40,7 +41,8 @@ class Tally:
     What one worker did between *since_s* and *until_s*: sums, so that two tallies that touch can be added.
 
     *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a
-    level, not a sum: the last one seen (None where the role has none).
+    level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
+    to other workers that failed (Synapse tries most of them again).
     """
 
     since_s: float
@@ -48,6 +50,7 @@ class Tally:
     requests: float = 0.0
     errors: float = 0.0
     latency: tuple[float, ...] = (0.0,) * (len(LATENCY_EDGES_S) + 1)
+    request_cpu_s: float = 0.0
     polls: float = 0.0
     poll_cpu_s: float = 0.0
     poll_db_s: float = 0.0
@@ -56,6 +59,8 @@ class Tally:
     canary_failures: int = 0
     canary_latency: tuple[float, ...] = (0.0,) * (len(LATENCY_EDGES_S) + 1)
     work: float = 0.0
+    cpu_s: float = 0.0
+    replication_failures: float = 0.0
     backlog: float | None = None
 
     def __add__(self, later: "Tally") -> "Tally":
@@ -66,6 +71,7 @@ class Tally:
             requests=self.requests + later.requests,
             errors=self.errors + later.errors,
             latency=_add(self.latency, later.latency),
+            request_cpu_s=self.request_cpu_s + later.request_cpu_s,
             polls=self.polls + later.polls,
             poll_cpu_s=self.poll_cpu_s + later.poll_cpu_s,
             poll_db_s=self.poll_db_s + later.poll_db_s,
@@ -74,6 +80,8 @@ class Tally:
             canary_failures=self.canary_failures + later.canary_failures,
             canary_latency=_add(self.canary_latency, later.canary_latency),
             work=self.work + later.work,
+            cpu_s=self.cpu_s + later.cpu_s,
+            replication_failures=self.replication_failures + later.replication_failures,
             backlog=self.backlog if later.backlog is None else later.backlog,
         )
 
@@ -97,6 +105,23 @@ class Gate:
     deadline_s: float
     on_inconclusive: str
     on_unmeasurable: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    """
+    When a restarted worker carries its load again. Same units as RecoveryEntry.
+
+    Looked at is one window of *window_s* after the other: *share_min* of its pool's median rate of completed requests, and CPU seconds per
+    completed request of at most *level_ratio_max* times its own before.
+    """
+
+    share_min: float
+    level_ratio_max: float
+    recovery_s: float
+    deadline_s: float
+    window_s: float
+    samples_min: int
 
 
 @dataclass(frozen=True, slots=True)

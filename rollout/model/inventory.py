@@ -41,11 +41,12 @@ class WorkerEntry(BaseModel):
 
 
 class PoolEntry(BaseModel):
-    """Interchangeable workers behind one proxy backend."""
+    """Interchangeable workers behind one proxy backend. *hold*: its requests pass through the proxy's hold (hold.lua)."""
 
     model_config = _STRICT
 
     backend: str
+    hold: bool = Field(default=False, description="requests of this backend can be held at the proxy while its only worker restarts")
 
 
 class Inventory(BaseModel):
@@ -64,3 +65,5 @@ class Inventory(BaseModel):
     probe_driver: DriverSettings = DriverSettings(driver="http")
     database_driver: DriverSettings | None = None
     ledger_driver: DriverSettings
+    warming_driver: DriverSettings | None = None
+    notifier_driver: DriverSettings | None = None

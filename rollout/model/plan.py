@@ -3,21 +3,29 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from rollout.model.gate import Gate
+from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
 from rollout.model.release import Release
+from rollout.model.warming import WarmBudget
 
 
 class Verb(StrEnum):
-    """What a step does. PREPARE, MIGRATE and SURVEY concern the whole homeserver, the others one worker."""
+    """
+    What a step does. PREPARE, MIGRATE and SURVEY concern the whole homeserver, the others one worker.
+
+    HOLD and LET_GO are for one without a sibling what DRAIN and ADMIT are for the others: its requests wait in the proxy meanwhile.
+    """
 
     PREPARE = "prepare"
     MIGRATE = "migrate"
     SURVEY = "survey"
+    WARM = "warm"
     DRAIN = "drain"
+    HOLD = "hold"
     RESTART = "restart"
     AWAIT_HEALTHY = "await_healthy"
     ADMIT = "admit"
+    LET_GO = "let_go"
     SOAK = "soak"
 
 
@@ -48,7 +56,8 @@ class Step:
 
     *needs* are steps that must be done first. *release* is what the worker shall run after it (RESTART). After *deadline_s* without being
     done, the step has failed (MIGRATE: somebody is told, it goes on). *gates* are those that SOAK must pass; empty for a role that is
-    watched for liveness only.
+    watched for liveness only. *warms* are the workers that WARM warms: this one before it is admitted, or those that inherit its users
+    before it is drained. *condemns*, on the way back, is the release that the worker is taken back from.
     """
 
     id: StepId
@@ -61,6 +70,8 @@ class Step:
     undo: Verb | None
     gates: tuple[GateId, ...]
     why: str
+    warms: tuple[WorkerId, ...] = ()
+    condemns: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +93,28 @@ class Phase:
 
 @dataclass(frozen=True, slots=True)
 class Ramp:
-    """Weights in percent, each held for *step_s* seconds; the last is 100."""
+    """
+    Weights in percent, each held for *step_s* seconds; the last is 100.
+
+    With *utilisation_max* (CPU seconds per second, of one core) the weights between the first and the last are found on the way, by how
+    busy the worker would be (deciding/admission.py). *down* are the weights that a worker has, *step_s* each, before it is drained.
+    """
 
     weights: tuple[int, ...]
     step_s: float
+    down: tuple[int, ...] = ()
+    utilisation_max: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HoldBound:
+    """
+    What the proxy keeps to by itself, whether or not we live: it lets go after *hold_s* seconds, and beyond *hold_max* waiting requests it
+    answers 503 with Retry-After.
+    """
+
+    hold_s: float
+    hold_max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,8 +141,9 @@ class Plan:
     Everything `decide` needs, and nothing that changes while it runs.
 
     *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only
-    those that were touched are taken. *point_of_no_return* is the step after which no way back exists, None if there is always one.
-    *digest* covers everything but itself, the forecast and the notes; *observation_digest* covers what was seen without volatile facts.
+    those that were touched are taken, or, by *rollback_scope* "blamed", those that failed. *point_of_no_return* is the step after which no
+    way back exists, None if there is always one. *digest* covers everything but itself, the forecast and the notes; *observation_digest*
+    covers what was seen without volatile facts.
     """
 
     digest: str
@@ -130,6 +160,10 @@ class Plan:
     gates: dict[GateId, Gate]
     guards: tuple[Guard, ...]
     ramp: Ramp
+    hold: HoldBound
+    warm: WarmBudget | None
+    recovery: Recovery | None
+    rollback_scope: str
     max_unavailable: dict[PoolId, int]
     foreign_drains: tuple[WorkerId, ...]
     skipped: dict[WorkerId, str]

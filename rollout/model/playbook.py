@@ -17,12 +17,47 @@ Policy = Literal["pause", "rollback"]
 
 
 class Ramp(BaseModel):
-    """How a worker gets its traffic back: weights in percent of its full weight, each held for *step_s*; the last one is always 100."""
+    """
+    How a worker gets its traffic back: weights in percent of its full weight, each held for *step_s*; the last one is always 100.
+
+    With *utilisation_max* the weights between the first and the last are found on the way: as much as keeps the worker below that many CPU
+    seconds per second. *down* is the way down before a drain, likewise *step_s* each: the users who move don't all move at once.
+    """
 
     model_config = _STRICT
 
     weights: tuple[int, ...] = Field(default=(25, 50, 100), min_length=1)
     step_s: float = Field(default=10.0, ge=0)
+    down: tuple[int, ...] = ()
+    utilisation_max: float | None = Field(default=None, gt=0, le=1)
+
+
+class Hold(BaseModel):
+    """
+    The bound of a hold, kept by the proxy itself: it lets go after *hold_s*, and beyond *hold_max* waiting requests it answers 503 with
+    Retry-After.
+    """
+
+    model_config = _STRICT
+
+    hold_s: float = Field(default=30.0, gt=0, le=300)
+    hold_max: int = Field(default=1000, ge=1)
+
+
+class Warm(BaseModel):
+    """
+    Filling caches before users come, with requests as the most recently active users. At most *users_max* of them, *concurrency* at a time
+    and for *seconds*, and only while the worker uses less than *cpu_max* of a core. *inheritors*: those who take a worker's users over are
+    warmed before it is drained.
+    """
+
+    model_config = _STRICT
+
+    users_max: int = Field(default=200, ge=1)
+    concurrency: int = Field(default=2, ge=1, le=32)
+    seconds: float = Field(default=20.0, gt=0)
+    cpu_max: float = Field(default=0.8, gt=0, le=1)
+    inheritors: bool = True
 
 
 class Strategy(BaseModel):
@@ -40,6 +75,8 @@ class Strategy(BaseModel):
     migrate_page_after_s: float = Field(default=1800.0, gt=0, description="a migration is never stopped: after this long somebody is told")
     restart_attempts_max: int = Field(default=2, ge=1)
     ramp: Ramp = Ramp()
+    hold: Hold = Hold()
+    warm: Warm | None = Field(default=None, description="no warming if absent")
 
 
 class GateEntry(BaseModel):
@@ -87,12 +124,31 @@ class Baseline(BaseModel):
     sample_s: float = Field(default=5.0, gt=0, description="time between two looks at every metrics page")
 
 
-class Rollback(BaseModel):
-    """What happens on a FAIL. `all_touched` takes every worker that was touched back to what it ran before."""
+class RecoveryEntry(BaseModel):
+    """
+    A restarted worker must carry its load again within *recovery_s*: at least *share_min* of its pool's median rate of requests, at no more
+    than *level_ratio_max* times the CPU per request that it took before. One that is late but improving is waited for until *deadline_s*.
+    """
 
     model_config = _STRICT
 
-    scope: Literal["all_touched"] = "all_touched"
+    share_min: float = Field(default=0.5, gt=0, le=1)
+    level_ratio_max: float = Field(default=2.0, gt=1)
+    recovery_s: float = Field(default=120.0, gt=0)
+    deadline_s: float = Field(default=600.0, gt=0)
+    window_s: float = Field(default=15.0, gt=0)
+    samples_min: int = Field(default=20, ge=1, description="completed requests in a window, below which it says nothing")
+
+
+class Rollback(BaseModel):
+    """
+    What happens on a FAIL. `all_touched` takes every worker that was touched back to what it ran before; `blamed` takes back only those
+    that failed, and then pauses.
+    """
+
+    model_config = _STRICT
+
+    scope: Literal["all_touched", "blamed"] = "all_touched"
 
 
 class Playbook(BaseModel):
@@ -106,4 +162,5 @@ class Playbook(BaseModel):
     gates: tuple[GateEntry, ...] = ()
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
+    recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
     rollback: Rollback = Rollback()

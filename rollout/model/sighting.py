@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from rollout.model.gate import GuardReading
-from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.ids import EffectNumber, PoolId, ReleaseId, WorkerId
 from rollout.model.release import Release
 
 
@@ -29,7 +29,7 @@ class ProxySighting:
 
     *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are
     open ones, those that old proxy processes still hold after a reload included; None when those could not be asked. The counters are
-    since the proxy started.
+    since the proxy started. *held*: new requests for its backend wait in the proxy.
     """
 
     admitted: bool
@@ -39,16 +39,53 @@ class ProxySighting:
     requests: int
     cuts: int
     counters: dict[str, int] = field(default_factory=dict)
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSighting:
+    """
+    What the proxy says of one backend.
+
+    *requests* counts since the proxy started, *arrivals_per_s* is over its last second. *can_hold*: its requests pass through the hold.
+    *waiting* requests are held now, *waiting_max* were at most during this hold; *shed* were answered 503 because there were too many, and
+    *let_go_late* were let go by the proxy's own bound before anybody said so.
+    """
+
+    requests: int
+    arrivals_per_s: float
+    can_hold: bool = False
+    held: bool = False
+    held_for_s: float | None = None
+    waiting: int = 0
+    waiting_max: int = 0
+    shed: int = 0
+    let_go_late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyLimits:
+    """How many connections and files (sockets among them) the proxy has open, and how many it may; of several proxies the tightest."""
+
+    connections: int
+    connections_max: int
+    files: int
+    files_max: int
 
 
 @dataclass(frozen=True, slots=True)
 class DrainMark:
-    """A line of our ledger at the target: we took this worker out of traffic, by which effect, for which release, why, and when."""
+    """
+    A line of our ledger at the target: we took this worker out of traffic, by which effect, for which release, why, and when.
+
+    *condemned* is the release that it is taken back from: nobody shall admit it on that one.
+    """
 
     number: EffectNumber
     release: ReleaseId
     why: str
     at_s: float
+    condemned: ReleaseId | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +118,8 @@ class Observation:
     """
     The whole homeserver at *taken_at_s*. *missing* maps a worker that could not be seen at all to the reason; nothing is assumed of it.
 
-    *releases* are those prepared at the target; *last_number* is the highest effect number in the ledger.
+    *releases* are those prepared at the target; *last_number* is the highest effect number in the ledger. *pools* and *proxy* are what the
+    proxy says of its backends and of itself; *no_warming* is why no worker could be warmed now ("" when one could).
     """
 
     taken_at_s: float
@@ -90,6 +128,9 @@ class Observation:
     releases: dict[ReleaseId, Release] = field(default_factory=dict)
     guards: tuple[GuardReading, ...] = ()
     schema: SchemaSighting | None = None
+    pools: dict[PoolId, PoolSighting] = field(default_factory=dict)
+    proxy: ProxyLimits | None = None
+    no_warming: str = ""
     last_number: EffectNumber = EffectNumber(0)
 
 
@@ -127,4 +168,5 @@ def is_out(sighting: Sighting) -> bool | None:
     """Tell whether a worker that the proxy knows gets no new requests, whoever took it out; None when the proxy's view is unknown."""
     if sighting.proxy is None:
         return None
-    return not (sighting.proxy.admitted and sighting.proxy.up and sighting.proxy.weight > 0)
+    proxy = sighting.proxy
+    return not (proxy.admitted and proxy.up and proxy.weight > 0) or proxy.held

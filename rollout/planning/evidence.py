@@ -1,7 +1,7 @@
 """Which gates a role must pass: those of the playbook whose metric says something about that role."""
 
 from rollout.homeservers.synapse.roles import evidence_of
-from rollout.model.gate import Gate
+from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, Role
 from rollout.model.playbook import GateEntry, Playbook
 
@@ -27,3 +27,11 @@ def resolved(entry: GateEntry) -> Gate:
         on_inconclusive=entry.on_inconclusive,
         on_unmeasurable=entry.on_unmeasurable,
     )
+
+
+def resolved_recovery(playbook: Playbook) -> Recovery | None:
+    """Turn the playbook's load-recovery gate into what the plan carries; None where there is none."""
+    entry = playbook.recovery
+    if entry is None:
+        return None
+    return Recovery(entry.share_min, entry.level_ratio_max, entry.recovery_s, entry.deadline_s, entry.window_s, entry.samples_min)

@@ -6,7 +6,7 @@ from rollout.model.gate import Gate
 from rollout.model.ids import GateId, WorkerId
 from rollout.model.plan import Forecast, Phase, Step, Verb
 from rollout.model.playbook import Strategy
-from rollout.planning.worker_steps import ramp_s
+from rollout.planning.worker_steps import ramp_down_s, ramp_s
 
 # Idle long-polls last 30 s and set the tail of a drain (measured: 10 to 15 s with 40 users).
 DRAIN_S = 30.0
@@ -43,8 +43,12 @@ def _step_s(step: Step, strategy: Strategy, baseline_s: float, gates: Mapping[Ga
             return MIGRATE_S
         case Verb.SURVEY:
             return baseline_s
+        case Verb.WARM:
+            return (strategy.warm.seconds if strategy.warm is not None else 0.0) * len(step.warms)
         case Verb.DRAIN:
-            return DRAIN_S
+            return DRAIN_S + ramp_down_s(strategy)
+        case Verb.HOLD | Verb.LET_GO:
+            return 0.0  # milliseconds
         case Verb.RESTART:
             return 0.0  # counted as the boot
         case Verb.AWAIT_HEALTHY:

@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rollout.homeservers.synapse.roles import duty_of
 from rollout.model.ids import WorkerId
-from rollout.model.plan import Duty, Worker
-from rollout.planning import plan_checks
+from rollout.model.plan import Worker
+from rollout.planning import holding, plan_checks
 from rollout.planning.evidence import gates_of
-from rollout.planning.order import Stretch
+from rollout.planning.order import MAIN, Stretch
 from rollout.planning.situation import Situation
 
 
@@ -16,18 +15,18 @@ def of(situation: Situation, stretches: Sequence[Stretch], skipped: Mapping[Work
     rolled = [worker for stretch in stretches for worker in stretch.workers()]
     return (
         *(note for standing in situation.standings.values() for note in standing.notes),
-        *(note for worker in rolled for note in _cuts(worker, situation)),
+        *(note for worker in rolled for note in holding.notes(worker, situation)),
+        *(note for worker in rolled for note in _unseen(worker, situation)),
         *_liveness_only(rolled, situation),
         *(_way_back(situation) if migrates else ()),
         *(_mixed(situation, skipped) if rolled else ()),
     )
 
 
-def _cuts(worker: Worker, situation: Situation) -> Iterator[str]:
-    if worker.pool is None or worker.duty is Duty.REPLACEABLE or worker.id in situation.ours:
-        return
-    alone = f" (it is alone in pool {worker.pool}, so nobody takes over)" if duty_of(worker.role) is Duty.REPLACEABLE else ""
-    yield f"{worker.id} can't be drained{alone}: requests in flight and those during its boot will be cut"
+def _unseen(worker: Worker, situation: Situation) -> Iterator[str]:
+    """What the proxy doesn't see."""
+    if worker.role == MAIN and len(situation.workers) > 1:
+        yield f"workers call {worker.id} over replication, past the proxy: they try again while it restarts, and what fails is counted"
 
 
 def _liveness_only(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:

@@ -11,18 +11,18 @@ from itertools import pairwise
 from rollout.model.errors import RefusedError
 from rollout.model.ids import ReleaseId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Duty, Guard, Phase, Plan, Ramp, Step, Verb, Wave, Worker, steps_of
+from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Wave, Worker, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning import notes, plan_checks, reasons
+from rollout.planning import holding, notes, plan_checks, reasons, warming
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
-from rollout.planning.evidence import gates_of
+from rollout.planning.evidence import gates_of, resolved_recovery
 from rollout.planning.forecast import forecast
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
 from rollout.planning.situation import Situation, look
-from rollout.planning.worker_steps import Turn, worker_steps
+from rollout.planning.worker_steps import Turn, Way, worker_steps
 
 PREPARE_STEP = StepId("release/prepare")
 MIGRATE_STEP = StepId("release/migrate")
@@ -74,6 +74,8 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
         blockers += plan_checks.overdrawn_pools(situation, rolled)
         blockers += plan_checks.without_evidence(rolled, situation.playbook)
         blockers += plan_checks.unmeasurable_guards(situation)
+        blockers += warming.refusals(rolled, situation)
+        blockers += holding.refusals(rolled, situation)
     return blockers
 
 
@@ -98,7 +100,11 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         point_of_no_return=MIGRATE_STEP if migrates and plan_checks.way_back(situation) is False else None,
         gates=gates,
         guards=tuple(Guard(entry.guard, entry.max, entry.deadline_s) for entry in playbook.guards),
-        ramp=Ramp(strategy.ramp.weights, strategy.ramp.step_s),
+        ramp=Ramp(strategy.ramp.weights, strategy.ramp.step_s, strategy.ramp.down, strategy.ramp.utilisation_max),
+        hold=HoldBound(strategy.hold.hold_s, strategy.hold.hold_max),
+        warm=warming.budget(situation),
+        recovery=resolved_recovery(playbook),
+        rollback_scope=playbook.rollback.scope,
         max_unavailable=dict(situation.max_unavailable),
         foreign_drains=tuple(worker.id for worker in situation.workers if worker.id in situation.foreign),
         skipped=skipped,
@@ -146,13 +152,24 @@ def _turn(worker: Worker, situation: Situation, why: str, *, back: bool = False)
     here, there = (situation.to, old) if back else (old, situation.to)
     return Turn(
         worker=worker,
-        drained=worker.duty is Duty.REPLACEABLE or standing.ours,
+        way=_way(worker, situation),
         release=there.id,
         change=reasons.of_change(here, there),
         gates=gates_of(worker.role, situation.playbook),
         why=why,
         prefix="rollback/" if back else "",
+        inheritors=warming.inheritors(worker, situation),
+        warmed=warming.is_warmed(worker, situation),
+        condemns=situation.to.id if back and here.id != there.id else None,
     )
+
+
+def _way(worker: Worker, situation: Situation) -> Way:
+    if holding.is_held(worker, situation):
+        return Way.HELD
+    if worker.duty is Duty.REPLACEABLE or situation.standings[worker.id].ours:
+        return Way.DRAINED
+    return Way.AS_IT_STANDS
 
 
 def _wave(turns: list[Turn], needs: tuple[StepId, ...], situation: Situation) -> Wave:

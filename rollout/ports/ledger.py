@@ -1,10 +1,13 @@
 """What we took out of traffic, written down at the target, and the fence against late effects."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
-from rollout.model.effect import Effect
+from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.ids import EffectNumber, WorkerId
+from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
 
 
@@ -19,7 +22,8 @@ class Ledger(Protocol):
         """
         Hold the ledger while the act inside runs. Raises StaleEffectError when this worker has already seen a higher number.
 
-        Entering a DRAIN sets the worker's mark; leaving an ADMIT at weight 100 without an exception clears it.
+        Entering a DRAIN or a HOLD sets the worker's mark (`marked`); leaving a LET_GO, or an ADMIT at weight 100, without an exception
+        clears it (`brings_back`).
         """
         ...
 
@@ -38,3 +42,20 @@ class Ledger(Protocol):
         Raises RefusedError naming the holder, the host, the reason and since when.
         """
         ...
+
+
+def marked(marks: Mapping[WorkerId, DrainMark], effect: Effect, at_s: float) -> dict[WorkerId, DrainMark]:
+    """Return the marks once *effect* is begun. One that is taken back keeps its mark, which then names what is condemned."""
+    worker = effect.worker
+    if worker is None:
+        return dict(marks)
+    if effect.verb in {Verb.DRAIN, Verb.HOLD}:
+        return {**marks, worker: DrainMark(effect.number, effect.release, effect.why, at_s, effect.condemned)}
+    if effect.condemned is not None and worker in marks:
+        return {**marks, worker: replace(marks[worker], condemned=effect.condemned)}
+    return dict(marks)
+
+
+def brings_back(effect: Effect) -> bool:
+    """Tell whether a worker has its whole traffic again after *effect*."""
+    return effect.verb is Verb.LET_GO or (effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT)

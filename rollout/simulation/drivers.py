@@ -4,14 +4,15 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.model.effect import Effect
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
-from rollout.model.plan import Verb
+from rollout.model.plan import HoldBound
 from rollout.model.release import Release, make_release
 from rollout.model.sample import Page, Sample
-from rollout.model.sighting import DrainMark, ProxySighting
+from rollout.model.sighting import DrainMark, PoolSighting, ProxyLimits, ProxySighting
+from rollout.ports.ledger import brings_back, marked
 from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
 from rollout.ports.traffic import Server
@@ -142,6 +143,7 @@ class SimulatedTraffic:
                     sessions=self._world.sessions(name),
                     requests=int(it.served),
                     cuts=self._world.cuts.get(name, 0),
+                    held=self._world.is_held(server.backend),
                 )
         return seen
 
@@ -154,6 +156,30 @@ class SimulatedTraffic:
         """See ports.traffic."""
         del timeout_s
         self._world.admit(self._worker(server), weight)
+
+    def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
+        """See ports.traffic."""
+        del timeout_s
+        self._worker(server)
+        if server.backend not in self._world.can_hold:
+            raise PermanentDriverError(f"the proxy has no hold for {server.backend}")
+        self._world.hold(server.backend, bound.hold_s, bound.hold_max)
+
+    def let_go(self, server: Server, timeout_s: float) -> None:
+        """See ports.traffic."""
+        del timeout_s
+        self._worker(server)
+        self._world.let_go(server.backend)
+
+    def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
+        """See ports.traffic."""
+        del timeout_s
+        return {backend: self._world.pool(backend) for backend in backends if self._world.members(backend)}
+
+    def limits(self, timeout_s: float) -> ProxyLimits:
+        """See ports.traffic."""
+        del timeout_s
+        return ProxyLimits(connections=100, connections_max=4000, files=220, files_max=8100)
 
     def _worker(self, server: Server) -> WorkerId:
         worker = self._find(server)
@@ -187,6 +213,7 @@ class SimulatedMetrics:
         samples = [
             Sample("synapse_build_info", {"version": version}, 1.0),
             Sample("process_start_time_seconds", {}, it.started_at_s or 0.0),
+            Sample("process_cpu_seconds_total", {}, it.cpu_s),
             Sample("process_open_fds", {}, 50.0),
             Sample("process_max_fds", {}, 1024.0),
         ]
@@ -248,10 +275,9 @@ class SimulatedLedger:
         if effect.number < self._numbers.get(worker, 0):
             raise StaleEffectError(f"effect {effect.number} comes after {self._numbers[worker]}", where=worker)
         self._numbers[worker] = effect.number
-        if effect.verb is Verb.DRAIN:
-            self._marks[worker] = DrainMark(effect.number, effect.release, effect.why, self._world.clock.now_s())
+        self._marks = marked(self._marks, effect, self._world.clock.now_s())
         yield
-        if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT:
+        if brings_back(effect):
             self._marks.pop(worker, None)
 
     def marks(self) -> dict[WorkerId, DrainMark]:

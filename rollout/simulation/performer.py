@@ -37,6 +37,7 @@ class Durations:
 
     cluster_s: float = 5.0
     restart_s: float = 0.5
+    warm_s: float = 4.0
     proxy_s: float = 0.01
 
 
@@ -75,6 +76,8 @@ class VirtualPerformer:
                 takes_s = self._durations.cluster_s
             case Verb.RESTART:
                 takes_s = self._durations.restart_s
+            case Verb.WARM:
+                takes_s = self._durations.warm_s
             case _:
                 takes_s = self._durations.proxy_s
         self._at(self._clock.now_s() + takes_s, lambda: self._act(effect))

@@ -67,8 +67,8 @@ class Stage:
         return make_plan(playbook, self.inventory, seen, release, until=until)
 
 
-def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
-    """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0."""
+def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = None) -> Stage:
+    """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0. Pool *held* can be held."""
     clock = VirtualClock()
     old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
     workers = {
@@ -81,7 +81,7 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
         )
         for name, (_, pool) in roles.items()
     }
-    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old})
+    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=set() if held is None else {held})
     nowhere = DriverSettings(driver="simulated")
     inventory = Inventory.model_validate(
         {
@@ -90,7 +90,7 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]]) -> Stage:
                 name: WorkerEntry.model_validate({"role": role, "pool": pool, "url": "http://sim", "metrics": "http://sim"})
                 for name, (role, pool) in roles.items()
             },
-            "pools": {pool: PoolEntry(backend=pool) for _, pool in roles.values() if pool is not None},
+            "pools": {pool: PoolEntry(backend=pool, hold=pool == held) for _, pool in roles.values() if pool is not None},
             "workers_driver": nowhere,
             "releases_driver": nowhere,
             "traffic_driver": nowhere,

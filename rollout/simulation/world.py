@@ -9,7 +9,11 @@ from dataclasses import dataclass, field
 
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
+from rollout.model.sighting import PoolSighting
 from rollout.simulation.virtual_clock import VirtualClock
+
+# Requests under way at a worker that is held.
+HELD_ENDS_S = 0.3
 
 
 @dataclass(slots=True)
@@ -34,6 +38,7 @@ class SimulatedWorker:
     served: float = 0.0
     errors: float = 0.0
     slow: float = 0.0
+    cpu_s: float = 0.0
     served_until_s: float = 0.0
 
     @property
@@ -43,8 +48,21 @@ class SimulatedWorker:
 
 
 @dataclass(slots=True)
+class Hold:
+    """Requests of one backend wait: since when, for how long at most, and how many at most."""
+
+    began_at_s: float
+    hold_s: float
+    hold_max: int
+
+
+@dataclass(slots=True)
 class World:
-    """The whole homeserver. Times in seconds."""
+    """
+    The whole homeserver. Times in seconds.
+
+    A request costs *request_cpu_s* of CPU, and *cold_factor* times that right after a start, less and less over *cold_s*.
+    """
 
     clock: VirtualClock
     workers: dict[WorkerId, SimulatedWorker]
@@ -60,6 +78,11 @@ class World:
     cuts: dict[WorkerId, int] = field(default_factory=dict)
     out_at_once_max: int = 0
     migrated: set[ReleaseId] = field(default_factory=set)
+    can_hold: set[str] = field(default_factory=set)
+    holds: dict[str, Hold] = field(default_factory=dict)
+    request_cpu_s: float = 0.005
+    cold_factor: float = 1.0
+    cold_s: float = 60.0
 
     def answers(self, worker: WorkerId) -> bool:
         """Tell whether it runs and has booted."""
@@ -69,15 +92,68 @@ class World:
     def takes_requests(self, worker: WorkerId) -> bool:
         """Tell whether the proxy sends it new requests."""
         it = self.workers[worker]
-        return it.proxied and it.admitted and it.weight > 0 and self.answers(worker)
+        return it.proxied and it.admitted and it.weight > 0 and self.answers(worker) and not self.is_held(it.backend or "")
+
+    def is_held(self, backend: str) -> bool:
+        """Tell whether requests of a backend wait. The proxy lets them go by itself when the time is up."""
+        hold = self.holds.get(backend)
+        if hold is not None and self.clock.now_s() >= hold.began_at_s + hold.hold_s:
+            del self.holds[backend]
+            for worker in self.members(backend):
+                self._let_through(worker)
+            return False
+        return hold is not None
+
+    def hold(self, backend: str, hold_s: float, hold_max: int) -> None:
+        """Let new requests wait."""
+        if not self.is_held(backend):
+            for worker in self.members(backend):
+                self.serve(worker)
+                self.workers[worker].changed_at_s = self.clock.now_s()
+            self.holds[backend] = Hold(self.clock.now_s(), hold_s, hold_max)
+
+    def let_go(self, backend: str) -> None:
+        """Let what waits go on."""
+        if self.is_held(backend):
+            del self.holds[backend]
+            for worker in self.members(backend):
+                self._let_through(worker)
+
+    def members(self, backend: str) -> list[WorkerId]:
+        """List the servers of a backend."""
+        return [worker for worker, it in self.workers.items() if it.backend == backend]
+
+    def pool(self, backend: str) -> PoolSighting:
+        """Describe a backend as the proxy does."""
+        members = [self.workers[worker] for worker in self.members(backend)]
+        held = self.is_held(backend)
+        held_for_s = self.clock.now_s() - self.holds[backend].began_at_s if held else None
+        arrivals_per_s = sum(it.requests_per_s for it in members)
+        return PoolSighting(
+            requests=int(sum(it.served for it in members)),
+            arrivals_per_s=arrivals_per_s,
+            can_hold=backend in self.can_hold,
+            held=held,
+            held_for_s=held_for_s,
+            waiting=round(arrivals_per_s * held_for_s) if held_for_s is not None else 0,
+        )
+
+    def _let_through(self, worker: WorkerId) -> None:
+        """What waited goes to a server that isn't there: cut."""
+        if not self.answers(worker):
+            self._cut(worker, self.workers[worker].sessions)
+        self.workers[worker].changed_at_s = self.clock.now_s()
 
     def sessions(self, worker: WorkerId) -> int:
         """Count open sessions: they end evenly over *session_life_s* once a worker is drained."""
         it = self.workers[worker]
         if not it.proxied or it.started_at_s is None:
             return 0
-        if it.admitted:
+        if it.admitted and not self.is_held(it.backend or ""):
             return it.sessions if self.answers(worker) else 0
+        if it.admitted:
+            # What a singleton does takes no long-poll's time to end.
+            return it.sessions if self.answers(worker) and self.clock.now_s() - it.changed_at_s < HELD_ENDS_S else 0
         gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_s
         return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
 
@@ -91,6 +167,9 @@ class World:
             it.served += done
             it.errors += done * self.erring.get(it.runs, 0.0)
             it.slow += done if it.runs in self.slow else 0.0
+            age = (now_s - it.started_at_s) / self.cold_s
+            cold = 1.0 + (self.cold_factor - 1.0) * max(0.0, 1.0 - age)
+            it.cpu_s += done * self.request_cpu_s * cold * (2.0 if it.runs in self.slow else 1.0)
         it.served_until_s = now_s
 
     def drain(self, worker: WorkerId) -> None:
@@ -126,7 +205,7 @@ class World:
         if it.runs in self.never_boots:
             return False
         it.started_at_s = self.clock.now_s()
-        it.served = it.errors = it.slow = 0.0
+        it.served = it.errors = it.slow = it.cpu_s = 0.0
         return True
 
     def _cut(self, worker: WorkerId, requests: int) -> None:

@@ -210,7 +210,7 @@ def test_a_crash_at_every_line_of_the_journal_is_resumed_to_the_same_end() -> No
 
 @pytest.mark.parametrize("command", list(Command))
 def test_a_word_at_any_time_leaves_nothing_out(command: Command) -> None:
-    """Abort, roll back and interrupt end in what they promise, whenever they are said."""
+    """Whatever is said, and whenever, ends in what it promises."""
     reference = seven_workers()
     rehearse(reference, reference.plan(PLAYBOOK))
     lines = len(reference.journal.events(DEPLOY))
@@ -218,6 +218,10 @@ def test_a_word_at_any_time_leaves_nothing_out(command: Command) -> None:
         Command.ABORT: {Outcome.ABORTED, Outcome.HALTED},
         Command.ROLLBACK: {Outcome.ROLLED_BACK_ON_REQUEST},
         Command.INTERRUPT: {Outcome.INTERRUPTED},
+        # Said when the last worker's turn is over, there is nothing left to pause.
+        Command.PAUSE: {Outcome.PAUSED, Outcome.DEPLOYED},
+        Command.CONTINUE: {Outcome.DEPLOYED},
+        Command.SKIP: {Outcome.DEPLOYED},
     }
     for line in range(3, lines - 5, 7):
         stage = seven_workers()

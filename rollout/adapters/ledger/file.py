@@ -22,12 +22,12 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from rollout.adapters.settings import Settings, check
-from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.model.effect import Effect
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
+from rollout.ports.ledger import brings_back, marked
 
 
 class LedgerSettings(Settings):
@@ -72,13 +72,10 @@ class FileLedger:
                 highest = content.numbers.get(worker, 0)
                 if effect.number < highest:
                     raise StaleEffectError(f"effect {effect.number} comes too late: {highest} was done already", where=worker)
-                marks = dict(content.marks)
-                if effect.verb is Verb.DRAIN:
-                    now_s = time.time()  # noqa: TID251  (the target's own clock)
-                    marks[worker] = DrainMark(effect.number, effect.release, effect.why, now_s)
+                marks = marked(content.marks, effect, time.time())  # noqa: TID251  (the target's own clock)
                 self._write(_Content({**content.numbers, worker: effect.number}, marks))
             yield
-            if effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT:
+            if brings_back(effect):
                 with self._held() as content:
                     if content.numbers.get(worker) == effect.number:
                         self._write(_Content(content.numbers, {other: mark for other, mark in content.marks.items() if other != worker}))

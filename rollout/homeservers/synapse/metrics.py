@@ -30,6 +30,9 @@ _DB = "synapse_http_server_response_db_txn_duration_seconds_total"
 _SCHEDULING = "synapse_http_server_response_db_sched_duration_seconds_total"
 _COSTS = (_USER_CPU, _SYSTEM_CPU, _DB, _SCHEDULING)
 
+# Labels {name, code}: what a worker asked of others over replication; code is the status, or ERR when there was no answer.
+_REPLICATION = "synapse_outgoing_replication_requests_total"
+
 _PERSISTED = "synapse_storage_events_persisted_events_total"
 _SENT = "synapse_federation_client_sent_transactions_total"
 # What each role does besides answering requests, one unit each. A federation sender looks through every new event, whether or not somebody
@@ -51,10 +54,12 @@ _PERSISTING = frozenset({"ReplicationSendEventsRestServlet", "ReplicationFederat
 
 _BUILD = "synapse_build_info"
 _STARTED = "process_start_time_seconds"
+_CPU = "process_cpu_seconds_total"
 _OPEN_FILES = "process_open_fds"
 _FILES_MAX = "process_max_fds"
 
-PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _BUILD, _STARTED, _OPEN_FILES, _FILES_MAX)
+_PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
+PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION, _BUILD, *sorted(_PROCESS))
 
 _EDGES = (*LATENCY_EDGES_S, math.inf)
 _NOTHING = (0.0,) * len(_EDGES)
@@ -67,9 +72,10 @@ class Counters:
     """
     What one process has done since *started_at_s* (seconds since the epoch, by the clock of its host).
 
-    *requests* and *latency* (not cumulative; see Tally) are of ordinary requests; *errors* are the 5xx of these and of long-polls alike: an
-    error is one however long it took. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File
-    handles are None where the host doesn't tell.
+    *requests*, *latency* (not cumulative; see Tally) and *request_cpu_s* are of ordinary requests; *errors* are the 5xx of these and of
+    long-polls alike: an error is one however long it took. *cpu_s* is the whole process's. *replication_failures* are requests to other
+    workers without a good answer. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File handles
+    are None where the host doesn't tell.
     """
 
     version: str
@@ -77,11 +83,14 @@ class Counters:
     requests: float = 0.0
     errors: float = 0.0
     latency: tuple[float, ...] = _NOTHING
+    request_cpu_s: float = 0.0
     polls: float = 0.0
     poll_cpu_s: float = 0.0
     poll_db_s: float = 0.0
     poll_scheduling_s: float = 0.0
     work: float = 0.0
+    cpu_s: float = 0.0
+    replication_failures: float = 0.0
     backlog: float | None = None
     open_files: float | None = None
     files_max: float | None = None
@@ -94,6 +103,8 @@ class _Sums:
     polls: float = 0.0
     reached: dict[float, float] = field(default_factory=dict)
     poll_costs: dict[str, float] = field(default_factory=dict)
+    request_cpu_s: float = 0.0
+    replication_failures: float = 0.0
     work: dict[str, float] = field(default_factory=dict)
     pending: float | None = None
     persisting: float = 0.0
@@ -123,11 +134,14 @@ def read_counters(samples: Iterable[Sample]) -> Counters | str:
         requests=sums.requests,
         errors=sums.errors,
         latency=_apart(sums.reached),
+        request_cpu_s=sums.request_cpu_s,
         polls=sums.polls,
         poll_cpu_s=sums.poll_costs.get(_USER_CPU, 0.0) + sums.poll_costs.get(_SYSTEM_CPU, 0.0),
         poll_db_s=sums.poll_costs.get(_DB, 0.0),
         poll_scheduling_s=sums.poll_costs.get(_SCHEDULING, 0.0),
         work=sum(sums.work.values()),
+        cpu_s=sums.process.get(_CPU, 0.0),
+        replication_failures=sums.replication_failures,
         backlog=_backlog(sums),
         open_files=sums.process.get(_OPEN_FILES),
         files_max=sums.process.get(_FILES_MAX),
@@ -152,16 +166,19 @@ def tally(earlier: Counters, later: Counters, since_s: float, until_s: float) ->
         requests=_gain(earlier.requests, later.requests),
         errors=_gain(earlier.errors, later.errors),
         latency=tuple(map(_gain, earlier.latency, later.latency)),
+        request_cpu_s=_gain(earlier.request_cpu_s, later.request_cpu_s),
         polls=_gain(earlier.polls, later.polls),
         poll_cpu_s=_gain(earlier.poll_cpu_s, later.poll_cpu_s),
         poll_db_s=_gain(earlier.poll_db_s, later.poll_db_s),
         poll_scheduling_s=_gain(earlier.poll_scheduling_s, later.poll_scheduling_s),
         work=_gain(earlier.work, later.work),
+        cpu_s=_gain(earlier.cpu_s, later.cpu_s),
+        replication_failures=_gain(earlier.replication_failures, later.replication_failures),
         backlog=later.backlog,
     )
 
 
-def _add(sums: _Sums, sample: Sample) -> str:
+def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
     """Take one line in; a sentence when its value can't be one."""
     name, labels, value = sample.name, sample.labels, sample.value
     servlet = labels.get("servlet", "")
@@ -171,6 +188,10 @@ def _add(sums: _Sums, sample: Sample) -> str:
         return "" if servlet in _NO_TRAFFIC else _add_time(sums, name.removeprefix(_TIME), labels.get("le", ""), sample)
     if name in _COSTS and servlet in LONG_POLLS:
         sums.poll_costs[name] = sums.poll_costs.get(name, 0.0) + value
+    elif name in {_USER_CPU, _SYSTEM_CPU} and servlet not in _NO_TRAFFIC:
+        sums.request_cpu_s += value
+    elif name == _REPLICATION and not labels.get("code", "").startswith("2"):
+        sums.replication_failures += value
     elif name in _WORK:
         sums.work[name] = sums.work.get(name, 0.0) + value
     elif name == _PENDING_PDUS:
@@ -179,7 +200,7 @@ def _add(sums: _Sums, sample: Sample) -> str:
         sums.persisting += value
     elif name == _BUILD:
         sums.version = _plain(labels.get("version", ""))
-    elif name in {_STARTED, _OPEN_FILES, _FILES_MAX}:
+    elif name in _PROCESS:
         sums.process[name] = value
     return ""
 

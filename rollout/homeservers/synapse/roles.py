@@ -25,7 +25,7 @@ class RoleFacts:
     why: str
 
 
-_REQUESTS = (Metric.ERRORS, Metric.LATENCY_P95)
+_REQUESTS = (Metric.ERRORS, Metric.LATENCY_P95, Metric.REQUEST_CPU)
 _CANARIES = (Metric.CANARY_P95, Metric.CANARY_FAILURES)
 _POLLS = (Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING)
 

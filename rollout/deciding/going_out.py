@@ -1,0 +1,128 @@
+"""Taking a worker out of traffic and restarting it: WARM, DRAIN, HOLD, RESTART."""
+
+from rollout.deciding.acting import go_back, perform, stop
+from rollout.deciding.blocking import blocker_of
+from rollout.deciding.decision import Decision, Note, Wait
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
+from rollout.deciding.state import DeployState, StepState, StepStatus
+from rollout.model.event import StepBegan, StepFailed, StepFinished
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Plan, Step, Verb
+from rollout.model.warming import Warmed
+
+
+def warm(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
+    """Warm, once: what couldn't be warmed is cold, which is no reason to stop."""
+    worker, known = worker_of(plan, step), known_of(state, step)
+    if at.status is StepStatus.PENDING:
+        if worker.id not in step.warms:
+            # Before its drain. What forbids that forbids to begin with it too.
+            return blocker_of(plan, state, worker, now_s) or Note(StepBegan(now_s, step.id))
+        return Note(StepBegan(now_s, step.id))
+    if worker.id in step.warms and (gone := gone_for(known, now_s)):
+        return Note(StepFinished(now_s, step.id, f"not warmed: {gone}"))
+    if at.status is StepStatus.ACTIVE and not at.attempts:
+        return perform(state, step, now_s)
+    if at.status is StepStatus.ACTIVE:
+        return Note(StepFinished(now_s, step.id, f"not warmed: {at.why}"))
+    return Note(StepFinished(now_s, step.id, "; ".join(_warmth(other, state.workers[other].warmed) for other in step.warms)))
+
+
+def _warmth(worker: WorkerId, warmed: Warmed | None) -> str:
+    if warmed is None:
+        return f"{worker} was not warmed"
+    proof = "" if warmed.cold_s is None or warmed.warm_s is None else f", {warmed.cold_s * 1000:.0f} → {warmed.warm_s * 1000:.0f} ms each"
+    ended = {"time": ", its time was up", "cpu": ", the worker was too busy for more"}.get(warmed.stopped, "")
+    return f"{worker} warmed with {warmed.users} users in {warmed.seconds:.0f} s{proof}{ended}"
+
+
+def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
+    """Let new requests wait in the proxy until those under way have ended; if these take too long, nothing is restarted."""
+    worker, known = worker_of(plan, step), known_of(state, step)
+    if at.status is StepStatus.PENDING:
+        return blocker_of(plan, state, worker, now_s) or Note(StepBegan(now_s, step.id))
+    if at.status is StepStatus.FAILED:
+        return stop(now_s, f"{worker.id} could not be held: {at.why}")
+    if at.status is StepStatus.ACTIVE:
+        if at.permanent or at.attempts >= step.attempts_max:
+            return Note(StepFailed(now_s, step.id, at.why))
+        return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s)
+    sighting = seen_after(state, known, at.applied_at_s)
+    deadline_at_s = (at.applied_at_s or now_s) + step.deadline_s
+    if sighting is not None and sighting.proxy is not None and not sighting.proxy.held:
+        return Note(StepFailed(now_s, step.id, "the proxy does not hold its requests (any more)"))
+    if sighting is not None and sighting.proxy is not None and sighting.proxy.sessions == 0:
+        return Note(StepFinished(now_s, step.id, f"new requests wait at the proxy, and {worker.id} has none under way"))
+    if now_s >= deadline_at_s:
+        return Note(StepFailed(now_s, step.id, f"it still has {sessions_of(sighting)} after {step.deadline_s:.0f} s, and new ones wait"))
+    return Wait("hold", f"{worker.id} still has requests under way; new ones wait at the proxy", deadline_at_s)
+
+
+def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
+    worker, known = worker_of(plan, step), known_of(state, step)
+    if at.status is StepStatus.PENDING:
+        blocker = blocker_of(plan, state, worker, now_s)
+        return blocker or Note(StepBegan(now_s, step.id))
+    if at.status is StepStatus.FAILED:
+        return stop(now_s, f"{worker.id} could not be drained: {at.why}")
+    if at.status is StepStatus.ACTIVE:
+        if at.permanent or at.attempts >= step.attempts_max:
+            return Note(StepFailed(now_s, step.id, at.why))
+        blocker = blocker_of(plan, state, worker, now_s)
+        return blocker or perform(state, step, now_s, weight=_down(plan, at))
+    if at.weight:
+        # On the way down: its users move in parts.
+        next_at_s = (at.applied_at_s or now_s) + plan.ramp.step_s
+        if now_s < next_at_s:
+            return Wait("ramp", f"{worker.id} has {at.weight} % of its weight left", next_at_s)
+        return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s, weight=_down(plan, at))
+    sighting = seen_after(state, known, at.applied_at_s)
+    deadline_at_s = (at.applied_at_s or now_s) + step.deadline_s
+    if sighting is not None and sighting.proxy is not None:
+        if sighting.proxy.admitted:
+            # A reload makes the proxy forget what it was told at run time.
+            why = f"{worker.id} was admitted again by the proxy"
+            return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s, weight=0, why=why)
+        if sighting.proxy.sessions == 0:
+            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))
+    if now_s >= deadline_at_s:
+        return Note(StepFailed(now_s, step.id, f"it still has {sessions_of(sighting)} after {step.deadline_s:.0f} s"))
+    known_for_s = now_s - (at.applied_at_s or now_s)
+    if (sighting is None or sighting.proxy is None or sighting.proxy.sessions is None) and known_for_s > LOOK_FRESH_S:
+        return Wait("observation", f"how many sessions {worker.id} still has is not known", deadline_at_s)
+    return Wait("drain", f"{worker.id} still has sessions", deadline_at_s)
+
+
+def _down(plan: Plan, at: StepState) -> int:
+    """Return the next weight on the way down; 0 takes the rest."""
+    weights = (*plan.ramp.down, 0)
+    return weights[min(at.weights_applied, len(plan.ramp.down))]
+
+
+def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
+    worker = worker_of(plan, step)
+    if at.status is StepStatus.PENDING:
+        return _before_restart(plan, state, step, now_s) or Note(StepBegan(now_s, step.id))
+    if at.status is StepStatus.FAILED:
+        return go_back(plan, state, f"{worker.id} could not be restarted: {at.why}", now_s, blamed=worker.id)
+    if at.status is StepStatus.ACTIVE:
+        if at.permanent or at.attempts >= step.attempts_max:
+            return Note(StepFailed(now_s, step.id, at.why))
+        return _before_restart(plan, state, step, now_s) or perform(state, step, now_s)
+    return Note(StepFinished(now_s, step.id, f"{worker.id} was started on {step.release}"))
+
+
+def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait | None:
+    """Look once more: still drained or held, and still allowed to be down."""
+    worker, known = worker_of(plan, step), known_of(state, step)
+    out = (Verb.DRAIN, Verb.HOLD)
+    drain = next((other for other in steps_that_way(plan, state) if other.worker == worker.id and other.verb in out), None)
+    if drain is None:
+        return blocker_of(plan, state, worker, now_s)
+    sighting = seen_lately(state, known, now_s)
+    if sighting is None or sighting.proxy is None:
+        return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
+    if not (sighting.proxy.held or not sighting.proxy.admitted) or sighting.proxy.sessions != 0:
+        why = f"{worker.id} has got traffic again"
+        return blocker_of(plan, state, worker, now_s) or perform(state, drain, now_s, weight=0, why=why)
+    return None

@@ -1,0 +1,54 @@
+"""What may be gone by: only what was seen after the act, and lately."""
+
+from rollout.deciding.state import DeployState, Direction, WorkerState
+from rollout.model.plan import Plan, Step, Worker, steps_of
+from rollout.model.sighting import Sighting
+
+# A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
+LOOK_FRESH_S = 6.0
+# A worker that has been admitted may miss a few health checks under load before it counts as gone.
+UNHEALTHY_GRACE_S = 15.0
+
+
+def seen_after(state: DeployState, known: WorkerState, at_s: float | None) -> Sighting | None:
+    if known.missing or known.seen_at_s <= max(state.fresh_after_s, known.acted_at_s, at_s or 0.0):
+        return None
+    return known.sighting
+
+
+def seen_lately(state: DeployState, known: WorkerState, now_s: float) -> Sighting | None:
+    """Return what was seen of a worker if it is fresh and later than everything that was done to it; None otherwise."""
+    return None if now_s - known.seen_at_s > LOOK_FRESH_S else seen_after(state, known, None)
+
+
+def well(state: DeployState, known: WorkerState, now_s: float) -> bool | None:
+    sighting = seen_lately(state, known, now_s)
+    return None if sighting is None else sighting.healthy
+
+
+def gone_for(known: WorkerState, now_s: float) -> str:
+    since_s = known.unhealthy_since_s
+    if since_s is not None and now_s - since_s > UNHEALTHY_GRACE_S:
+        return f"it has not answered for {UNHEALTHY_GRACE_S:.0f} s"
+    return ""
+
+
+def sessions_of(sighting: Sighting | None) -> str:
+    if sighting is None or sighting.proxy is None or sighting.proxy.sessions is None:
+        return "an unknown number of sessions"
+    return f"{sighting.proxy.sessions} sessions"
+
+
+def known_of(state: DeployState, step: Step) -> WorkerState:
+    if step.worker is None:
+        msg = f"{step.id} concerns no worker"
+        raise ValueError(msg)
+    return state.workers[step.worker]
+
+
+def worker_of(plan: Plan, step: Step) -> Worker:
+    return next(worker for worker in plan.workers if worker.id == step.worker)
+
+
+def steps_that_way(plan: Plan, state: DeployState) -> tuple[Step, ...]:
+    return steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)

@@ -1,0 +1,80 @@
+"""Watching a worker that has its traffic back, until every gate has ruled: SOAK."""
+
+from rollout.deciding.acting import condemn, stop
+from rollout.deciding.decision import Decision, Note, Wait
+from rollout.deciding.seeing import gone_for, known_of, well, worker_of
+from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
+from rollout.gating import liveness, recovery, threshold
+from rollout.model.event import GateRuled, StepBegan, StepFinished
+from rollout.model.gate import Gate, Ruling, Verdict
+from rollout.model.plan import Duty, Plan, Step
+
+
+def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
+    worker, known = worker_of(plan, step), known_of(state, step)
+    if at.status is StepStatus.PENDING:
+        return Note(StepBegan(now_s, step.id))
+    if gone := gone_for(known, now_s):
+        return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)
+    verdicts = {name: _verdict(plan.gates[name], known, now_s) for name in step.gates}
+    if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
+        verdicts[recovery.GATE] = recovery.rule(
+            plan.recovery,
+            known.windows,
+            known.baseline,
+            unmeasured=known.unmeasured,
+            admitted_at_s=known.admitted_at_s or now_s,
+            now_s=now_s,
+        )
+    if not step.gates:
+        # One that dies and comes back again and again is alive now and then, never for long.
+        since_s = max(known.admitted_at_s or now_s, known.well_since_s or now_s)
+        verdicts[liveness.GATE] = liveness.rule(healthy=well(state, known, now_s), since_s=since_s, now_s=now_s)
+    for name, verdict in verdicts.items():
+        before = known.verdicts.get(name)
+        # That nothing is known yet goes without saying.
+        if verdict.ruling is not (Ruling.PENDING if before is None else before.ruling):
+            return Note(GateRuled(now_s, step.id, worker.id, verdict))
+    return _weigh(plan, state, step, at, tuple(verdicts.values()), now_s)
+
+
+def _weigh(plan: Plan, state: DeployState, step: Step, at: StepState, verdicts: tuple[Verdict, ...], now_s: float) -> Decision | Wait:
+    """Turn the rulings of all gates of one worker into what to do."""
+    worker = worker_of(plan, step)
+    if failed := [verdict for verdict in verdicts if verdict.ruling is Ruling.FAIL]:
+        sentence = f"{worker.id} failed {failed[0].gate}: {failed[0].because}"
+        return condemn(plan, state, step, sentence, now_s)
+    if all(verdict.ruling is Ruling.PASS for verdict in verdicts):
+        return Note(StepFinished(now_s, step.id, "; ".join(verdict.because for verdict in verdicts)))
+    began_at_s = at.began_at_s or now_s
+    for verdict in verdicts:
+        gate = plan.gates.get(verdict.gate)
+        deadline_s = gate.deadline_s if gate is not None else _deadline_s(plan, step, verdict)
+        if now_s < began_at_s + deadline_s or verdict.ruling is Ruling.PASS:
+            continue
+        policy = "pause"
+        if gate is not None:
+            policy = gate.on_unmeasurable if verdict.ruling is Ruling.UNMEASURABLE else gate.on_inconclusive
+        sentence = f"{worker.id} has no ruling on {verdict.gate} after {deadline_s:.0f} s: {verdict.because}"
+        return condemn(plan, state, step, sentence, now_s) if policy == "rollback" else stop(now_s, sentence)
+    open_ones = [verdict for verdict in verdicts if verdict.ruling is not Ruling.PASS]
+    cause = "measurement" if open_ones[0].ruling is Ruling.UNMEASURABLE else "evidence"
+    waiting_for = ", ".join(sorted(verdict.gate for verdict in open_ones))
+    return Wait(cause, f"{worker.id} has yet to pass {waiting_for}", now_s + plan.sample_s)
+
+
+def _deadline_s(plan: Plan, step: Step, verdict: Verdict) -> float:
+    """Return by when a gate that no playbook entry describes must have ruled."""
+    return plan.recovery.deadline_s if plan.recovery is not None and verdict.gate == recovery.GATE else step.deadline_s
+
+
+def _verdict(gate: Gate, known: WorkerState, now_s: float) -> Verdict:
+    return threshold.rule(
+        gate,
+        after=known.after,
+        baseline=known.baseline,
+        controls=known.controls,
+        unmeasured=known.unmeasured,
+        admitted_at_s=known.admitted_at_s or now_s,
+        now_s=now_s,
+    )
