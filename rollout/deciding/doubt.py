@@ -7,7 +7,7 @@ the release is missing from the database.
 
 from rollout.deciding.state import DeployState
 from rollout.homeservers.synapse import schema_rules
-from rollout.model.effect import Effect
+from rollout.model.effect import Effect, drains_in_part
 from rollout.model.plan import Plan, Verb
 from rollout.model.sighting import Sighting
 
@@ -29,7 +29,7 @@ def _shows(sighting: Sighting, effect: Effect, intended_at_s: float) -> bool | N
             if process is None:
                 return None
             return process.running and process.activated == effect.release and (process.started_at_s or 0.0) >= intended_at_s
-        case Verb.DRAIN if effect.weight:
+        case Verb.DRAIN if drains_in_part(effect):
             return None if sighting.proxy is None else sighting.proxy.weight == effect.weight
         case Verb.DRAIN:
             return None if sighting.proxy is None else not sighting.proxy.admitted

@@ -12,7 +12,7 @@ from typing import Protocol, Self
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.engine.survey import Changes, Surveyor
-from rollout.model.effect import Effect
+from rollout.model.effect import Effect, drains_in_part
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
 from rollout.model.ids import WorkerId
@@ -86,7 +86,7 @@ def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
         return None
     with drivers.ledger.fence(effect):
         match effect.verb:
-            case Verb.DRAIN if effect.weight:
+            case Verb.DRAIN if drains_in_part(effect):
                 # On the way down it still takes some.
                 drivers.traffic.admit(servers(inventory)[effect.worker], effect.weight, PROXY_TIMEOUT_S)
             case Verb.HOLD:

@@ -7,7 +7,7 @@ what was announced) give None.
 
 from typing import assert_never
 
-from rollout.model.effect import Effect
+from rollout.model.effect import Effect, drains_in_part
 from rollout.model.event import (
     BaselineFound,
     Command,
@@ -59,6 +59,19 @@ _COMMANDS = {
     Command.ABORT: "to make safe and stop",
     Command.ROLLBACK: "to roll back",
     Command.INTERRUPT: "to stop for now",
+    Command.PAUSE: "to pause, once the worker that is out is back and well",
+    Command.CONTINUE: "to go on",
+    Command.SKIP: "to skip",
+}
+
+_ACTS = {
+    Verb.HOLD: "holding the requests of {worker} at the proxy",
+    Verb.LET_GO: "letting go what waits for {worker}",
+    Verb.WARM: "warming {warms}",
+    Verb.ADMIT: "admitting {worker} at {weight} %",
+    Verb.RESTART: "restarting {worker} on {release}",
+    Verb.PREPARE: "preparing {release}",
+    Verb.MIGRATE: "migrating the database to {release}: not to be interrupted",
 }
 
 
@@ -71,7 +84,7 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case DeployResumed():
             return f"taken up again by {event.operator}: everything is looked at before anything is done"
         case EffectIntended():
-            return _intended(event.effect, plan)
+            return _intended(event.effect)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
             release = event.release
             return f"{release.id} is prepared: schema {release.schema_version}, compatible back to {release.schema_compat_version}"
@@ -96,12 +109,14 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             verdict = event.verdict
             return f"{event.worker} {_RULINGS[verdict.ruling]} {verdict.gate}: {verdict.because}"
         case RollbackBegan():
-            return f"rolling back: {event.why}"
+            only = f" {_listed(event.blamed)} alone" if event.blamed else ""
+            return f"rolling back{only}: {event.why}"
         case WindDownBegan():
             return f"making safe, then {_OUTCOMES[event.outcome]}: {event.why}"
         case OperatorSpoke():
             because = f": {event.why}" if event.why else ""
-            return f"{event.operator} asks {_COMMANDS[event.command]}{because}"
+            whom = f" {event.worker}" if event.worker else ""
+            return f"{event.operator} asks {_COMMANDS[event.command]}{whom}{because}"
         case DeployFinished():
             left = f"; still out: {_listed(event.drained)}" if event.drained else ""
             return f"{_OUTCOMES[event.outcome]}: {event.why}{left}"
@@ -111,21 +126,11 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             assert_never(event)
 
 
-def _intended(effect: Effect, plan: Plan) -> str:
-    match effect.verb:
-        case Verb.DRAIN:
-            act = f"draining {effect.worker}"
-        case Verb.ADMIT:
-            act = f"admitting {effect.worker} at {effect.weight} %"
-        case Verb.RESTART:
-            act = f"restarting {effect.worker} on {effect.release}"
-        case Verb.PREPARE:
-            act = f"preparing {effect.release}"
-        case Verb.MIGRATE:
-            act = f"migrating the database to {effect.release}: not to be interrupted"
-        case _:
-            # The others are waited for, not performed.
-            act = f"{effect.verb} of {effect.worker or plan.homeserver}"
+def _intended(effect: Effect) -> str:
+    if effect.verb is Verb.DRAIN:
+        act = f"taking {effect.worker} down to {effect.weight} %" if drains_in_part(effect) else f"draining {effect.worker}"
+    else:
+        act = _ACTS[effect.verb].format(worker=effect.worker, weight=effect.weight, release=effect.release, warms=_listed(effect.warms))
     return f"{act} (effect {effect.number})"
 
 

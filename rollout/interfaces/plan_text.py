@@ -72,7 +72,8 @@ def _way_back(plan: Plan) -> list[str]:
     if plan.point_of_no_return is not None:
         return [f"NONE AFTER {plan.point_of_no_return}: from there on only forward"]
     targets = sorted({plan.from_releases[worker] for phase in plan.rollback for wave in phase.waves for worker in wave.workers})
-    return [f"those that were touched, to {', '.join(targets)}, each with the same steps and gates: {' → '.join(waves)}"]
+    whom = "those that failed, and then it pauses" if plan.rollback_scope == "blamed" else "those that were touched"
+    return [f"{whom}, to {', '.join(targets)}, each with the same steps and gates: {' → '.join(waves)}"]
 
 
 def _guards(plan: Plan) -> list[str]:
@@ -82,7 +83,11 @@ def _guards(plan: Plan) -> list[str]:
 
 
 def _gates(plan: Plan) -> list[str]:
-    return [detectable(gate) for gate in plan.gates.values()]
+    recovery = plan.recovery
+    if recovery is None:
+        return [detectable(gate) for gate in plan.gates.values()]
+    share, level = f"{recovery.share_min:.0%} of its pool's median", f"{recovery.level_ratio_max:g} × the CPU per request"
+    return [*(detectable(gate) for gate in plan.gates.values()), f"recovery: a worker that does {share} at {level} of before passes"]
 
 
 def _forecast(plan: Plan) -> list[str]:

@@ -30,3 +30,8 @@ class Effect:
     why: str = ""
     warms: tuple[WorkerId, ...] = ()
     condemned: ReleaseId | None = None
+
+
+def drains_in_part(effect: Effect) -> bool:
+    """Tell whether a DRAIN is a step on the way down, after which the worker still takes some requests."""
+    return effect.verb is Verb.DRAIN and 0 < effect.weight < FULL_WEIGHT

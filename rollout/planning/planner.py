@@ -160,6 +160,7 @@ def _turn(worker: Worker, situation: Situation, why: str, *, back: bool = False)
         prefix="rollback/" if back else "",
         inheritors=warming.inheritors(worker, situation),
         warmed=warming.is_warmed(worker, situation),
+        recovery=resolved_recovery(situation.playbook) if worker.duty is Duty.REPLACEABLE else None,
         condemns=situation.to.id if back and here.id != there.id else None,
     )
 

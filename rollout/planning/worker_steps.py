@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rollout.model.gate import Gate
+from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Step, Verb, Worker
 from rollout.model.playbook import Strategy
@@ -53,7 +53,7 @@ class Turn:
     One worker's turn: to which *release* it goes and what that *change* is, which *gates* it must pass then, and why it is its turn.
 
     *inheritors* are the siblings to warm before it is drained; *warmed*: it is warmed itself before it is admitted. *condemns* is
-    the release that it is taken back from.
+    the release that it is taken back from. *recovery* is the load that it must come back to, if there is such a gate.
     """
 
     worker: Worker
@@ -66,6 +66,7 @@ class Turn:
     inheritors: tuple[WorkerId, ...] = ()
     warmed: bool = False
     condemns: ReleaseId | None = None
+    recovery: Recovery | None = None
 
 
 def worker_steps(turn: Turn, needs: tuple[StepId, ...], strategy: Strategy, gates: Mapping[GateId, Gate]) -> tuple[Step, ...]:
@@ -128,7 +129,8 @@ def _deadline_s(verb: Verb, turn: Turn, strategy: Strategy, gates: Mapping[GateI
         case Verb.LET_GO:
             return ADMIT_MARGIN_S
         case Verb.SOAK:
-            return max((gates[gate].deadline_s for gate in turn.gates), default=LIVENESS_DEADLINE_S)
+            deadlines_s = [gates[gate].deadline_s for gate in turn.gates] or [LIVENESS_DEADLINE_S]
+            return max(*deadlines_s, turn.recovery.deadline_s if turn.recovery is not None else 0.0)
         case _:
             return strategy.boot_timeout_s
 
@@ -172,6 +174,7 @@ def _why(verb: Verb, turn: Turn, strategy: Strategy, warms: tuple[WorkerId, ...]
                 else "with its full weight at once"
             )
         case Verb.SOAK if turn.gates:
-            return f"must pass {', '.join(turn.gates)} before anybody else goes out"
+            names = (*turn.gates, *(("recovery",) if turn.recovery is not None else ()))
+            return f"must pass {', '.join(names)} before anybody else goes out"
         case _:
             return "liveness only: nothing more is known of this role, and the playbook accepts that"

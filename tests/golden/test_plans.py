@@ -15,11 +15,11 @@ import yaml
 
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.errors import RolloutError
-from rollout.model.ids import WorkerId
+from rollout.model.ids import PoolId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
-from rollout.model.sighting import Observation, SchemaSighting, Sighting
+from rollout.model.sighting import Observation, PoolSighting, ProxyLimits, SchemaSighting, Sighting
 from rollout.planning.planner import make_plan
 from tests.planning.homeserver import release, sighting, started_before_switch
 
@@ -57,6 +57,9 @@ def _printed(case: Mapping[str, Any]) -> str:
         missing={WorkerId(worker): why for worker, why in case.get("missing", {}).items()},
         releases={releases[name].id: releases[name] for name, parts in case["releases"].items() if "prepared" in parts},
         schema=SchemaSighting(**case["schema"], deltas=()),
+        pools={PoolId(pool): PoolSighting(**seen) for pool, seen in case["pools"].items()},
+        proxy=ProxyLimits(**case["proxy"]),
+        no_warming=case.get("no_warming", ""),
     )
     playbook = Playbook.model_validate(case["playbook"])
     try:

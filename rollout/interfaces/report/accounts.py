@@ -7,7 +7,7 @@ The same figures serve `rollout history --json`, the demonstration and the bench
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from rollout.model.effect import Effect
+from rollout.model.effect import Effect, drains_in_part
 from rollout.model.event import (
     DeployFinished,
     DeployResumed,
@@ -19,12 +19,13 @@ from rollout.model.event import (
     Observed,
     Outcome,
     RollbackBegan,
+    SamplesTaken,
     StepBegan,
     StepFinished,
     WaitBegan,
     WindDownBegan,
 )
-from rollout.model.gate import Ruling
+from rollout.model.gate import Measured, Ruling
 from rollout.model.ids import EffectNumber, GateId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.model.sighting import ProxySighting
@@ -40,27 +41,38 @@ class WorkerAccount:
     """
     One worker. All times are seconds, summed over the way there and the way back.
 
-    *drained_at_s* is when it was first drained, *sessions_at_drain* what was still open when it was first seen drained. *drain_s* lasts
-    until no session was left, *boot_s* from the intent to stop the old process until the new one answered as its release, *ramp_s* from
-    the first weight to the last one seen, *soak_s* until the gates were done with it. *out_s* is how long it took no requests by our hand.
-    *attempts* counts restarts, *cuts* requests that the proxy saw cut at it while it was looked at closely. *verdicts* are the last.
+    *drained_at_s* is when it was first drained or held, *users_moved* how many sessions it had then, *sessions_at_drain* what was still
+    open when it was first seen drained; *admitted_at_s* is when it first got traffic again. *drain_s* lasts until no session was left,
+    *held_s* from the intent to hold its requests until they were let go, *boot_s* from the intent to stop the old process until the new one
+    answered as its release, *ramp_s* from the first weight to the last one seen, *soak_s* until the gates were done with it. *out_s* is how
+    long it took no requests by our hand. *attempts* counts restarts, *warmed* the users that it was warmed with, *replication_failures*
+    requests between workers that failed while it was out, *cuts* requests that the proxy saw cut at it while it was looked at closely.
+    *verdicts* are the last.
     """
 
     drained_at_s: float | None
+    admitted_at_s: float | None
+    users_moved: int
     sessions_at_drain: int | None
     drain_s: float
+    held_s: float
     boot_s: float
     ramp_s: float
     soak_s: float
     out_s: float
     attempts: int
+    warmed: int
+    replication_failures: float
     cuts: int
     verdicts: dict[GateId, Ruling]
 
 
 @dataclass(frozen=True, slots=True)
 class Accounts:
-    """A whole rollout; *outcome* and *finished_at_s* are None while it is under way. *waiting_s* is by cause."""
+    """
+    A whole rollout; *outcome* and *finished_at_s* are None while it is under way. *waiting_s* is by cause. *rollback_at_s* and
+    *rollback_why* are of the moment at which it turned round; *touched* are the workers that it restarted.
+    """
 
     outcome: Outcome | None
     from_versions: tuple[str, ...]
@@ -68,6 +80,9 @@ class Accounts:
     began_at_s: float
     finished_at_s: float | None
     duration_s: float
+    rollback_at_s: float | None
+    rollback_why: str
+    touched: tuple[WorkerId, ...]
     waiting_s: dict[str, float]
     workers: dict[WorkerId, WorkerAccount]
 
@@ -77,6 +92,13 @@ class _Row:
     """What is being added up for one worker; `*_since_s` is None while that clock stands still."""
 
     drained_at_s: float | None = None
+    admitted_at_s: float | None = None
+    users_moved: int = 0
+    sessions: int = 0
+    held_since_s: float | None = None
+    held_s: float = 0.0
+    warmed: int = 0
+    replication_failures: float = 0.0
     drain_since_s: float | None = None
     boot_since_s: float | None = None
     ramp_since_s: float | None = None
@@ -95,13 +117,18 @@ class _Row:
     def account(self) -> WorkerAccount:
         return WorkerAccount(
             drained_at_s=self.drained_at_s,
+            admitted_at_s=self.admitted_at_s,
+            users_moved=self.users_moved,
             sessions_at_drain=self.sessions_at_drain,
             drain_s=self.drain_s,
+            held_s=self.held_s,
             boot_s=self.boot_s,
             ramp_s=self.ramp_s,
             soak_s=self.soak_s,
             out_s=self.out_s,
             attempts=self.attempts,
+            warmed=self.warmed,
+            replication_failures=self.replication_failures,
             cuts=self.cuts,
             verdicts=self.verdicts,
         )
@@ -121,7 +148,8 @@ class _Book:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._steps: dict[StepId, Step] = {step.id: step for step in (*steps_of(plan.phases), *steps_of(plan.rollback))}
-        self._admitted_by_step = {step.worker for step in self._steps.values() if step.verb is Verb.ADMIT}
+        self._admitted_by_step = {step.worker for step in self._steps.values() if step.verb in {Verb.ADMIT, Verb.LET_GO}}
+        self._rollback: RollbackBegan | None = None
         self._rows = {worker.id: _Row() for worker in plan.workers}
         self._effects: dict[EffectNumber, Effect] = {}
         self._soaking_since_s: dict[StepId, float] = {}
@@ -146,10 +174,17 @@ class _Book:
         self._take(event)
         self._last_at_s = max(self._last_at_s, event.at_s)
 
-    def _take(self, event: Event) -> None:
+    def _take(self, event: Event) -> None:  # noqa: C901, PLR0912  (one row a kind of event)
         match event:
             case EffectIntended():
                 self._intend(event.effect, event.at_s)
+            case EffectSucceeded() if event.warmed:
+                for worker, warmed in event.warmed.items():
+                    self._rows[worker].warmed += warmed.users
+            case RollbackBegan():
+                self._rollback = event
+            case SamplesTaken():
+                self._blame_replication(event.measured)
             case EffectSucceeded() | EffectObserved(happened=True):
                 self._happen(event.number, event.at_s)
             case StepBegan() if self._steps[event.step_id].verb is Verb.SOAK:
@@ -178,6 +213,9 @@ class _Book:
             began_at_s=self._began_at_s,
             finished_at_s=None if self._end is None else self._end.at_s,
             duration_s=self._last_at_s - self._began_at_s,
+            rollback_at_s=None if self._rollback is None else self._rollback.at_s,
+            rollback_why="" if self._rollback is None else self._rollback.why,
+            touched=tuple(worker for worker, row in self._rows.items() if row.attempts),
             waiting_s=dict(self._waiting_s),
             workers={worker: row.account() for worker, row in self._rows.items()},
         )
@@ -201,7 +239,11 @@ class _Book:
             row.boot_since_s = at_s if row.boot_since_s is None else row.boot_since_s
         if effect.verb is Verb.ADMIT and effect.step_id in self._steps:
             row.ramp_since_s = at_s if row.ramp_since_s is None else row.ramp_since_s
-        if effect.verb in {Verb.DRAIN, Verb.RESTART}:
+        if effect.verb is Verb.HOLD:
+            row.held_since_s = at_s if row.held_since_s is None else row.held_since_s
+        if effect.verb in {Verb.DRAIN, Verb.HOLD}:
+            row.users_moved = row.users_moved or row.sessions
+        if effect.verb in {Verb.HOLD, Verb.RESTART} or (effect.verb is Verb.DRAIN and not drains_in_part(effect)):
             row.out_since_s = at_s if row.out_since_s is None else row.out_since_s
 
     def _happen(self, number: EffectNumber, at_s: float) -> None:
@@ -209,18 +251,29 @@ class _Book:
         if effect.worker is None:
             return
         row = self._rows[effect.worker]
-        if effect.verb is Verb.DRAIN:
+        if effect.verb in {Verb.DRAIN, Verb.HOLD}:
             row.drained_at_s = at_s if row.drained_at_s is None else row.drained_at_s
             row.drain_since_s = at_s if row.drain_since_s is None else row.drain_since_s
-        if effect.verb is Verb.ADMIT:
+        if effect.verb in {Verb.ADMIT, Verb.LET_GO}:
             row.drain_since_s = None
+            row.admitted_at_s = at_s if row.admitted_at_s is None else row.admitted_at_s
             _is_back(row, at_s)
+        if effect.verb is Verb.LET_GO and row.held_since_s is not None:
+            row.held_s += at_s - row.held_since_s
+            row.held_since_s = None
+
+    def _blame_replication(self, measured: Measured) -> None:
+        """What failed between workers counts against those that were out then."""
+        failed = sum(tally.replication_failures for tally in measured.tallies.values())
+        for row in self._rows.values():
+            if row.boot_since_s is not None or row.held_since_s is not None:
+                row.replication_failures += failed
 
     def _finish(self, step: Step, at_s: float) -> None:
         if step.worker is None:
             return
         row = self._rows[step.worker]
-        if step.verb is Verb.DRAIN and row.drain_since_s is not None:
+        if step.verb in {Verb.DRAIN, Verb.HOLD} and row.drain_since_s is not None:
             row.drain_s += at_s - row.drain_since_s
             row.drain_since_s = None
         elif step.verb is Verb.AWAIT_HEALTHY and row.boot_since_s is not None:
@@ -242,7 +295,8 @@ def _is_back(row: _Row, at_s: float) -> None:
 
 
 def _see(row: _Row, proxy: ProxySighting) -> None:
-    if row.drained_at_s is not None and row.sessions_at_drain is None and not proxy.admitted:
+    row.sessions = proxy.sessions or 0
+    if row.drained_at_s is not None and row.sessions_at_drain is None and (proxy.held or not proxy.admitted):
         row.sessions_at_drain = proxy.sessions
     if row.cuts_seen is not None:
         # A proxy that was restarted counts from nought again.

@@ -22,11 +22,17 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
     if inventory.traffic_driver.driver != "haproxy":
         return (f"admit server {place.name} of {place.backend} at the proxy",)
     name = f"{place.backend}/{place.name}"
+    let_go = f"; rollout-let-go {place.backend}" if _can_be_held(inventory, worker) else ""
     sockets = settings.get("sockets")
     return tuple(
-        f"echo 'set server {name} weight 100%; set server {name} state ready' | socat - UNIX-CONNECT:{socket}"
+        f"echo 'set server {name} weight 100%; set server {name} state ready{let_go}' | socat - UNIX-CONNECT:{socket}"
         for socket in (sockets if isinstance(sockets, list) else [])
     )
+
+
+def _can_be_held(inventory: Inventory, worker: WorkerId) -> bool:
+    pool = inventory.workers[worker].pool
+    return pool is not None and inventory.pools[pool].hold
 
 
 def left_out(inventory: Inventory, workers: Mapping[WorkerId, str]) -> str:
@@ -44,7 +50,7 @@ def next_commands(deploy_id: DeployId, outcome: Outcome) -> str:
     """Name the commands that go on from here."""
     if outcome in RESUMABLE:
         commands = [
-            (f"rollout resume {deploy_id}", "to go on"),
+            (f"rollout {'continue' if outcome is Outcome.PAUSED else 'resume'} {deploy_id}", "to go on"),
             (f"rollout rollback {deploy_id}", "to take the touched workers back"),
             (f"rollout abort {deploy_id}", "to leave it as it is"),
         ]

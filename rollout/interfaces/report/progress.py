@@ -1,7 +1,7 @@
 """How far a rollout is: in one line, for whoever watches."""
 
 from rollout.deciding.decide import open_steps
-from rollout.deciding.state import DeployState, Direction, StepStatus
+from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.interfaces.report.words import duration
 from rollout.model.gate import Ruling
 from rollout.model.plan import Plan, Step, Verb, steps_of
@@ -10,9 +10,9 @@ from rollout.model.plan import Plan, Step, Verb, steps_of
 def steps_done(plan: Plan, state: DeployState) -> tuple[int, int]:
     """Count the steps that are done, and all of them, in the direction in which the rollout goes."""
     if state.direction is Direction.FORWARD:
-        steps = steps_of(plan.phases)
+        steps = tuple(step for step in steps_of(plan.phases) if step.worker not in state.skipped)
     else:
-        steps = tuple(step for step in steps_of(plan.rollback) if step.worker is not None and state.workers[step.worker].touched)
+        steps = tuple(step for step in steps_of(plan.rollback) if step.worker is not None and is_taken_back(state, step.worker))
     return sum(state.steps[step.id].status is StepStatus.DONE for step in steps), len(steps)
 
 
@@ -43,7 +43,7 @@ def _step(state: DeployState, step: Step, now_s: float) -> str:
     if step.worker is not None:
         known = state.workers[step.worker]
         proxy = known.sighting.proxy if known.sighting is not None else None
-        if step.verb is Verb.DRAIN and proxy is not None and proxy.sessions is not None:
+        if step.verb in {Verb.DRAIN, Verb.HOLD} and proxy is not None and proxy.sessions is not None:
             parts.append(f"{proxy.sessions} sessions left")
         if step.verb is Verb.ADMIT and proxy is not None:
             parts.append(f"{proxy.weight} % of its weight")
