@@ -40,7 +40,7 @@ class Script:
 
     faults: Mapping[EffectNumber, Fault]
     crashes: Sequence[int]
-    speak: Mapping[int, Command]
+    speak: Mapping[int, Command | tuple[Command, WorkerId]]
     listeners: Sequence[Listener]
     durations: Durations
 
@@ -115,13 +115,13 @@ def rehearse(
     *,
     faults: Mapping[EffectNumber, Fault] | None = None,
     crash_after: Sequence[int] = (),
-    speak: Mapping[int, Command] | None = None,
+    speak: Mapping[int, Command | tuple[Command, WorkerId]] | None = None,
     listeners: Sequence[Listener] = (),
     durations: Durations = Durations(),
 ) -> DeployState:
     """
     Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed; *speak* says what a person asks
-    after how many events.
+    after how many events, and of which worker if of one.
 
     Raises AssertionError when it doesn't end.
     """
@@ -152,7 +152,8 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
 
     def heed() -> list[OperatorSpoke]:
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
-        return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "") for command in due]
+        asked = [said if isinstance(said, tuple) else (said, None) for said in due]
+        return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
     if not resumed:
         loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))

@@ -12,9 +12,6 @@ from rollout.model.release import Release
 from rollout.model.sighting import PoolSighting
 from rollout.simulation.virtual_clock import VirtualClock
 
-# Requests under way at a worker that is held.
-HELD_ENDS_S = 0.3
-
 
 @dataclass(slots=True)
 class SimulatedWorker:
@@ -61,7 +58,7 @@ class World:
     """
     The whole homeserver. Times in seconds.
 
-    A request costs *request_cpu_s* of CPU, and *cold_factor* times that right after a start, less and less over *cold_s*.
+    What a worker does that is held ends within *held_ends_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right after a start, less and less over *cold_s*.
     """
 
     clock: VirtualClock
@@ -70,6 +67,7 @@ class World:
     boot_s: float = 3.0
     stop_s: float = 0.2
     session_life_s: float = 20.0
+    held_ends_s: float = 0.3
     never_boots: set[ReleaseId] = field(default_factory=set)
     hangs: set[ReleaseId] = field(default_factory=set)
     slow: set[ReleaseId] = field(default_factory=set)
@@ -153,7 +151,7 @@ class World:
             return it.sessions if self.answers(worker) else 0
         if it.admitted:
             # What a singleton does takes no long-poll's time to end.
-            return it.sessions if self.answers(worker) and self.clock.now_s() - it.changed_at_s < HELD_ENDS_S else 0
+            return it.sessions if self.answers(worker) and self.clock.now_s() - it.changed_at_s < self.held_ends_s else 0
         gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_s
         return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
 

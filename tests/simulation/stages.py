@@ -35,6 +35,6 @@ PLAYBOOK = Playbook.model_validate(
 )
 
 
-def seven_workers() -> Stage:
-    """The lab's topology."""
-    return set_stage(SEVEN)
+def seven_workers(held: str | None = None) -> Stage:
+    """The lab's topology; pool *held* can be held at the proxy."""
+    return set_stage(SEVEN, held)
