@@ -58,7 +58,8 @@ class World:
     """
     The whole homeserver. Times in seconds.
 
-    What a worker does that is held ends within *held_ends_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right after a start, less and less over *cold_s*.
+    What a worker does that is held ends within *held_ends_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
+    after a start, less and less over *cold_s*.
     """
 
     clock: VirtualClock

@@ -27,8 +27,6 @@ def test_nothing_is_cut_at_main_either() -> None:
     assert stage.world.holds == {}
     effects = [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
     verbs = [effect.verb for effect in effects if effect.worker == MAIN]
-        event.effect.verb for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended) and event.effect.worker == MAIN
-    ]
     assert verbs == [Verb.HOLD, Verb.RESTART, Verb.LET_GO]
     assert_safe(stage, plan, state)
 
