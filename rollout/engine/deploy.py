@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from rollout.deciding.fold import fold, start
-from rollout.deciding.state import DECISION_VERSION, DeployState
+from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
 from rollout.engine.drivers import Drivers
 from rollout.engine.perform import ThreadedPerformer
@@ -15,7 +15,7 @@ from rollout.engine.rescue import admit_ours
 from rollout.engine.run import Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.errors import DriverError, RefusedError
-from rollout.model.event import RESUMABLE, Command, DeployBegan, DeployResumed, EffectInDoubt, OperatorSpoke
+from rollout.model.event import RESUMABLE, Command, DeployBegan, DeployFinished, DeployResumed, EffectInDoubt, OperatorSpoke
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
@@ -73,6 +73,24 @@ def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), 
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
 
 
+def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
+    """
+    Write down what was said of a rollout that nobody runs, for whoever takes it up. The caller holds the homeserver's lock.
+
+    Raises RefusedError when it has ended.
+    """
+    plan = site.journal.plan(deploy_id)
+    loop = Loop(deploy_id, plan, replay(site.journal, plan, deploy_id), site.journal, site.clock)
+    state = loop.state
+    if state.outcome is not None and state.outcome not in RESUMABLE:
+        raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+    loop.record((_spoken(max(site.clock.now_s(), state.last_at_s), request),))
+    if state.outcome is not None:
+        # It is as paused as it was before.
+        loop.record((DeployFinished(loop.state.last_at_s, state.outcome, state.outcome_why),))
+    return loop.state
+
+
 def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
     """Fold a whole journal. Raises RefusedError when other decision code wrote it."""
     state = start(plan)
@@ -95,7 +113,8 @@ def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) 
             return loop.run(performer, ears.heed)
         except DriverError:
             # Without a journal nothing more may be begun; what is out comes back by the ledger alone.
-            admit_ours(site.drivers, site.inventory)
+            condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
+            admit_ours(site.drivers, site.inventory, condemned)
             raise
 
 
@@ -121,7 +140,7 @@ class _Ears:
 
 
 def _spoken(now_s: float, request: Request) -> OperatorSpoke:
-    return OperatorSpoke(now_s, request.command, request.operator, request.why)
+    return OperatorSpoke(now_s, request.command, request.operator, request.why, request.worker)
 
 
 @contextmanager

@@ -5,7 +5,8 @@ No journal, no lock and no database are needed. Only workers that carry our mark
 named. One that was being taken back from a release that failed is not admitted on that release.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.model.effect import FULL_WEIGHT, Effect
@@ -25,9 +26,15 @@ class Rescued:
     left_out: dict[WorkerId, str]
 
 
-def admit_ours(drivers: Drivers, inventory: Inventory) -> Rescued:
-    """Admit every worker that has our mark and answers, at its full weight. Raises DriverError when the ledger can't be read."""
-    marks = drivers.ledger.marks()
+def admit_ours(drivers: Drivers, inventory: Inventory, condemned: Mapping[WorkerId, ReleaseId] | None = None) -> Rescued:
+    """
+    Admit every worker that has our mark and answers, at its full weight.
+
+    *condemned* is what a worker must not be admitted on, besides what its mark says. Raises DriverError when the ledger can't be read.
+    """
+    marks = {
+        worker: replace(mark, condemned=(condemned or {}).get(worker, mark.condemned)) for worker, mark in drivers.ledger.marks().items()
+    }
     answers = drivers.probe.health(tuple(marks), RESCUE_TIMEOUT_S) if marks else {}
     places = servers(inventory)
     admitted: list[WorkerId] = []

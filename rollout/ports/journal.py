@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rollout.model.event import Command, Event, Outcome
-from rollout.model.ids import DeployId
+from rollout.model.ids import DeployId, WorkerId
 from rollout.model.plan import Plan
 
 
@@ -16,6 +16,7 @@ class Request:
     command: Command
     operator: str
     why: str
+    worker: WorkerId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
 from rollout.ports.journal import DeployLine, Request
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # Longer than any writer holds the database: a commit takes milliseconds.
 BUSY_TIMEOUT_S = 10
 
@@ -54,6 +54,7 @@ _REQUESTS = sa.Table(
     sa.Column("command", sa.Text, nullable=False),
     sa.Column("operator", sa.Text, nullable=False),
     sa.Column("why", sa.Text, nullable=False),
+    sa.Column("worker", sa.Text),  # since 2
 )
 
 
@@ -115,6 +116,9 @@ class SqlJournal:
             version = connection.execute(sa.select(_SCHEMA.c.version)).scalar()
             if version is None:
                 connection.execute(_SCHEMA.insert().values(version=SCHEMA_VERSION))
+            elif version < SCHEMA_VERSION:
+                connection.execute(sa.text("ALTER TABLE requests ADD COLUMN worker TEXT"))
+                connection.execute(_SCHEMA.update().values(version=SCHEMA_VERSION))
             elif version > SCHEMA_VERSION:
                 raise PermanentDriverError(
                     f"the journal has schema {version}, and this rollout knows {SCHEMA_VERSION}",
@@ -180,8 +184,8 @@ class SqlJournal:
     def ask(self, deploy_id: DeployId, request: Request) -> None:
         """See ports.journal."""
         with self._transaction() as connection:
-            values = {"deploy_id": deploy_id, "command": request.command.value, "operator": request.operator, "why": request.why}
-            connection.execute(_REQUESTS.insert().values(**values))
+            said = {"command": request.command.value, "operator": request.operator, "why": request.why, "worker": request.worker}
+            connection.execute(_REQUESTS.insert().values(deploy_id=deploy_id, **said))
 
     def take_requests(self, deploy_id: DeployId) -> list[Request]:
         """See ports.journal."""
@@ -190,7 +194,7 @@ class SqlJournal:
             rows = connection.execute(query).all()
             if rows:
                 connection.execute(_REQUESTS.delete().where(_REQUESTS.c.id.in_([row.id for row in rows])))
-        return [Request(Command(row.command), row.operator, row.why) for row in rows]
+        return [Request(Command(row.command), row.operator, row.why, row.worker) for row in rows]
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

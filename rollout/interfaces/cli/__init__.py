@@ -7,6 +7,8 @@ opening.py    files, drivers and journal, opened
 selecting.py  what to roll to, from options to a plan
 preview.py    check, plan
 rolling.py    deploy, resume, abort, rollback
+speaking.py   pause, continue, skip
+desk.py       what both have in common
 following.py  watching a rollout that another process runs
 looking.py    status, why, history
 rescue.py     admit
@@ -31,6 +33,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("rollout.interfaces.cli.looking:status", "show what runs, and the rollout under way"),
     "why": ("rollout.interfaces.cli.looking:why", "say why a rollout waits, or why it stopped"),
     "resume": ("rollout.interfaces.cli.rolling:resume", "take a rollout up again"),
+    "pause": ("rollout.interfaces.cli.speaking:pause", "stop once the worker that is out is back and well"),
+    "continue": ("rollout.interfaces.cli.speaking:go_on", "end a pause"),
+    "skip": ("rollout.interfaces.cli.speaking:skip", "leave a worker as it is, and go on without it"),
     "abort": ("rollout.interfaces.cli.rolling:abort", "bring back what is out, and end the rollout"),
     "rollback": ("rollout.interfaces.cli.rolling:rollback", "take workers back to what they ran before"),
     "history": ("rollout.interfaces.cli.looking:history", "list rollouts, newest first"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from rollout.deciding.fold import fold, start
 from rollout.engine.run import Listener
 from rollout.model.errors import RefusedError
-from rollout.model.event import RESUMABLE, Outcome
+from rollout.model.event import RESUMABLE, OperatorSpoke, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
 from rollout.ports.clock import Clock
@@ -32,6 +32,22 @@ def ask_and_follow(
     finally:
         # What nobody took must not be heard by somebody who resumes next week.
         journal.take_requests(deploy_id)
+
+
+def heard(journal: Journal, clock: Clock, deploy_id: DeployId, request: Request) -> None:
+    """Ask the process that runs a rollout, and return once it has written down that it heard. Raises RefusedError when nobody does."""
+    seen = max((number for number, _ in journal.events(deploy_id)), default=0)
+    journal.ask(deploy_id, request)
+    end_s = clock.now_s() + SILENCE_S
+    pause = threading.Event()
+    while clock.now_s() < end_s:
+        for number, event in journal.events(deploy_id, after=seen):
+            seen = number
+            if isinstance(event, OperatorSpoke) and (event.command, event.worker) == (request.command, request.worker):
+                return
+        pause.wait(LOOK_EVERY_S)
+    journal.take_requests(deploy_id)
+    raise RefusedError(f"nobody who runs {deploy_id} has heard within {SILENCE_S:.0f} s", remedy="rollout status")
 
 
 def follow(journal: Journal, clock: Clock, deploy_id: DeployId, plan: Plan, listeners: Sequence[Listener]) -> Outcome:

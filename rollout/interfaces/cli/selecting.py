@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rollout.model.errors import InvalidFileError, RefusedError
 from rollout.model.ids import ReleaseId, Role
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
@@ -67,12 +68,13 @@ def _role(_context: click.Context, _parameter: click.Parameter, value: str | Non
     return Role(name)
 
 
-def observe(opened: Opened) -> Observation:
-    """Look at everything once."""
+def observe(opened: Opened, playbook: Playbook | None = None) -> Observation:
+    """Look at everything once; whether workers could be warmed only if *playbook* wants it."""
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     # One guard is read from the metrics pages.
     surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
-    return surveyor.look(thorough=True)
+    seen = surveyor.look(thorough=True)
+    return seen if playbook is None or playbook.strategy.warm is None else replace(seen, no_warming=surveyor.why_no_warming())
 
 
 def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Plan:
@@ -87,7 +89,7 @@ def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -
     config = selection.config
     if config is not None and not config.is_dir():
         raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")
-    seen = observe(opened)
+    seen = observe(opened, playbook)
     base = common_release(opened.inventory, seen)
     to = opened.drivers.releases.identify(
         selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
@@ -98,7 +100,7 @@ def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -
 def plan_to(opened: Opened, playbook_path: Path | None, release: Release) -> Plan:
     """Look at the homeserver and plan the way to a release that is known already."""
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    return make_plan(playbook, opened.inventory, observe(opened), release)
+    return make_plan(playbook, opened.inventory, observe(opened, playbook), release)
 
 
 def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:

@@ -1,0 +1,126 @@
+"""Where a rollout is run from: what `deploy` and all that follows it have in common."""
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rollout.deciding.state import DeployState
+from rollout.engine import deploy as engine
+from rollout.engine.run import Listener
+from rollout.interfaces.cli.following import ask_and_follow
+from rollout.interfaces.cli.logging import log_event
+from rollout.interfaces.cli.opening import Opened, before_anything, newest, open_homeserver, open_user_journal
+from rollout.interfaces.live import Reporter, ndjson, open_screen, writer
+from rollout.interfaces.report.advice import left_out, next_commands
+from rollout.model.errors import DriverError, RefusedError
+from rollout.model.event import EXIT_CODES, RESUMABLE, Command, Outcome
+from rollout.model.ids import DeployId
+from rollout.model.plan import Plan
+from rollout.ports.journal import DeployLine, Journal, Request
+
+# After these something may be left to do for a person.
+_NEEDS_A_PERSON = frozenset({Outcome.HALTED, Outcome.PAUSED, Outcome.INTERRUPTED})
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where a rollout is run from: the homeserver, the journal, and who reads along. *human* is stdout, or stderr when events go there."""
+
+    opened: Opened
+    journal: Journal
+    human: TextIO
+    listeners: tuple[Listener, ...]
+
+    def say(self, text: str) -> None:
+        """Tell the person at the terminal."""
+        writer(self.human)(text)
+
+
+def open_desk(inventory_path: Path, journal_place: str | None, events: str | None) -> Desk:
+    opened = open_homeserver(inventory_path)
+    with before_anything():
+        journal = open_user_journal(journal_place)
+    if events is None:
+        return Desk(opened, journal, sys.stdout, (log_event,))
+    return Desk(opened, journal, sys.stderr, (log_event, ndjson(sys.stdout)))
+
+
+def run(desk: Desk, deploy_id: DeployId, plan: Plan, run: Callable[[Sequence[Listener]], DeployState]) -> int:
+    """Run it to its end or to a stop; say what is left to do for a person."""
+    try:
+        with Reporter(plan, open_screen(desk.human)) as reporter:
+            outcome = run((*desk.listeners, reporter)).outcome or Outcome.HALTED
+    except KeyboardInterrupt:
+        desk.say("left at once; what was under way is looked at by `rollout resume`")
+        outcome = Outcome.INTERRUPTED
+    except DriverError as error:
+        # The journal can't be written: what was ours and well has been admitted again by now.
+        desk.say(f"rollout: {error}")
+        outcome = Outcome.HALTED
+    if outcome in _NEEDS_A_PERSON:
+        desk.say(what_is_out(desk))
+        desk.say(next_commands(deploy_id, outcome))
+    return EXIT_CODES[outcome]
+
+
+def what_is_out(desk: Desk) -> str:
+    try:
+        marks = desk.opened.drivers.ledger.marks()
+    except DriverError as error:
+        return f"what of ours is out of traffic can't be read:\n{error}"
+    return left_out(desk.opened.inventory, {worker: mark.why for worker, mark in marks.items()})
+
+
+def lock(opened: Opened, why: str) -> AbstractContextManager[None]:
+    return opened.drivers.ledger.lock(opened.operator, why)
+
+
+def take_lock(desk: Desk, held: ExitStack, why: str) -> RefusedError | None:
+    """Take the homeserver's lock; return the refusal when another process holds it."""
+    try:
+        held.enter_context(lock(desk.opened, why))
+    except RefusedError as refusal:
+        return refusal
+    return None
+
+
+def line_of(desk: Desk, deploy_id: str | None) -> DeployLine:
+    """Find a rollout: the one that is named, or the newest."""
+    homeserver = desk.opened.inventory.homeserver
+    if deploy_id is None:
+        line = newest(desk.journal, homeserver)
+    else:
+        line = next((one for one in desk.journal.deploys(homeserver, sys.maxsize) if one.deploy_id == deploy_id), None)
+    if line is None:
+        what = f"no rollout of {homeserver} was ever written down here" if deploy_id is None else f"there is no rollout {deploy_id}"
+        raise RefusedError(what, remedy="`rollout history` lists them; --journal names another journal")
+    return line
+
+
+def choose(desk: Desk, deploy_id: str | None) -> DeployId:
+    """Find a rollout that has not ended. Raises RefusedError when it has."""
+    line = line_of(desk, deploy_id)
+    if has_ended(line):
+        raise RefusedError(f"no rollout is under way: {line.deploy_id} ended as {line.outcome}", remedy="rollout deploy")
+    return line.deploy_id
+
+
+def has_ended(line: DeployLine) -> bool:
+    return line.outcome is not None and line.outcome not in RESUMABLE
+
+
+def take_up(desk: Desk, deploy_id: DeployId, plan: Plan, asked: Command | None) -> int:
+    site = desk.opened.site(desk.journal)
+    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked))
+
+
+def ask(desk: Desk, deploy_id: DeployId, plan: Plan, command: Command) -> int:
+    """Ask the process that runs it, and watch."""
+    desk.say(f"{deploy_id} runs in another process, which is asked to {command}; ^C ends only the watching")
+    request = Request(command, desk.opened.operator, "")
+    with Reporter(plan, open_screen(desk.human)) as reporter:
+        outcome = ask_and_follow(desk.journal, desk.opened.clock, deploy_id, plan, request, (*desk.listeners, reporter))
+    return EXIT_CODES[outcome]
