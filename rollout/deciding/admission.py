@@ -31,7 +31,7 @@ def next_weight(weight: int, ramp: Tally, baseline: Tally | None, utilisation_ma
     used = _utilisation(ramp)
     most = 2 * weight + STEP_MIN
     wanted = most if used <= 0 else weight * goal / used
-    return max(1, min(FULL_WEIGHT, most, int(wanted)))
+    return max(1, min(FULL_WEIGHT, int(min(most, wanted))))
 
 
 def _utilisation(tally: Tally | None) -> float:

@@ -82,7 +82,9 @@ def rule(
         return _verdict(Ruling.PASS, why, last, target)
     if not late:
         return _verdict(Ruling.PENDING, f"{why} (it has {target.recovery_s:g} s)", last, target)
-    if len(complete) > 1 and now_s - admitted_at_s <= target.deadline_s:
+    if now_s - admitted_at_s <= target.deadline_s:
+        if len(complete) == 1:
+            return _verdict(Ruling.PENDING, f"{why}; whether it improves is known after another {target.window_s:g} s", last, target)
         before, _ = _gap(target, complete[-2], baseline)
         if gap < before * (1 - IMPROVEMENT_MIN):
             return _verdict(Ruling.PENDING, f"recovering, late but improving: {why}", last, target)

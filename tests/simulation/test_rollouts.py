@@ -1,5 +1,8 @@
 """Whole rollouts of a simulated homeserver by the real loop: what must come out, and what must never happen on the way."""
 
+import itertools
+from typing import TypeGuard
+
 import pytest
 
 from rollout.deciding.state import DeployState
@@ -7,6 +10,7 @@ from rollout.model.effect import Effect
 from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, WaitBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan, Verb
+from rollout.model.playbook import Playbook, RecoveryEntry, Strategy
 from rollout.simulation.performer import Durations, Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
@@ -253,3 +257,66 @@ def test_the_same_script_gives_the_same_journal() -> None:
         journals.append(stage.journal.events(DEPLOY))
     assert journals[0] == journals[1]
     assert isinstance(journals[0][-1][1], DeployFinished)
+
+
+def _with_strategy(**changes: object) -> Playbook:
+    strategy = PLAYBOOK.strategy.model_dump() | changes
+    return PLAYBOOK.model_copy(update={"strategy": Strategy.model_validate(strategy)})
+
+
+def test_a_ramp_by_utilisation_gives_a_cold_worker_its_traffic_back_in_small_steps() -> None:
+    """A cold worker, four times as dear at first, is never given more than it bears, and has all of it in the end."""
+    stage = seven_workers()
+    stage.world.request_cpu_s, stage.world.cold_factor, stage.world.cold_s = 0.02, 4.0, 60.0
+    plan = stage.plan(_with_strategy(ramp={"weights": [10, 100], "step_s": 4, "utilisation_max": 0.7}))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    weights = [
+        event.effect.weight
+        for _, event in stage.journal.events(DEPLOY)
+        if isinstance(event, EffectIntended) and (event.effect.verb, event.effect.worker) == (Verb.ADMIT, WorkerId("sync1"))
+    ]
+    assert weights[0] == 10
+    assert weights[-1] == 100
+    assert len(weights) > 4, weights
+    assert all(later <= 2 * earlier + 5 for earlier, later in itertools.pairwise(weights)), weights
+    assert_safe(stage, plan, state)
+
+
+def test_the_way_down_moves_users_in_parts() -> None:
+    """Half of the weight first, then the drain; and the users that move are counted."""
+    stage = seven_workers()
+    plan = stage.plan(_with_strategy(ramp={"weights": [50, 100], "step_s": 3, "down": [50]}))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    drains = [event.effect.weight for _, event in stage.journal.events(DEPLOY) if _is_drain_of(event, "sync1")]
+    assert drains == [50, 0]
+    assert state.workers[WorkerId("sync1")].users_moved == 10
+    assert_safe(stage, plan, state)
+
+
+def _is_drain_of(event: Event, worker: str) -> TypeGuard[EffectIntended]:
+    return isinstance(event, EffectIntended) and (event.effect.verb, event.effect.worker) == (Verb.DRAIN, worker)
+
+
+def test_a_worker_that_does_not_come_back_to_its_level_is_rolled_back() -> None:
+    """Its gates see nothing (they look at other things), but every request costs it three times what it did, and that does not pass."""
+    stage = seven_workers()
+    recovery = RecoveryEntry(recovery_s=20, window_s=6, level_ratio_max=1.5, deadline_s=60)
+    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery}))
+    stage.world.cold_factor, stage.world.cold_s = 3.0, 800.0
+    state = rehearse(stage, plan)
+    assert state.outcome is not Outcome.DEPLOYED
+    assert "client1 failed recovery" in state.rollback_why
+    assert stage.world.workers[WorkerId("client1")].runs == stage.old.id
+
+
+def test_a_slow_recovery_that_goes_on_is_waited_for() -> None:
+    """The cold start outlasts recovery_s, but each window is better than the one before."""
+    stage = seven_workers()
+    recovery = RecoveryEntry(recovery_s=10, window_s=6, level_ratio_max=1.5, deadline_s=120)
+    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery}))
+    stage.world.cold_factor, stage.world.cold_s = 4.0, 50.0
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    assert_safe(stage, plan, state)
