@@ -112,8 +112,8 @@ def homeserver(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Homeserver:
     inventory = {
         "homeserver": "simulated.localhost",
         "workers": {
-            name: {"role": "client", "pool": "client", "url": "http://127.0.0.1:1", "metrics": "http://127.0.0.1:1"}
-            for name in ("client1", "client2")
+            name: {"role": "client", "pool": "client", "url": f"http://127.0.0.1:{port}", "metrics": f"http://127.0.0.1:{port}"}
+            for port, name in enumerate(("client1", "client2"), 1)
         },
         "pools": {"client": {"backend": "client"}},
         **{f"{port}_driver": driver for port in PORTS},

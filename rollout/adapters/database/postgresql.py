@@ -15,7 +15,7 @@ from typing import LiteralString
 
 import psycopg
 
-from rollout.adapters.settings import Settings, check, resolve_secret
+from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.errors import TransientDriverError
 from rollout.model.gate import GuardReading
 from rollout.model.inventory import Inventory
@@ -41,7 +41,7 @@ _QUOTED = re.compile(r"""'.*'|".*\"""")
 class PostgresqlSettings(Settings):
     """*dsn*: a reference to a connection string of a role that can only read."""
 
-    dsn: str
+    dsn: SecretReference
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Postgresql":

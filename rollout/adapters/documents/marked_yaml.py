@@ -1,34 +1,43 @@
 """
 YAML, without its traps, and with the place of every value.
 
-PyYAML reads YAML 1.1, in which `no` is false, `010` is eight and `12:30` is 750. A person who writes those into a playbook means something
-else, so each of them is refused with what it would have become; nothing is converted silently. Aliases are refused too: they hide what a
-worker really gets, and a file of a few lines can expand to gigabytes. Nesting is bounded before anything recursive sees it.
+Scalars that would not become what they look like are problems (scalars.py), and so are keys that appear twice or aren't text: they are
+collected, so that all of them can be told at once. Aliases end the reading: they hide what a worker really gets, and a file of a few lines
+can expand to gigabytes. So do tags, several documents and deep nesting, which is bounded before anything recursive sees it.
 """
 
-import json
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import yaml
 
+from rollout.adapters.documents.scalars import Scalar, TrapError, read_scalar
+from rollout.adapters.problem import Problem
+from rollout.adapters.wording import reading_of, shortened
 from rollout.model.errors import InvalidFileError
 
+# libyaml reads a megabyte in a second, PyYAML's own parser in ten; what both say of where things are is the same.
+_LOADER: type[yaml.CSafeLoader | yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # An inventory of a thousand workers is about 200 kB; more than this is the wrong file.
 BYTES_MAX = 1_000_000
 # The models nest to six.
 NESTING_MAX = 32
+# What is shown of a line in which something is wrong: so much before it, and so much in all.
+_BEFORE_MAX = 60
+_SHOWN_MAX = 140
 
 Path = tuple[str | int, ...]
-Value = str | int | float | bool | None | list["Value"] | dict[str, "Value"]
+Value = Scalar | list["Value"] | dict[str, "Value"]
 
-# A value that shall stay out of messages: secrets are references, but a file that is wrong may hold one all the same.
+# What shall stay out of messages: secrets are references, but a file that is wrong may hold one all the same.
 _SECRET = re.compile(r"((?:password|passwd|secret|token|dsn|key)[\w-]*[\"']?\s*:\s*)(?![\"']?(?:env|file):)[^,}\s].*", re.IGNORECASE)
-_YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off"})
-_DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+_CREDENTIALS = re.compile(r"(://)[^/\s\"']*@")
+# What YAML allows, but for line ends and the tab, which has a sentence of its own.
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DOUBLE = "remove one of them"
+# Of some keys it can be said what having two of them would mean.
+_DOUBLES = {"pool": f"{_DOUBLE}: a worker is in one pool"}
 
 
 class _Mark(Protocol):
@@ -50,13 +59,20 @@ class Place:
 
 @dataclass(slots=True)
 class Document:
-    """Plain values, and where each value and each key of a mapping stands."""
+    """
+    Plain values, and where each value and each key of a mapping stands.
+
+    *texts* has the numbers as they were written (to whoever wrote 1.10 it is not 1.1). *problems* are YAML's own; in place of such a value
+    stands nothing.
+    """
 
     name: str
     lines: tuple[str, ...]
     root: Value = None
     values: dict[Path, Place] = field(default_factory=dict)
     keys: dict[Path, Place] = field(default_factory=dict)
+    texts: dict[Path, str] = field(default_factory=dict)
+    problems: list[tuple[Place, Problem]] = field(default_factory=list)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Find where *path* stands; of a path that isn't in the file, its nearest parent."""
@@ -69,7 +85,7 @@ class Document:
     def error(self, place: Place, what: str, *, why: str = "", remedy: str = "") -> InvalidFileError:
         """Make the error that names the file, the place and the offending line."""
         line = self.lines[place.line - 1] if place.line <= len(self.lines) else ""
-        shown = f"│ {_without_secrets(line)}" if line.strip() else ""
+        shown = f"│ {_around(_without_secrets(line), place.column)}" if line.strip() else ""
         return InvalidFileError(
             what,
             where=f"{self.name}:{place.line}:{place.column}",
@@ -82,14 +98,35 @@ def parse(name: str, content: bytes) -> Document:
     """
     Read one YAML document whose top is a mapping. *name* is only used in messages.
 
-    Raises InvalidFileError for anything else: too big, not UTF-8, empty, several documents, duplicate keys, aliases, a value that YAML 1.1
-    would change.
+    Raises InvalidFileError for what is no such document at all: too big, not UTF-8, empty, several documents, aliases, tags.
     """
     if len(content) > BYTES_MAX:
         raise InvalidFileError(f"the file is larger than {BYTES_MAX:,} bytes", where=name, remedy="name an inventory or a playbook")
     document = Document(name, ())
+    text = _decoded(document, content)
+    # The same line ends that YAML knows, so that marks and lines agree.
+    document.lines = tuple(re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text))
+    if found := _UNPRINTABLE.search(text):
+        what = f"a character that is no text: 0x{ord(found[0]):02x}"
+        raise document.error(_place_in(text, found.start()), what, remedy="remove it; a file of text has none")
     try:
-        text = content.decode("utf-8-sig")
+        _bound(document, text)
+        node = yaml.compose(text, Loader=_LOADER)
+    except yaml.MarkedYAMLError as error:
+        raise _not_valid(document, error) from None
+    if node is None:
+        raise InvalidFileError("the file is empty", where=f"{name}:1:1", remedy="docs and examples have one to begin with")
+    document.root = _convert(document, (), node)
+    if not isinstance(document.root, dict):
+        raise document.error(
+            document.place(()), f"the top of the file is a mapping (`key: value`), not {reading_of(document.root)}", remedy="key: value"
+        )
+    return document
+
+
+def _decoded(document: Document, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         column = error.start - (content.rfind(b"\n", 0, error.start) + 1) + 1
@@ -99,24 +136,23 @@ def parse(name: str, content: bytes) -> Document:
             why=f"byte 0x{content[error.start]:02x} at offset {error.start}",
             remedy="save the file as UTF-8",
         ) from None
-    # The same line ends that YAML knows, so that marks and lines agree.
-    document.lines = tuple(re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text))
-    try:
-        _bound(document, text)
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        place = _place(error.problem_mark or error.context_mark)
-        raise document.error(place, "not valid YAML", why=", ".join(filter(None, (error.context, error.problem)))) from None
-    except yaml.reader.ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        column = error.position - (text.rfind("\n", 0, error.position) + 1) + 1
-        raise document.error(Place(line, column), "not valid YAML", why=error.reason) from None
-    if node is None:
-        raise InvalidFileError("the file is empty", where=name)
-    document.root = _convert(document, (), node)
-    if not isinstance(document.root, dict):
-        raise document.error(document.place(()), "expected a mapping (`key: value`) at the top of the file")
-    return document
+
+
+def _place_in(text: str, offset: int) -> Place:
+    return Place(text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset))
+
+
+def _not_valid(document: Document, error: yaml.MarkedYAMLError) -> InvalidFileError:
+    """Say where it is no YAML, and, of the usual slips, what to do."""
+    place = _place(error.problem_mark or error.context_mark)
+    line = document.lines[place.line - 1] if place.line <= len(document.lines) else ""
+    remedy = "indentation, brackets and quotes in this line or the one before"
+    if "\t" in line[: place.column]:
+        remedy = "spaces in place of the tab"
+    elif error.context == "expected a single document in the stream":
+        remedy = "one document: remove `---` and what follows it"
+    why = ", ".join(filter(None, (error.context, error.problem)))
+    return document.error(place, "not valid YAML", why=why, remedy=remedy)
 
 
 def _place(mark: _Mark | None) -> Place:
@@ -124,16 +160,19 @@ def _place(mark: _Mark | None) -> Place:
 
 
 def _bound(document: Document, text: str) -> None:
-    """Refuse aliases and deep nesting from the stream of events, which is read without recursion."""
+    """Refuse aliases, tags and deep nesting from the stream of events, which is read without recursion."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    for event in yaml.parse(text, Loader=_LOADER):
         place = _place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
-            raise document.error(place, f"the alias *{event.anchor} is not supported", remedy="write the value out")
+            raise document.error(place, f"the alias *{shortened(event.anchor or '')} is not supported", remedy="write the value out")
+        if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
+            tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"))
+            raise document.error(place, f"the tag {tag} is not supported", remedy="the plain value, in quotes if it is text")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > NESTING_MAX:
-                raise document.error(place, f"nested more than {NESTING_MAX} deep")
+                raise document.error(place, f"nested more than {NESTING_MAX} deep", remedy="name an inventory or a playbook")
         if isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
 
@@ -144,69 +183,55 @@ def _convert(document: Document, path: Path, node: yaml.Node) -> Value:
         return _mapping(document, path, node)
     if isinstance(node, yaml.SequenceNode):
         return [_convert(document, (*path, index), child) for index, child in enumerate(node.value)]
-    return _scalar(document, place, node)
+    try:
+        value = read_scalar(node.tag, node.value)
+    except TrapError as trap:
+        document.problems.append((place, Problem(path, trap.what, trap.remedy)))
+        return None
+    if isinstance(value, int | float):
+        document.texts[path] = node.value
+    return value
 
 
 def _mapping(document: Document, path: Path, node: yaml.MappingNode) -> dict[str, Value]:
     mapping: dict[str, Value] = {}
     for key_node, value_node in node.value:
         place = _place(key_node.start_mark)
-        key = _scalar(document, place, key_node) if isinstance(key_node, yaml.ScalarNode) else None
-        if not isinstance(key, str):
-            raise document.error(place, "a key must be text", remedy="put it in quotes")
+        key = _key(document, path, key_node)
+        if key is None:
+            continue
         if key in mapping:
             first = document.keys[(*path, key)]
-            raise document.error(place, f'the key "{key}" appears twice', why=f"first in line {first.line}", remedy="remove one of them")
+            what = f'the key "{shortened(key)}" appears twice: first in line {first.line}'
+            document.problems.append((place, Problem((*path, key), what, _DOUBLES.get(key, _DOUBLE), at_key=True)))
+            continue
         document.keys[(*path, key)] = place
         mapping[key] = _convert(document, (*path, key), value_node)
     return mapping
 
 
-def _scalar(document: Document, place: Place, node: yaml.Node) -> str | int | float | bool | None:
-    text = str(node.value)
-    match node.tag:
-        case "tag:yaml.org,2002:str":
-            return text
-        case "tag:yaml.org,2002:null":
-            return None
-        case "tag:yaml.org,2002:bool" if text.lower() not in _YAML_1_1_WORDS:
-            return text.lower() == "true"
-        case "tag:yaml.org,2002:int" if _DECIMAL.match(text):
-            return int(text)
-        case "tag:yaml.org,2002:float" if ":" not in text and "_" not in text:
-            number = float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-            if math.isfinite(number):
-                return number
-            raise document.error(place, f"{text} is not a finite number")
-        case "tag:yaml.org,2002:bool" | "tag:yaml.org,2002:int" | "tag:yaml.org,2002:float" | "tag:yaml.org,2002:timestamp":
-            became = yaml.safe_load(text)
-            raise document.error(
-                place,
-                f"YAML reads {text} as {json.dumps(became, default=str)}",
-                remedy=f'"{text}" in quotes if it is text, otherwise the value itself',
-            )
-        case _:
-            raise document.error(
-                place, f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} is not supported", remedy="write the plain value"
-            )
+def _key(document: Document, path: Path, node: yaml.Node) -> str | None:
+    """Return a key; None when it is none, and a problem."""
+    what, remedy = "a key must be text", "one word"
+    if isinstance(node, yaml.ScalarNode):
+        try:
+            key = read_scalar(node.tag, node.value)
+        except TrapError as trap:
+            what, remedy = trap.what, trap.remedy
+        else:
+            if isinstance(key, str):
+                return key
+            remedy = f'"{node.value}" in quotes'
+    document.problems.append((_place(node.start_mark), Problem((*path, str(node.value)), what, remedy, at_key=True)))
+    return None
 
 
 def _without_secrets(line: str) -> str:
-    return _SECRET.sub(r"\1…", line)
+    return _CREDENTIALS.sub(r"\1…@", _SECRET.sub(r"\1…", line))
 
 
-def reading_of(value: Value) -> str:
-    """Describe a value in a message."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return f"the truth value {json.dumps(value)}"
-        case int() | float():
-            return f"the number {value}"
-        case str():
-            return "text"
-        case list():
-            return "a list"
-        case Mapping():
-            return "a mapping"
+def _around(line: str, column: int) -> str:
+    """Cut a long line down to what is around *column*."""
+    begin = 0 if len(line) <= _SHOWN_MAX else max(0, column - 1 - _BEFORE_MAX)
+    shown = line[begin : begin + _SHOWN_MAX].rstrip()
+    return ("…" if begin else "") + shown + ("…" if begin + _SHOWN_MAX < len(line) else "")

@@ -1,17 +1,20 @@
 """A file -> a model. Every problem is found in one go and told with its place in the file; the first one heads the message."""
 
-import difflib
+import copy
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
+from rollout.adapters import schemas
 from rollout.adapters.documents import cross_checks, marked_yaml
 from rollout.adapters.documents.marked_yaml import Document, Place
-from rollout.adapters.documents.problem import Problem
+from rollout.adapters.problem import Problem
+from rollout.adapters.schemas import Schema
+from rollout.adapters.wording import Wording
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
@@ -20,50 +23,86 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 # More would scroll the first one off the screen.
 _PROBLEMS_SHOWN_MAX = 10
+# What every entry of a section stands under: `workers`, then its name; `gates`, then its number.
+_ENTRY_DEPTH = 2
+_REMEDIES: dict[type[Exception], str] = {
+    FileNotFoundError: "another path: nothing is there",
+    IsADirectoryError: "the path of a file in it",
+    PermissionError: "chmod or sudo: whoever runs this must be able to read it",
+}
 
 
 def read_inventory(path: Path) -> Inventory:
     """Read an inventory. Raises InvalidFileError with file, line and column for whatever is wrong with it."""
-    return _read(path, Inventory, cross_checks.of_inventory)
+    return _read(read_document(path), Inventory, cross_checks.of_inventory)
 
 
-def read_playbook(path: Path, inventory: Inventory | None = None) -> Playbook:
-    """Read a playbook; with *inventory*, what it says of workers and pools is checked too. Raises as `read_inventory` does."""
-    return _read(path, Playbook, lambda playbook: cross_checks.of_playbook(playbook, inventory))
+def read_playbook(path: Path, inventory: Inventory | None = None, *, whole: bool = False) -> Playbook:
+    """
+    Read a playbook; with *inventory*, what it says of workers and pools is checked too, and with *whole*, that it has evidence for every
+    role (a rollout of some roles needs none for the others). Raises as `read_inventory` does.
+    """
+    document = read_document(path)
+    playbook = _read(document, Playbook, partial(cross_checks.of_playbook, inventory=inventory))
+    if inventory is not None and whole and (problems := list(cross_checks.of_evidence(playbook, inventory))):
+        raise combined(document, _placed(document, problems))
+    return playbook
 
 
-def _read(path: Path, kind: type[_Model], cross_check: Callable[[_Model], Iterable[Problem]]) -> _Model:
-    document = marked_yaml.parse(str(path), _content(path))
+def read_document(path: Path) -> Document:
+    """Read a file, as far as its YAML goes. Raises InvalidFileError."""
     try:
-        # Through JSON, because pydantic's strict mode then still takes a list where the model has a tuple.
-        model = kind.model_validate_json(json.dumps(document.root), strict=True)
-    except ValidationError as error:
+        with path.open("rb") as file:
+            content = file.read(marked_yaml.BYTES_MAX + 1)
+    except (OSError, ValueError) as error:
+        why = (error.strerror or "" if isinstance(error, OSError) else str(error)).lower()
+        remedy = _REMEDIES.get(type(error), "another path")
+        raise InvalidFileError("the file can't be read", where=str(path), why=why, remedy=remedy) from error
+    return marked_yaml.parse(str(path), content)
+
+
+def combined(document: Document, placed: list[tuple[Place, Problem]]) -> InvalidFileError:
+    """Make one error of all problems, from top to bottom."""
+    (place, first), *others = sorted(placed, key=_order)
+    also = [
+        f"also {document.name}:{where.line}:{where.column}: {problem.what}" + (f" (try: {problem.remedy})" if problem.remedy else "")
+        for where, problem in others[: _PROBLEMS_SHOWN_MAX - 1]
+    ]
+    if len(placed) > _PROBLEMS_SHOWN_MAX:
+        also.append(f"and {len(placed) - _PROBLEMS_SHOWN_MAX} more")
+    return document.error(place, first.what, why="\n".join(also), remedy=first.remedy)
+
+
+def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model], Iterable[Problem]]) -> _Model:
+    model, wrong = _validated(kind, document.root), []
+    if isinstance(model, ValidationError):
         schema = kind.model_json_schema()
-        raise _combined(document, [_problem(document, schema, details) for details in error.errors(include_url=False)]) from None
-    problems = list(cross_check(model))
+        told = {problem.path for _, problem in document.problems}
+        found = Wording(document.root, schema, document.texts).problems(model.errors(include_url=False))
+        wrong = [problem for problem in found if problem.path not in told]
+    problems = [problem for _, problem in document.problems] + wrong
     if problems:
-        raise _combined(document, problems)
+        model = _validated(kind, _without(document.root, problems)) if _hide_no_names(kind, problems) else model
+    placed = document.problems + _placed(document, wrong)
+    if not isinstance(model, ValidationError):
+        # What is wrong in an entry may be why something else doesn't fit there.
+        entries = {problem.path[:_ENTRY_DEPTH] for problem in problems}
+        placed += _placed(document, [problem for problem in cross_check(model) if problem.path[:_ENTRY_DEPTH] not in entries])
+    if isinstance(model, ValidationError) or placed:
+        raise combined(document, placed)
     return model
 
 
-def _content(path: Path) -> bytes:
+def _validated(kind: type[_Model], root: object) -> _Model | ValidationError:
     try:
-        with path.open("rb") as file:
-            return file.read(marked_yaml.BYTES_MAX + 1)
-    except OSError as error:
-        raise InvalidFileError("the file can't be read", where=str(path), why=(error.strerror or type(error).__name__).lower()) from error
+        # Through JSON, because pydantic's strict mode then still takes a list where the model has a tuple.
+        return kind.model_validate_json(json.dumps(root), strict=True)
+    except ValidationError as error:
+        return error
 
 
-def _combined(document: Document, problems: list[Problem]) -> InvalidFileError:
-    placed = sorted(((document.place(problem.path, key=problem.at_key), problem) for problem in problems), key=_order)
-    place, first = placed[0]
-    others = [
-        f"also {document.name}:{where.line}:{where.column}: {problem.what}" + (f" (try: {problem.remedy})" if problem.remedy else "")
-        for where, problem in placed[1:_PROBLEMS_SHOWN_MAX]
-    ]
-    if len(placed) > _PROBLEMS_SHOWN_MAX:
-        others.append(f"and {len(placed) - _PROBLEMS_SHOWN_MAX} more")
-    return document.error(place, first.what, why="\n".join(others), remedy=first.remedy)
+def _placed(document: Document, problems: Iterable[Problem]) -> list[tuple[Place, Problem]]:
+    return [(document.place(problem.path, key=problem.at_key), problem) for problem in problems]
 
 
 def _order(placed: tuple[Place, Problem]) -> tuple[int, int, bool]:
@@ -72,52 +111,29 @@ def _order(placed: tuple[Place, Problem]) -> tuple[int, int, bool]:
     return place.line, place.column, not problem.at_key
 
 
-def _problem(document: Document, schema: dict[str, Any], details: ErrorDetails) -> Problem:
-    """Say in our words what pydantic found."""
-    path = _path_in_file(document, details["loc"])
-    last = str(details["loc"][-1]) if details["loc"] else ""
-    match details["type"]:
-        case "missing":
-            return Problem(path, f'"{last}" is missing')
-        case "extra_forbidden":
-            known = _known_keys(schema, path[:-1])
-            close = difflib.get_close_matches(last, known, n=1, cutoff=0.6)
-            return Problem(path, f'unknown key "{last}"', remedy=close[0] if close else f"one of {', '.join(sorted(known))}", at_key=True)
-        case kind if kind.endswith("_type") or kind in {"int_from_float", "enum", "literal_error"}:
-            value = _value_at(document, path)
-            reading = f'"{value}"' if kind in {"enum", "literal_error"} and isinstance(value, str) else marked_yaml.reading_of(value)
-            expected = details["msg"].removeprefix("Input should be ")
-            remedy = f'"{value}" in quotes' if kind == "string_type" and isinstance(value, (int, float, bool)) else ""
-            return Problem(path, f"expected {expected}, not {reading}", remedy=remedy)
-        case _:
-            return Problem(path, details["msg"].replace("Input should", f"{path[-1] if path else 'the file'} should"))
+def _hide_no_names(kind: type[BaseModel], problems: Iterable[Problem]) -> bool:
+    """Tell whether all sections, and all names that a person gave, are there: without them others would seem to name nothing."""
+    schema = kind.model_json_schema()
+    return all(len(problem.path) >= _ENTRY_DEPTH and _is_field(schema, problem) for problem in problems)
 
 
-def _path_in_file(document: Document, location: tuple[str | int, ...]) -> marked_yaml.Path:
-    """Follow pydantic's location as far as the file goes; it also names branches of unions, which aren't in the file."""
-    path: marked_yaml.Path = ()
-    for part in location:
-        if (*path, part) in document.values:
-            path = (*path, part)
-    return path
+def _is_field(schema: Schema, problem: Problem) -> bool:
+    return bool(schemas.keys(schema, problem.path[:-1])) or isinstance(problem.path[-1], int)
 
 
-def _value_at(document: Document, path: marked_yaml.Path) -> marked_yaml.Value:
-    value = document.root
-    for part in path:
-        value = value[part]  # type: ignore[index]
-    return value
-
-
-def _known_keys(schema: dict[str, Any], path: marked_yaml.Path) -> list[str]:
-    """Look up which keys a mapping may have, in the model's JSON Schema."""
-    definitions = schema.get("$defs", {})
-    here = schema
-    for part in path:
-        inner = here.get("items") if isinstance(part, int) else here.get("properties", {}).get(part, here.get("additionalProperties"))
-        if not isinstance(inner, dict):
-            return []
-        while "$ref" in inner or "anyOf" in inner:
-            inner = definitions[inner["$ref"].rsplit("/", 1)[-1]] if "$ref" in inner else inner["anyOf"][0]
-        here = inner
-    return list(here.get("properties", {}))
+def _without(root: marked_yaml.Value, problems: Iterable[Problem]) -> marked_yaml.Value:
+    """Leave out what is wrong (of a list, all of it), so that the rest can be checked."""
+    rest = copy.deepcopy(root)
+    for problem in problems:
+        path = problem.path
+        while path and isinstance(path[-1], int):
+            path = path[:-1]
+        parent = rest
+        for part in path[:-1]:
+            if isinstance(parent, dict):
+                parent = parent.get(str(part))
+            elif isinstance(parent, list) and isinstance(part, int):
+                parent = parent[part]
+        if path and isinstance(parent, dict):
+            parent.pop(str(path[-1]), None)
+    return rest

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
 from rollout.adapters.in_time import POOLS
-from rollout.adapters.settings import Settings, check, resolve_secret
+from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.ports.probe import Answer
@@ -29,7 +29,7 @@ class ProbeSettings(Settings):
     canaries.
     """
 
-    as_token: str | None = None
+    as_token: SecretReference | None = None
     user: str | None = None
 
 

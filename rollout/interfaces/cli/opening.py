@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rollout.adapters.clock.system import SystemClock
+from rollout.adapters.documents.drivers import explained
 from rollout.adapters.documents.read import read_inventory
 from rollout.adapters.journal.sql import open_journal
 from rollout.engine.deploy import Site
 from rollout.engine.drivers import Drivers, open_drivers
-from rollout.model.errors import DriverError, RefusedError
+from rollout.model.errors import DriverError, InvalidFileError, RefusedError
 from rollout.model.inventory import Inventory
 from rollout.ports.clock import Clock
 from rollout.ports.journal import DeployLine, Journal
@@ -35,7 +36,12 @@ class Opened:
 def open_homeserver(inventory_path: Path) -> Opened:
     """Read the inventory and open its drivers, connecting to nothing yet. Raises InvalidFileError."""
     inventory = read_inventory(inventory_path)
-    return Opened(inventory, open_drivers(inventory), SystemClock(), operator())
+    try:
+        drivers = open_drivers(inventory)
+    except InvalidFileError as error:
+        # A driver knows its settings, but not where they stand.
+        raise explained(inventory_path, inventory) or error from None
+    return Opened(inventory, drivers, SystemClock(), operator())
 
 
 def open_user_journal(place: str | None) -> Journal:
