@@ -1,8 +1,7 @@
 """
 HAProxy through its runtime API.
 
-Every answer ends with an empty line; without it HAProxy hung up before it was done. Success of a command is nothing but that line; any
-text is an error. Servers are read from `show servers state` (who may take requests) and `show
+Servers are read from `show servers state` (who may take requests) and `show
 stat` (sessions and counters), by the names in their headers. After a reload the old process keeps its sessions and the new one doesn't
 count them, so the master is asked for old processes and each of them for its sessions; where one can't be asked, the number of sessions
 is unknown.
@@ -13,26 +12,27 @@ What is set at run time is forgotten by a reload. Source: HAProxy's management g
 
 import csv
 import re
-import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
+from typing import Any
 
 from rollout.adapters.settings import Settings, check
-from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.adapters.traffic.runtime_api import read, tell
+from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.sighting import ProxySighting
+from rollout.model.plan import HoldBound
+from rollout.model.sighting import PoolSighting, ProxyLimits, ProxySighting
 from rollout.ports.traffic import Server
 
-# `show stat` of a thousand servers is about half of this.
-ANSWER_BYTES_MAX = 4_000_000
 # Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
 ADMIN_OUT = 0x7F
 # srv_op_state: 1 is coming up through slow start, 2 is up, 3 is up and finishing.
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
+_HOLDS = "# backend,"
 _OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
 
@@ -49,17 +49,18 @@ class HaproxySettings(Settings):
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxy":
     """Open the driver; nothing is connected yet."""
-    del inventory
     checked = check(HaproxySettings, settings, "traffic_driver")
-    return Haproxy(checked.sockets, checked.master_socket)
+    held = frozenset(pool.backend for pool in inventory.pools.values() if pool.hold)
+    return Haproxy(checked.sockets, checked.master_socket, held)
 
 
 class Haproxy:
     """See ports.traffic."""
 
-    def __init__(self, sockets: tuple[Path, ...], master: Path | None) -> None:
+    def __init__(self, sockets: tuple[Path, ...], master: Path | None, may_be_held: Collection[str] = ()) -> None:
         self._sockets = sockets
         self._master = master
+        self._may_be_held = frozenset(may_be_held)
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic."""
@@ -69,7 +70,11 @@ class Haproxy:
             joined = {worker: _both(sighting, seen[worker]) for worker, sighting in joined.items() if worker in seen}
         # Asked last: a reload meanwhile has a session counted twice, which is only a longer drain, and not left out.
         old = self._old_sessions(end_s)
-        return {worker: _with_old(sighting, old, servers[worker]) for worker, sighting in joined.items()}
+        held = self._held(end_s) if any(servers[worker].backend in self._may_be_held for worker in joined) else frozenset[str]()
+        return {
+            worker: replace(_with_old(sighting, old, servers[worker]), held=servers[worker].backend in held)
+            for worker, sighting in joined.items()
+        }
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
@@ -82,10 +87,46 @@ class Haproxy:
         self._command(f"set server {name} weight {weight}%", end_s)
         self._command(f"set server {name} state ready", end_s)
 
+    def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
+        """See ports.traffic. A reload forgets a hold: its new process lets everything through."""
+        end_s = monotonic() + timeout_s
+        for place in self._sockets:
+            if server.backend not in _holds(place, end_s):
+                raise PermanentDriverError(
+                    f"the proxy can't hold the requests of backend {server.backend}",
+                    where=str(place),
+                    why="they don't pass through hold.lua, or none has come since the proxy was started",
+                    remedy=f"in haproxy.cfg: `lua-load …/hold.lua` in global, `http-request lua.rollout_hold` in backend {server.backend}",
+                )
+        self._command(f"rollout-hold {server.backend} {bound.hold_s:g} {bound.hold_max}", end_s)
+
+    def let_go(self, server: Server, timeout_s: float) -> None:
+        """See ports.traffic."""
+        self._command(f"rollout-let-go {server.backend}", monotonic() + timeout_s)
+
+    def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
+        """See ports.traffic. Of several proxies the counts are added up, and all of them must be able to hold."""
+        end_s = monotonic() + timeout_s
+        joined: dict[str, PoolSighting] = {}
+        for number, place in enumerate(self._sockets):
+            seen = _pools_at(place, backends, end_s)
+            joined = seen if number == 0 else {name: _both_pools(joined[name], seen[name]) for name in joined if name in seen}
+        return joined
+
+    def limits(self, timeout_s: float) -> ProxyLimits:
+        """See ports.traffic."""
+        end_s = monotonic() + timeout_s
+        found = [_limits_at(place, end_s) for place in self._sockets]
+        return min(found, key=lambda one: one.connections_max - one.connections)
+
+    def _held(self, end_s: float) -> frozenset[str]:
+        """Name the backends that a proxy holds; with several of them, those that any holds."""
+        return frozenset(name for place in self._sockets for name, row in _holds(place, end_s).items() if row["held_for_s"])
+
     def _command(self, command: str, end_s: float) -> None:
         for number, place in enumerate(self._sockets):
             try:
-                _tell(place, command, end_s)
+                tell(place, command, end_s)
             except DriverError as error:
                 if number == 0:
                     raise
@@ -100,8 +141,8 @@ class Haproxy:
             return {}
         held: dict[tuple[str, str], int] = {}
         try:
-            for pid in _old_workers(_read(self._master, "show proc", "#<PID>", end_s)):
-                for key, row in _stats(_read(self._master, f"@!{pid} show stat", "# pxname,", end_s)).items():
+            for pid in _old_workers(read(self._master, "show proc", "#<PID>", end_s)):
+                for key, row in _stats(read(self._master, f"@!{pid} show stat", "# pxname,", end_s)).items():
                     held[key] = held.get(key, 0) + int(row["scur"] or 0)
         except (DriverError, ValueError):
             return None
@@ -110,8 +151,8 @@ class Haproxy:
 
 def _look_at(place: Path, servers: Mapping[WorkerId, Server], end_s: float) -> dict[WorkerId, ProxySighting]:
     """See what the process that listens there knows."""
-    states = {(row["be_name"], row["srv_name"]): row for row in _states(_read(place, "show servers state", "# be_id", end_s))}
-    stats = _stats(_read(place, "show stat", "# pxname,", end_s))
+    states = {(row["be_name"], row["srv_name"]): row for row in _states(read(place, "show servers state", "# be_id", end_s))}
+    stats = _stats(read(place, "show stat", "# pxname,", end_s))
     seen: dict[WorkerId, ProxySighting] = {}
     for worker, server in servers.items():
         key = (server.backend, server.name)
@@ -181,62 +222,61 @@ def _old_workers(text: str) -> list[str]:
     return found
 
 
-def _tell(place: Path, command: str, end_s: float) -> None:
+def _holds(place: Path, end_s: float) -> dict[str, dict[str, str]]:
+    """Read what hold.lua says of each backend; nothing where it isn't loaded."""
+    answer = read(place, "rollout-holds", "", end_s)
+    if not answer.startswith(_HOLDS):
+        return {}
+    return {row["backend"]: row for row in csv.DictReader(answer.removeprefix("# ").strip().splitlines())}
+
+
+def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str, PoolSighting]:
+    stats = _stats(read(place, "show stat", "# pxname,", end_s))
+    holds = _holds(place, end_s)
+    loaded = read(place, "rollout-holds", "", end_s).startswith(_HOLDS)
+    found: dict[str, PoolSighting] = {}
+    for name in backends:
+        row = stats.get((name, "BACKEND"))
+        if row is None:
+            continue
+        hold = holds.get(name)
+        requests = int(row["stot"] or 0)
+        found[name] = PoolSighting(
+            requests=requests,
+            arrivals_per_s=float(row["rate"] or 0),
+            # Where nothing has come yet, nothing tells whether it would pass through the hold.
+            can_hold=hold is not None or (loaded and requests == 0),
+            **({} if hold is None else _hold_of(hold)),
+        )
+    return found
+
+
+def _hold_of(row: Mapping[str, str]) -> dict[str, Any]:
+    held_for_s = float(row["held_for_s"]) if row["held_for_s"] else None
+    counts = {"waiting": "waiting", "waiting_max": "waiting_max", "shed": "shed", "let_go_late": "late"}
+    return {"held": held_for_s is not None, "held_for_s": held_for_s, **{name: int(row[column]) for name, column in counts.items()}}
+
+
+def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
+    return PoolSighting(
+        requests=one.requests + other.requests,
+        arrivals_per_s=one.arrivals_per_s + other.arrivals_per_s,
+        can_hold=one.can_hold and other.can_hold,
+        held=one.held or other.held,
+        held_for_s=max((seconds for seconds in (one.held_for_s, other.held_for_s) if seconds is not None), default=None),
+        waiting=one.waiting + other.waiting,
+        waiting_max=one.waiting_max + other.waiting_max,
+        shed=one.shed + other.shed,
+        let_go_late=one.let_go_late + other.let_go_late,
+    )
+
+
+def _limits_at(place: Path, end_s: float) -> ProxyLimits:
+    text = read(place, "show info", "Maxconn:", end_s)
+    info = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
     try:
-        connection = _connect(place, end_s)
-    except OSError as error:
-        raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
-    with connection:
-        try:
-            answer = _ask(connection, command, end_s)
-        except OSError as error:
-            raise OutcomeUnknownError("the proxy did not say whether it did it", where=str(place), why=f"{command}: {error}") from error
-    if not answer:
-        raise OutcomeUnknownError("the proxy hung up without saying whether it did it", where=str(place), why=command)
-    if answer.strip():
-        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer.strip())
-
-
-def _read(place: Path, command: str, header: str, end_s: float) -> str:
-    """Return the whole answer to a question, in which *header* is."""
-    try:
-        with _connect(place, end_s) as connection:
-            answer = _ask(connection, command, end_s)
-    except OSError as error:
-        raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {error}") from error
-    if answer and header not in answer:
-        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=answer[:200])
-    if not answer.endswith("\n\n"):
-        raise TransientDriverError("the proxy hung up before its answer was complete", where=str(place), why=command)
-    return answer
-
-
-def _connect(place: Path, end_s: float) -> socket.socket:
-    connection = socket.socket(socket.AF_UNIX)
-    try:
-        connection.settimeout(_left_s(end_s))
-        connection.connect(str(place))
-    except OSError:
-        connection.close()
-        raise
-    return connection
-
-
-def _ask(connection: socket.socket, command: str, end_s: float) -> str:
-    """Send one command and read until the proxy closes; TimeoutError and other OSErrors come through."""
-    connection.sendall(f"{command}\n".encode())
-    connection.shutdown(socket.SHUT_WR)
-    answer = bytearray()
-    while chunk := connection.recv(65_536):
-        answer += chunk
-        connection.settimeout(_left_s(end_s))
-        if len(answer) > ANSWER_BYTES_MAX:
-            raise PermanentDriverError(
-                "the proxy's answer is too long", where=str(connection.getpeername()), why=f"more than {ANSWER_BYTES_MAX} bytes"
-            )
-    return answer.decode(errors="replace")
-
-
-def _left_s(end_s: float) -> float:
-    """Count what is left of the time; 0 would mean not to wait at all, which is another error."""
-    return max(0.001, end_s - monotonic())
+        connections = int(info["CurrConns"])
+        # Each connection of a client has one to a server beside it, while it is answered.
+        return ProxyLimits(connections, int(info["Maxconn"]), 2 * connections, int(info["Ulimit-n"]))
+    except (KeyError, ValueError) as error:
+        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"show info: {error}") from error
