@@ -77,12 +77,13 @@ class Wording:
 
     def _problem(self, details: ErrorDetails) -> Problem:
         path = self._path(details)
-        name = next((str(part) for part in reversed(path) if isinstance(part, str)), "the file")
+        name = self._name(path)
         context: Mapping[str, Any] = details.get("ctx", {})
         match details["type"]:
             case "extra_forbidden":
-                what = f'unknown key "{shortened(name)}"'
-                return Problem(path, what, nearest(name, sorted(schemas.keys(self.schema, path[:-1]))), at_key=True)
+                key = str(details["loc"][-1])
+                what = f'unknown key "{shortened(key)}"'
+                return Problem(path, what, nearest(key, sorted(schemas.keys(self.schema, path[:-1]))), at_key=True)
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
                 return self._out_of_bounds(path, name, context)
             case "string_too_short" | "too_short":
@@ -111,6 +112,15 @@ class Wording:
             case _:
                 return None
 
+    def _name(self, path: Path) -> str:
+        """Call it what its key is, with the key above where the person chose it."""
+        if not path:
+            return "the file"
+        if isinstance(path[-1], int):
+            return f"an entry of {self._name(path[:-1])}"
+        free = len(path) > 1 and not schemas.keys(self.schema, path[:-1])
+        return f"{path[-2]}.{shortened(path[-1])}" if free else shortened(path[-1])
+
     def _missing(self, details: ErrorDetails) -> Problem:
         path, name = self._path(details), str(details["loc"][-1])
         return Problem(path, f'"{name}" is missing', remedy=f"{name}: {self._shape((*path, name))}")
@@ -123,12 +133,11 @@ class Wording:
     def _other_type(self, path: Path, name: str, wanted: str, remedy: str) -> Problem:
         value = self._at(path)
         there = reading_of(value, self.texts.get(path, ""))
-        if _SECRET.search(name):
-            there, remedy = there.partition(' "')[0].partition("number ")[0].removeprefix("the "), "env:NAME or file:PATH"
         if value is None:
             remedy = self._or_default(path, f"{name}: …")
-        place = f"what stands in {name}" if isinstance(path[-1], int) else name
-        return Problem(path, f"{place} must be {wanted}, not {there}", remedy=remedy)
+        elif _SECRET.search(name):
+            there, remedy = "what stands there", "env:NAME or file:PATH"
+        return Problem(path, f"{name} must be {wanted}, not {there}", remedy=remedy)
 
     def _no_text(self, path: Path, name: str) -> Problem:
         match self._at(path):
@@ -144,7 +153,7 @@ class Wording:
 
     def _no_list(self, path: Path, name: str) -> Problem:
         value = self._at(path)
-        remedy = f"[{shortened(self._written(path))}]" if isinstance(value, str | int | float) else "[…]"
+        remedy = f"[{shortened(self._written(path))}]" if isinstance(value, str | int | float) else "[…], or a line with `- ` for each"
         return self._other_type(path, name, "a list", remedy)
 
     def _no_number(self, path: Path, name: str, *, whole: bool) -> Problem:
@@ -155,7 +164,7 @@ class Wording:
             value = value[0]
         meant: float | None = None
         if isinstance(value, str):
-            meant = meant_by(value, seconds=seconds, percent=name in _PERCENT)
+            meant = meant_by(value, seconds=seconds, percent=not _PERCENT.isdisjoint(path))
         elif isinstance(value, int | float) and not isinstance(value, bool):
             meant = round(value) if whole else value
         if meant is None or (whole and meant != int(meant)):

@@ -115,7 +115,11 @@ def parse(name: str, content: bytes) -> Document:
     except yaml.MarkedYAMLError as error:
         raise _not_valid(document, error) from None
     if node is None:
-        raise InvalidFileError("the file is empty", where=f"{name}:1:1", remedy="docs and examples have one to begin with")
+        raise InvalidFileError(
+            "the file is empty",
+            where=f"{name}:1:1",
+            remedy="begin with those in examples/ and playbooks/",
+        )
     document.root = _convert(document, (), node)
     if not isinstance(document.root, dict):
         raise document.error(

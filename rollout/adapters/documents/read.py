@@ -9,11 +9,9 @@ from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from rollout.adapters import schemas
 from rollout.adapters.documents import cross_checks, marked_yaml
 from rollout.adapters.documents.marked_yaml import Document, Place
 from rollout.adapters.problem import Problem
-from rollout.adapters.schemas import Schema
 from rollout.adapters.wording import Wording
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import Inventory
@@ -25,6 +23,8 @@ _Model = TypeVar("_Model", bound=BaseModel)
 _PROBLEMS_SHOWN_MAX = 10
 # What every entry of a section stands under: `workers`, then its name; `gates`, then its number.
 _ENTRY_DEPTH = 2
+# The sections whose entries are named elsewhere.
+_NAMED = frozenset({"workers", "pools"})
 _REMEDIES: dict[type[Exception], str] = {
     FileNotFoundError: "another path: nothing is there",
     IsADirectoryError: "the path of a file in it",
@@ -76,13 +76,14 @@ def combined(document: Document, placed: list[tuple[Place, Problem]]) -> Invalid
 def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model], Iterable[Problem]]) -> _Model:
     model, wrong = _validated(kind, document.root), []
     if isinstance(model, ValidationError):
-        schema = kind.model_json_schema()
         told = {problem.path for _, problem in document.problems}
-        found = Wording(document.root, schema, document.texts).problems(model.errors(include_url=False))
+        found = Wording(document.root, kind.model_json_schema(), document.texts).problems(model.errors(include_url=False))
         wrong = [problem for problem in found if problem.path not in told]
     problems = [problem for _, problem in document.problems] + wrong
+    # Of keys that appear twice the first is there, and those that are none are not.
+    to_remove = [problem for _, problem in document.problems if not problem.at_key] + wrong
     if problems:
-        model = _validated(kind, _without(document.root, problems)) if _hide_no_names(kind, problems) else model
+        model = model if any(map(_hides_names, problems)) else _validated(kind, _without(document.root, to_remove))
     placed = document.problems + _placed(document, wrong)
     if not isinstance(model, ValidationError):
         # What is wrong in an entry may be why something else doesn't fit there.
@@ -111,14 +112,9 @@ def _order(placed: tuple[Place, Problem]) -> tuple[int, int, bool]:
     return place.line, place.column, not problem.at_key
 
 
-def _hide_no_names(kind: type[BaseModel], problems: Iterable[Problem]) -> bool:
-    """Tell whether all sections, and all names that a person gave, are there: without them others would seem to name nothing."""
-    schema = kind.model_json_schema()
-    return all(len(problem.path) >= _ENTRY_DEPTH and _is_field(schema, problem) for problem in problems)
-
-
-def _is_field(schema: Schema, problem: Problem) -> bool:
-    return bool(schemas.keys(schema, problem.path[:-1])) or isinstance(problem.path[-1], int)
+def _hides_names(problem: Problem) -> bool:
+    """Tell whether something that others name may be in what is wrong: they would then seem to name nothing."""
+    return len(problem.path) <= _ENTRY_DEPTH and not _NAMED.isdisjoint((*problem.path[:1], problem.remedy))
 
 
 def _without(root: marked_yaml.Value, problems: Iterable[Problem]) -> marked_yaml.Value:

@@ -2,7 +2,8 @@
 Reading each worker's metrics page.
 
 A page has 1,500 to 2,000 lines, of which a few dozen are wanted: lines are filtered by prefix before they are parsed, which is what makes
-it cheap. Whatever isn't a metrics page (HTML, an error, half a page, too much of one) is a sentence that says so.
+it cheap. Whatever isn't a metrics page (HTML, an error, half a page, too much of one) is a sentence that says so. Pages are asked for as
+they are: compressing one costs the worker more than sending it, and what a few kilobytes unfold to can't be bounded by their number.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,17 +12,20 @@ from itertools import chain
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
 from rollout.adapters.in_time import POOLS
 from rollout.adapters.settings import Settings, check
+from rollout.adapters.wording import shortened
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sample import Page, Sample
 
 THREADS_MAX = 32
 CHUNK_BYTES = 65_536
+# As exporters call it; one that calls it nothing is believed.
+KINDS = frozenset({"", "text/plain", "application/openmetrics-text"})
 
 
 class ScrapeSettings(Settings):
@@ -45,6 +49,7 @@ class Scrape:
         self._session = requests.Session()
         # No proxy and no password file of the person who runs this may stand between us and a worker.
         self._session.trust_env = False
+        self._session.headers["Accept-Encoding"] = "identity"
         adapter = requests.adapters.HTTPAdapter(pool_connections=max(10, len(urls)), pool_maxsize=THREADS_MAX)
         adapter.poolmanager.pool_classes_by_scheme = POOLS
         self._session.mount("http://", adapter)
@@ -73,21 +78,28 @@ class Scrape:
             families = text_string_to_metric_families("\n".join(lines) + "\n")
             samples = tuple(Sample(one.name, one.labels, one.value) for one in chain.from_iterable(family.samples for family in families))
         except (ValueError, KeyError, IndexError) as error:
-            return f"the page can't be parsed: {error}"
-        return Page(samples)
+            return f"the page can't be parsed: {shortened(str(error))}"
+        return _twice(samples) or Page(samples)
 
     def _text(self, url: str, timeout_s: float) -> str:
         with self._session.get(url, timeout=timeout_s, stream=True, allow_redirects=False) as answer:
             if answer.status_code != requests.codes.ok:
                 raise _UnusableError(f"it was answered {answer.status_code}")
-            if "html" in answer.headers.get("Content-Type", ""):
-                raise _UnusableError("it is a page of HTML")
+            kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if kind not in KINDS:
+                raise _UnusableError(f"it is a page of {'HTML' if 'html' in kind else shortened(kind)}")
+            if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
+                raise _UnusableError(f"it is compressed ({shortened(encoding)}), which was not asked for")
             body = bytearray()
-            while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
+            while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):
                 body += chunk
                 if len(body) > self._bytes_max:
                     raise _UnusableError(f"the page is longer than {self._bytes_max} bytes")
-        if body and not body.endswith(b"\n"):
+        if not body:
+            raise _UnusableError("the page is empty")
+        if body.lstrip().startswith(b"<"):
+            raise _UnusableError("it is a page of HTML")
+        if not body.endswith(b"\n"):
             raise _UnusableError("the page is truncated")
         return body.decode()
 
@@ -96,13 +108,39 @@ class _UnusableError(Exception):
     """What came is no metrics page."""
 
 
+def _twice(samples: tuple[Sample, ...]) -> str:
+    """Name a line that is there twice: nobody knows which of the two to believe. Nothing when all are there once."""
+    seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
+    for sample in samples:
+        line = (sample.name, frozenset(sample.labels.items()))
+        if line in seen:
+            return f"the page has {shortened(sample.name)} twice with the same labels"
+        seen.add(line)
+    return ""
+
+
 def _sentence(error: Exception) -> str:
     match error:
-        case requests.Timeout() | ReadTimeoutError():
-            return "no answer in time"
-        case requests.ConnectionError():
-            return "connection refused or reset"
         case _UnusableError():
             return str(error)
+        case requests.Timeout() | ReadTimeoutError():
+            return "no answer in time"
+        case requests.exceptions.SSLError():
+            return "no TLS connection that can be trusted"
+        case requests.ConnectionError():
+            return _why_not_connected(error)
+        case requests.exceptions.ChunkedEncodingError() | ProtocolError():
+            return "the page is truncated: its connection ended before it did"
+        case UnicodeDecodeError():
+            return "it is not UTF-8 text"
         case _:
             return f"it can't be read: {type(error).__name__}"
+
+
+def _why_not_connected(error: requests.ConnectionError) -> str:
+    inner = error.args[0] if error.args else None
+    reason = getattr(inner, "reason", inner)
+    cause = reason.__cause__ if isinstance(reason, BaseException) else None
+    if isinstance(cause, OSError) and cause.strerror:
+        return f"no connection: {cause.strerror.lower()}"
+    return "it hangs up, or doesn't speak HTTP"

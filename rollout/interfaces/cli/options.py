@@ -9,6 +9,8 @@ import click
 _Function = Callable[..., Any]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
+# One that is read: whoever reads it says what is wrong with it, and what to do.
+READ = click.Path(path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -16,7 +18,7 @@ LEVELS = ("debug", "info", "warning", "error")
 def inventory_option(function: _Function) -> _Function:
     """`-i`: what the homeserver consists of; and `--log-level`, which goes with everything that looks at one."""
     option = click.option(
-        "-i", "--inventory", "inventory_path", type=FILE, envvar="ROLLOUT_INVENTORY", show_envvar=True, required=True,
+        "-i", "--inventory", "inventory_path", type=READ, envvar="ROLLOUT_INVENTORY", show_envvar=True, required=True,
         help="what the homeserver consists of",
     )  # fmt: skip
     return option(log_level_option(function))
@@ -40,7 +42,7 @@ def _set_logs_up(_context: click.Context, _parameter: click.Parameter, level: st
 def playbook_option(function: _Function) -> _Function:
     """`-p`: how to roll. Which commands can do without one is theirs to say."""
     option = click.option(
-        "-p", "--playbook", "playbook_path", type=FILE, envvar="ROLLOUT_PLAYBOOK", show_envvar=True,
+        "-p", "--playbook", "playbook_path", type=READ, envvar="ROLLOUT_PLAYBOOK", show_envvar=True,
         help="order, limits, gates and guards of a rollout",
     )  # fmt: skip
     return option(function)
