@@ -6,7 +6,8 @@ is part of a *thorough* look. A worker's version is read once per process, since
 be seen is named with its reason; no failure of one source hides the others.
 """
 
-from collections.abc import Callable, Collection, Mapping
+import difflib
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -32,6 +33,7 @@ from rollout.model.sighting import (
 from rollout.ports.clock import Clock
 from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
+from rollout.ports.traffic import Server
 from rollout.ports.workers import ProcessState
 
 _T = TypeVar("_T")
@@ -39,6 +41,8 @@ _T = TypeVar("_T")
 # One source may take this long. Looks are a second apart, and a look that is older than six seconds counts for nothing.
 LOOK_TIMEOUT_S = 2.0
 MEASURE_TIMEOUT_S = 10.0
+# Of names that may have been meant, where none is near.
+NAMES_SHOWN_MAX = 5
 _BUILD_INFO = ("synapse_build_info",)
 
 
@@ -66,6 +70,7 @@ class Surveyor:
         links, why_no_link = _try(lambda: self._drivers.releases.activations(workers), no_links)
         proxied, why_no_proxy = _try(lambda: self._drivers.traffic.look(self._servers, LOOK_TIMEOUT_S), no_servers)
         marks, why_no_mark = _try(self._drivers.ledger.marks, no_marks)
+        strangers = {} if why_no_proxy else self._strangers(proxied)
         health = self._drivers.probe.health(workers, LOOK_TIMEOUT_S)
         self._learn_versions(processes)
         sightings: dict[WorkerId, Sighting] = {}
@@ -73,7 +78,7 @@ class Surveyor:
         for worker in workers:
             unseen = [why for why in (why_no_process, why_no_link, why_no_mark) if why]
             if worker in self._servers and worker not in proxied:
-                unseen.append(why_no_proxy or f"the proxy has no server {self._servers[worker].name} in {self._servers[worker].backend}")
+                unseen.append(why_no_proxy or strangers[worker])
             sighting = Sighting(
                 process=_process(processes.get(worker), links.get(worker)),
                 healthy=health[worker].ok if worker in health else None,
@@ -88,6 +93,13 @@ class Surveyor:
                 sightings[worker] = sighting
         observation = Observation(taken_at_s=taken_at_s, sightings=sightings, missing=missing)
         return self._thoroughly(observation) if thorough else observation
+
+    def _strangers(self, proxied: Collection[WorkerId]) -> dict[WorkerId, str]:
+        """Say of each server that the proxy doesn't have what may have been meant."""
+        strangers = {worker: server for worker, server in self._servers.items() if worker not in proxied}
+        no_names: frozenset[Server] = frozenset()
+        known, _ = _try(lambda: self._drivers.traffic.known(LOOK_TIMEOUT_S), no_names) if strangers else (no_names, "")
+        return {worker: _stranger(server, known) for worker, server in strangers.items()}
 
     def _thoroughly(self, observation: Observation) -> Observation:
         no_releases: dict[ReleaseId, Release] = {}
@@ -197,7 +209,22 @@ def _try(ask: Callable[[], _T], otherwise: _T) -> tuple[_T, str]:
     try:
         return ask(), ""
     except RolloutError as error:
-        return otherwise, error.what
+        whence = ", ".join(part for part in (error.where, error.why.partition("\n")[0]) if part)
+        return otherwise, f"{error.what} ({whence})" if whence else error.what
+
+
+def _stranger(server: Server, known: Collection[Server]) -> str:
+    backends = sorted({one.backend for one in known})
+    if server.backend not in backends:
+        return f"the proxy has no backend {server.backend}{_instead(server.backend, backends)}"
+    names = sorted(one.name for one in known if one.backend == server.backend)
+    return f"the proxy has no server {server.name} in backend {server.backend}{_instead(server.name, names)}"
+
+
+def _instead(name: str, known: Sequence[str]) -> str:
+    """Name the nearest, or the first few."""
+    near = difflib.get_close_matches(name, known) or known[:NAMES_SHOWN_MAX]
+    return f", but {', '.join(near)}" if near else ""
 
 
 class Changes:

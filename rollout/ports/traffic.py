@@ -32,6 +32,10 @@ class Traffic(Protocol):
         """See all of them in one round trip. Those that the proxy doesn't know are left out."""
         ...
 
+    def known(self, timeout_s: float) -> frozenset[Server]:
+        """Name every server that the proxy has, to say what may have been meant by one that it hasn't. Raises as `look` does."""
+        ...
+
     def drain(self, server: Server, timeout_s: float) -> None:
         """Give it no new sessions."""
         ...

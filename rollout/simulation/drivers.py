@@ -147,6 +147,11 @@ class SimulatedTraffic:
                 )
         return seen
 
+    def known(self, timeout_s: float) -> frozenset[Server]:
+        """See ports.traffic."""
+        del timeout_s
+        return frozenset(Server(it.backend, worker) for worker, it in self._world.workers.items() if it.backend is not None)
+
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
         del timeout_s

@@ -92,6 +92,10 @@ def test_all_are_seen_at_once_and_strangers_are_left_out(plant: Plant) -> None:
     assert all((one.admitted, one.up, one.weight) == (True, True, 100) for one in seen.values())
 
 
+def test_every_server_that_is_there_is_known_by_its_name(plant: Plant) -> None:
+    assert plant.traffic.known(TIMEOUT_S) == set(SERVERS.values())
+
+
 def test_nobody_is_looked_for(plant: Plant) -> None:
     assert plant.traffic.look({}, TIMEOUT_S) == {}
 

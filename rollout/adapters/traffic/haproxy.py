@@ -12,7 +12,8 @@ What is set at run time is forgotten by a reload. Source: HAProxy's management g
 
 import csv
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
@@ -20,6 +21,7 @@ from typing import Any
 
 from rollout.adapters.settings import Settings, check
 from rollout.adapters.traffic.runtime_api import read, tell
+from rollout.adapters.wording import shortened
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -109,9 +111,15 @@ class Haproxy:
         end_s = monotonic() + timeout_s
         joined: dict[str, PoolSighting] = {}
         for number, place in enumerate(self._sockets):
-            seen = _pools_at(place, backends, end_s)
+            with _understood(place):
+                seen = _pools_at(place, backends, end_s)
             joined = seen if number == 0 else {name: _both_pools(joined[name], seen[name]) for name in joined if name in seen}
         return joined
+
+    def known(self, timeout_s: float) -> frozenset[Server]:
+        """See ports.traffic."""
+        end_s = monotonic() + timeout_s
+        return frozenset.intersection(*(_servers_at(place, end_s) for place in self._sockets))
 
     def limits(self, timeout_s: float) -> ProxyLimits:
         """See ports.traffic."""
@@ -121,7 +129,7 @@ class Haproxy:
 
     def _held(self, end_s: float) -> frozenset[str]:
         """Name the backends that a proxy holds; with several of them, those that any holds."""
-        return frozenset(name for place in self._sockets for name, row in _holds(place, end_s).items() if row["held_for_s"])
+        return frozenset(name for place in self._sockets for name, row in _holds(place, end_s).items() if row.get("held_for_s"))
 
     def _command(self, command: str, end_s: float) -> None:
         for number, place in enumerate(self._sockets):
@@ -144,24 +152,34 @@ class Haproxy:
             for pid in _old_workers(read(self._master, "show proc", "#<PID>", end_s)):
                 for key, row in _stats(read(self._master, f"@!{pid} show stat", "# pxname,", end_s)).items():
                     held[key] = held.get(key, 0) + int(row["scur"] or 0)
-        except (DriverError, ValueError):
+        except (DriverError, ValueError, LookupError, csv.Error):
             return None
         return held
 
 
 def _look_at(place: Path, servers: Mapping[WorkerId, Server], end_s: float) -> dict[WorkerId, ProxySighting]:
     """See what the process that listens there knows."""
-    states = {(row["be_name"], row["srv_name"]): row for row in _states(read(place, "show servers state", "# be_id", end_s))}
-    stats = _stats(read(place, "show stat", "# pxname,", end_s))
-    seen: dict[WorkerId, ProxySighting] = {}
-    for worker, server in servers.items():
-        key = (server.backend, server.name)
-        if key in states and key in stats:
-            try:
-                seen[worker] = _sighting(states[key], stats[key])
-            except (ValueError, KeyError) as error:
-                raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"{worker}: {error}") from error
-    return seen
+    states_text, stats_text = read(place, "show servers state", "# be_id", end_s), read(place, "show stat", "# pxname,", end_s)
+    with _understood(place):
+        states = {(row["be_name"], row["srv_name"]): row for row in _states(states_text)}
+        stats = _stats(stats_text)
+        places = {worker: (server.backend, server.name) for worker, server in servers.items()}
+        return {worker: _sighting(states[key], stats[key]) for worker, key in places.items() if key in states and key in stats}
+
+
+def _servers_at(place: Path, end_s: float) -> frozenset[Server]:
+    text = read(place, "show servers state", "# be_id", end_s)
+    with _understood(place):
+        return frozenset(Server(row["be_name"], row["srv_name"]) for row in _states(text))
+
+
+@contextmanager
+def _understood(place: Path) -> Iterator[None]:
+    """Tell of an answer that begins well and then makes no sense."""
+    try:
+        yield
+    except (ValueError, LookupError, csv.Error) as error:
+        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=shortened(str(error))) from error
 
 
 def _sighting(state: Mapping[str, str], stat: Mapping[str, str]) -> ProxySighting:
@@ -274,9 +292,7 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
 def _limits_at(place: Path, end_s: float) -> ProxyLimits:
     text = read(place, "show info", "Maxconn:", end_s)
     info = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    try:
+    with _understood(place):
         connections = int(info["CurrConns"])
         # Each connection of a client has one to a server beside it, while it is answered.
         return ProxyLimits(connections, int(info["Maxconn"]), 2 * connections, int(info["Ulimit-n"]))
-    except (KeyError, ValueError) as error:
-        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=f"show info: {error}") from error

@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
 
+from rollout.adapters.wording import shortened
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
 # `show stat` of a thousand servers is about half of this.
@@ -19,16 +20,17 @@ def tell(place: Path, command: str, end_s: float) -> None:
     try:
         connection = _connect(place, end_s)
     except OSError as error:
-        raise TransientDriverError("the proxy can't be reached", where=str(place), why=str(error)) from error
+        raise TransientDriverError("the proxy can't be reached", where=str(place), why=_reason(place, error)) from error
     with connection:
         try:
             answer = _ask(connection, command, end_s)
         except OSError as error:
-            raise OutcomeUnknownError("the proxy did not say whether it did it", where=str(place), why=f"{command}: {error}") from error
+            why = f"{command}: {_reason(place, error)}"
+            raise OutcomeUnknownError("the proxy did not say whether it did it", where=str(place), why=why) from error
     if not answer:
         raise OutcomeUnknownError("the proxy hung up without saying whether it did it", where=str(place), why=command)
     if answer.strip():
-        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=answer.strip())
+        raise PermanentDriverError(f"the proxy refused {command!r}", where=str(place), why=shortened(answer.strip()))
 
 
 def read(place: Path, command: str, header: str, end_s: float) -> str:
@@ -37,12 +39,25 @@ def read(place: Path, command: str, header: str, end_s: float) -> str:
         with _connect(place, end_s) as connection:
             answer = _ask(connection, command, end_s)
     except OSError as error:
-        raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {error}") from error
+        raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {_reason(place, error)}") from error
     if answer and header not in answer:
-        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=answer[:200])
+        why = f'{command}: it says "{shortened(answer.strip())}"'
+        raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=why)
     if not answer.endswith("\n\n"):
         raise TransientDriverError("the proxy hung up before its answer was complete", where=str(place), why=command)
     return answer
+
+
+def _reason(place: Path, error: OSError) -> str:
+    match error:
+        case FileNotFoundError():
+            return "there is no such socket"
+        case ConnectionRefusedError():
+            return "nobody listens there" if place.is_socket() else "it is no socket"
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return (error.strerror or str(error)).lower()
 
 
 def _connect(place: Path, end_s: float) -> socket.socket:
