@@ -8,6 +8,7 @@ steps.py    what each verb waits for and when it is done; those of one worker ar
               going_out.py    WARM, DRAIN, HOLD, RESTART
               coming_back.py  AWAIT_HEALTHY, ADMIT, LET_GO
               soaking.py      SOAK
+watching.py those who have passed, until the last watch has ended
 admission.py how much traffic a worker gets next
 blocking.py what forbids taking a worker out now
 seeing.py   what may be gone by

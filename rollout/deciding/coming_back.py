@@ -4,9 +4,9 @@ from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.admission import next_weight
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.seeing import gone_for, known_of, seen_after, worker_of
-from rollout.deciding.state import DeployState, StepState, StepStatus
+from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.model.event import StepBegan, StepFailed, StepFinished
-from rollout.model.plan import Plan, Step
+from rollout.model.plan import Plan, Step, Worker
 from rollout.model.sighting import Sighting, runs, started_since
 
 # A process that has just been started may not be listed yet.
@@ -24,6 +24,8 @@ def await_healthy(plan: Plan, state: DeployState, step: Step, at: StepState, now
     release = plan.releases[step.release]
     if sighting is not None:
         up = sighting.healthy is True and (worker.pool is None or (sighting.proxy is not None and sighting.proxy.up))
+        if up and runs(sighting, release) is True and not _answers_canaries(known, began_at_s):
+            return _await_canary(worker, step, began_at_s, now_s)
         if up and runs(sighting, release) is True:
             return Note(StepFinished(now_s, step.id, f"{worker.id} runs {release.version} and answers"))
         if sighting.process is not None and not sighting.process.running and now_s >= began_at_s + EXIT_GRACE_S:
@@ -35,6 +37,20 @@ def await_healthy(plan: Plan, state: DeployState, step: Step, at: StepState, now
             return stop(now_s, f"{worker.id} answers, but after {step.deadline_s:.0f} s the version that it runs can't be read")
         return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s {_what_is_wrong(sighting, step)}"))
     return Wait("boot", f"{worker.id} is starting", deadline_at_s)
+
+
+def _answers_canaries(known: WorkerState, began_at_s: float) -> bool:
+    """Tell whether one was answered since the restart. /health is static; where canaries were never asked, it is all there is."""
+    if known.baseline is None or known.baseline.canaries == known.baseline.canary_failures:
+        return True
+    return known.canary_answered_at_s is not None and known.canary_answered_at_s >= began_at_s
+
+
+def _await_canary(worker: Worker, step: Step, began_at_s: float, now_s: float) -> Decision | Wait:
+    deadline_at_s = began_at_s + step.deadline_s
+    if now_s >= deadline_at_s:
+        return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s it answers /health, but no canary request"))
+    return Wait("boot", f"{worker.id} answers /health, but has yet to answer a canary request", deadline_at_s)
 
 
 def _what_is_wrong(sighting: Sighting | None, step: Step) -> str:

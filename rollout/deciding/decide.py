@@ -8,7 +8,7 @@ do gets its turn.
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, safety, steps
+from rollout.deciding import doubt, safety, steps, watching
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.seeing import LOOK_FRESH_S
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
@@ -33,6 +33,8 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
         return _answer(state, safety.wind_down(plan, state, now_s), now_s)
     if _stuck(plan, state, now_s):
         return Note(WindDownBegan(now_s, Outcome.PAUSED, f"no step has finished for {plan.progress_deadline_s:.0f} s"))
+    if (alarmed := watching.alarm(plan, state, now_s)) is not None:
+        return alarmed
     waits: list[Wait] = []
     steps_left = open_steps(plan, state)
     if state.asked is Command.PAUSE:
@@ -78,11 +80,11 @@ def _is_under_way(plan: Plan, state: DeployState, step: Step) -> bool:
 
 
 def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
-    """Name the workers that are worth measuring now: those whose steps are under way and their pools, or all while surveying."""
+    """Name the workers that are worth measuring now: those under way or touched, and their pools; or all while surveying."""
     under_way = [step for step in open_steps(plan, state) if state.steps[step.id].status is not StepStatus.PENDING]
     if any(step.verb is Verb.SURVEY for step in under_way):
         return frozenset(worker.id for worker in plan.workers)
-    chosen = {step.worker for step in under_way}
+    chosen = {step.worker for step in under_way} | {worker for worker, known in state.workers.items() if known.touched}
     pools = {worker.pool for worker in plan.workers if worker.id in chosen and worker.pool is not None}
     return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
 

@@ -5,11 +5,12 @@ ImpossibleEventError.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import reduce
 from typing import TypeVar, assert_never
 
 from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState
 from rollout.gating import guards as guard_rules
-from rollout.gating import recovery
+from rollout.gating import windows
 from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.event import (
     BaselineFound,
@@ -298,14 +299,16 @@ def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     pools = {worker.id: worker.pool for worker in plan.workers}
     workers: dict[WorkerId, WorkerState] = {}
     for worker, known in state.workers.items():
-        peers = [
-            tally
+        beside = {
+            peer: tally
             for peer, tally in measured.tallies.items()
             if peer != worker and pools[worker] is not None and pools.get(peer) == pools[worker]
-        ]
+        }
+        peers = list(beside.values())
+        untouched = [tally for peer, tally in beside.items() if not state.workers[peer].touched]
         own = measured.tallies.get(worker)
         summed = _with_tally(known, own, peers, measured.unmeasured.get(worker), surveying=surveying)
-        workers[worker] = _with_windows(plan, summed, own, peers)
+        workers[worker] = _with_windows(plan, summed, own, peers, reduce(_join, untouched) if untouched else None)
     return replace(state, workers=workers)
 
 
@@ -322,14 +325,16 @@ def _with_tally(known: WorkerState, own: Tally | None, peers: list[Tally], unmea
     return known
 
 
-def _with_windows(plan: Plan, known: WorkerState, own: Tally | None, peers: list[Tally]) -> WorkerState:
-    """Keep what the ramp and the load-recovery gate look at: stretches of time, not one long sum."""
+def _with_windows(plan: Plan, known: WorkerState, own: Tally | None, peers: list[Tally], controls: Tally | None) -> WorkerState:
+    """Keep what the ramp, the load-recovery gate and the watch look at: stretches of time, not one long sum."""
     if own is None:
         return known
     if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
         known = replace(known, ramp=_join(known.ramp, own))
-    if plan.recovery is not None and _after(known, own):
-        known = replace(known, windows=recovery.extend(known.windows, own, peers, plan.recovery.window_s))
+    if own.canaries > own.canary_failures:
+        known = replace(known, canary_answered_at_s=own.until_s)
+    if _after(known, own):
+        known = replace(known, windows=windows.extend(known.windows, own, peers, plan.watch.window_s, controls))
     return known
 
 

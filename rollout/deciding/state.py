@@ -8,7 +8,7 @@ sums, not samples, so that the state of a long rollout stays small.
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from rollout.gating.recovery import Window
+from rollout.gating.windows import Window
 from rollout.model.effect import Effect
 from rollout.model.event import (
     Command,
@@ -104,7 +104,7 @@ class WorkerState:
     *well_since_s* while it isn't.
     *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
     *windows* are the last stretches since it was admitted, for the load-recovery gate. *users_moved* counts the sessions that were open
-    when it was drained, and *warmed* what warming did for it last.
+    when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
     """
 
     sighting: Sighting | None = None
@@ -126,6 +126,7 @@ class WorkerState:
     ramp_since_s: float | None = None
     windows: tuple[Window, ...] = ()
     users_moved: int = 0
+    canary_answered_at_s: float | None = None
     warmed: Warmed | None = None
 
 

@@ -6,6 +6,7 @@ All waiting is for something seen *after* the act: what was seen before it prove
 those of one worker are in going_out.py, coming_back.py and soaking.py.
 """
 
+from rollout.deciding import watching
 from rollout.deciding.acting import perform, stop
 from rollout.deciding.coming_back import admit, await_healthy, let_go
 from rollout.deciding.decision import Decision, Finish, Note, Wait
@@ -43,6 +44,8 @@ def advance(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decisio
             return _prepare(plan, state, step, at, now_s)
         case Verb.MIGRATE:
             return _migrate(plan, state, step, at, now_s)
+        case Verb.WATCH:
+            return watching.watch(plan, state, step, at, now_s)
         case Verb.SURVEY:
             return _survey(plan, state, step, at, now_s)
         case Verb.WARM:

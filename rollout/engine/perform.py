@@ -25,6 +25,8 @@ from rollout.ports.clock import Clock
 # While a worker is out every half second counts; otherwise a look every two seconds is fresh enough (see deciding.steps.LOOK_FRESH_S).
 EAGER_LOOK_S = 0.5
 CALM_LOOK_S = 2.0
+# A worker that is out waits for its first canary to be answered.
+EAGER_MEASURE_S = 1.0
 THOROUGH_EVERY_S = 5.0
 LOG_LINES_MAX = 12
 # A proxy answers in a millisecond; the rest of an effect's deadline belongs to what is waited for afterwards.
@@ -177,5 +179,5 @@ class ThreadedPerformer:
         while not self._ended.is_set():
             measured = self._surveyor.measure(sorted(focus), with_canaries=True)
             self._events.put(SamplesTaken(self._clock.now_s(), measured))
-            self._ended.wait(self._plan.sample_s)
+            self._ended.wait(min(self._plan.sample_s, EAGER_MEASURE_S) if self._eager else self._plan.sample_s)
             focus = self._focus

@@ -10,41 +10,18 @@ longer improves is FAIL. Source: facts of cache transients, where gates without 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from statistics import median
 
+from rollout.gating.windows import Window, complete, completed, completed_per_s, seconds
 from rollout.model.gate import Evidence, Recovery, Ruling, Tally, Verdict
 from rollout.model.ids import GateId
 
 GATE = GateId("recovery")
-# The last one that is complete, the one before it, and the one that is being filled.
-WINDOWS_KEPT = 3
 # A window that is nearer to its goal by less than this is not called better: so much is chance.
 IMPROVEMENT_MIN = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """One stretch of time of a worker, and the completed requests per second of its pool's other workers meanwhile."""
-
-    own: Tally
-    peers_per_s: tuple[float, ...]
-
-
-def extend(windows: tuple[Window, ...], own: Tally, peers: Sequence[Tally], window_s: float) -> tuple[Window, ...]:
-    """Add a tally to the last window, or begin another one when that is complete; keep the last few."""
-    rates = tuple(_rate(peer) for peer in peers)
-    last = windows[-1] if windows else None
-    if last is None or _seconds(last.own) >= window_s:
-        return (*windows, Window(own, rates))[-WINDOWS_KEPT:]
-    # Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count.
-    before_s, now_s = _seconds(last.own), _seconds(own)
-    if len(last.peers_per_s) == len(rates):
-        rates = tuple((old * before_s + new * now_s) / (before_s + now_s) for old, new in zip(last.peers_per_s, rates, strict=True))
-    return (*windows[:-1], Window(last.own + own, rates))
-
-
-def rule(
+def rule(  # noqa: C901  (one row a ruling)
     target: Recovery,
     windows: Sequence[Window],
     baseline: Tally | None,
@@ -63,18 +40,18 @@ def rule(
     if unmeasured is not None:
         return _verdict(Ruling.UNMEASURABLE, unmeasured)
     late = now_s - admitted_at_s > target.recovery_s
-    complete = [window for window in windows if _seconds(window.own) >= target.window_s]
-    if not complete:
+    whole = complete(windows, target.window_s)
+    if not whole:
         if late:
             return _verdict(
                 Ruling.UNMEASURABLE, f"after {target.recovery_s:g} s there is no window of {target.window_s:g} s of measurements"
             )
         return _verdict(Ruling.PENDING, f"it has yet to be watched for {target.window_s:g} s")
-    last = complete[-1]
+    last = whole[-1]
     if not last.peers_per_s:
         return _verdict(Ruling.UNMEASURABLE, "nobody else of its pool was measured, so what its share would be is not known")
-    expected = median(last.peers_per_s) * _seconds(last.own)
-    if max(expected, _completed(last.own)) < target.samples_min:
+    expected = median(last.peers_per_s) * seconds(last.own)
+    if max(expected, completed(last.own)) < target.samples_min:
         why = f"its pool completes {expected:.0f} requests a worker in {target.window_s:g} s, fewer than the {target.samples_min} needed"
         return _verdict(Ruling.INCONCLUSIVE if late else Ruling.PENDING, why)
     gap, why = _gap(target, last, baseline)
@@ -83,9 +60,9 @@ def rule(
     if not late:
         return _verdict(Ruling.PENDING, f"{why} (it has {target.recovery_s:g} s)", last, target)
     if now_s - admitted_at_s <= target.deadline_s:
-        if len(complete) == 1:
+        if len(whole) == 1:
             return _verdict(Ruling.PENDING, f"{why}; whether it improves is known after another {target.window_s:g} s", last, target)
-        before, _ = _gap(target, complete[-2], baseline)
+        before, _ = _gap(target, whole[-2], baseline)
         if gap < before * (1 - IMPROVEMENT_MIN):
             return _verdict(Ruling.PENDING, f"recovering, late but improving: {why}", last, target)
     return _verdict(Ruling.FAIL, f"after {now_s - admitted_at_s:.0f} s {why}", last, target)
@@ -94,7 +71,7 @@ def rule(
 def _gap(target: Recovery, window: Window, baseline: Tally | None) -> tuple[float, str]:
     """Return how far a window is from the goal, as a fraction of it (0 or less: it is there), with the sentence."""
     expected = median(window.peers_per_s)
-    share = _rate(window.own) / expected if expected > 0 else 1.0
+    share = completed_per_s(window.own) / expected if expected > 0 else 1.0
     share_gap = (target.share_min - share) / target.share_min
     why = f"it completes {share:.0%} of what the others of its pool do (at least {target.share_min:.0%})"
     level, before = _level(window.own), None if baseline is None else _level(baseline)
@@ -111,8 +88,8 @@ def _verdict(ruling: Ruling, because: str, window: Window | None = None, target:
         return Verdict(GATE, ruling, because, Evidence(0.0, None, None, None))
     expected = median(window.peers_per_s)
     evidence = Evidence(
-        samples=_completed(window.own),
-        observed=_rate(window.own),
+        samples=completed(window.own),
+        observed=completed_per_s(window.own),
         baseline=expected,
         threshold=target.share_min * expected,
         compared_with="its pool's median",
@@ -120,19 +97,6 @@ def _verdict(ruling: Ruling, because: str, window: Window | None = None, target:
     return Verdict(GATE, ruling, because, evidence)
 
 
-def _completed(tally: Tally) -> float:
-    return tally.requests + tally.polls
-
-
-def _seconds(tally: Tally) -> float:
-    return tally.until_s - tally.since_s
-
-
-def _rate(tally: Tally) -> float:
-    seconds = _seconds(tally)
-    return _completed(tally) / seconds if seconds > 0 else 0.0
-
-
 def _level(tally: Tally) -> float | None:
-    completed = _completed(tally)
-    return tally.cpu_s / completed if completed > 0 and tally.cpu_s > 0 else None
+    count = completed(tally)
+    return tally.cpu_s / count if count > 0 and tally.cpu_s > 0 else None

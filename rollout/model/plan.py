@@ -11,7 +11,7 @@ from rollout.model.warming import WarmBudget
 
 class Verb(StrEnum):
     """
-    What a step does. PREPARE, MIGRATE and SURVEY concern the whole homeserver, the others one worker.
+    What a step does. PREPARE, MIGRATE, SURVEY and WATCH concern the whole homeserver, the others one worker.
 
     HOLD and LET_GO are for one without a sibling what DRAIN and ADMIT are for the others: its requests wait in the proxy meanwhile.
     """
@@ -27,6 +27,7 @@ class Verb(StrEnum):
     ADMIT = "admit"
     LET_GO = "let_go"
     SOAK = "soak"
+    WATCH = "watch"
 
 
 class Duty(StrEnum):
@@ -107,6 +108,17 @@ class Ramp:
 
 
 @dataclass(frozen=True, slots=True)
+class Watch:
+    """
+    Who has passed its gates is watched on: they go on ruling, on windows of *window_s*, until *watch_s* after the last worker passed its
+    own.
+    """
+
+    watch_s: float
+    window_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class HoldBound:
     """
     What the proxy keeps to by itself, whether or not we live: it lets go after *hold_s* seconds, and beyond *hold_max* waiting requests it
@@ -163,6 +175,7 @@ class Plan:
     hold: HoldBound
     warm: WarmBudget | None
     recovery: Recovery | None
+    watch: Watch
     rollback_scope: str
     max_unavailable: dict[PoolId, int]
     foreign_drains: tuple[WorkerId, ...]

@@ -136,8 +136,19 @@ class RecoveryEntry(BaseModel):
     level_ratio_max: float = Field(default=2.0, gt=1)
     recovery_s: float = Field(default=120.0, gt=0)
     deadline_s: float = Field(default=600.0, gt=0)
-    window_s: float = Field(default=15.0, gt=0)
     samples_min: int = Field(default=20, ge=1, description="completed requests in a window, below which it says nothing")
+
+
+class Watch(BaseModel):
+    """
+    Who has passed its gates is watched on until *watch_s* after the last worker has: a gate that fails in two windows of *window_s*, one
+    after the other, takes the rollout back. What gets worse slowly shows here.
+    """
+
+    model_config = _STRICT
+
+    watch_s: float = Field(default=60.0, ge=0)
+    window_s: float = Field(default=15.0, gt=0)
 
 
 class Rollback(BaseModel):
@@ -163,4 +174,5 @@ class Playbook(BaseModel):
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
     recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
+    watch: Watch = Watch()
     rollback: Rollback = Rollback()

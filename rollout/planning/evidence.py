@@ -34,4 +34,5 @@ def resolved_recovery(playbook: Playbook) -> Recovery | None:
     entry = playbook.recovery
     if entry is None:
         return None
-    return Recovery(entry.share_min, entry.level_ratio_max, entry.recovery_s, entry.deadline_s, entry.window_s, entry.samples_min)
+    window_s = playbook.watch.window_s
+    return Recovery(entry.share_min, entry.level_ratio_max, entry.recovery_s, entry.deadline_s, window_s, entry.samples_min)

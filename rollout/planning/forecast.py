@@ -17,6 +17,8 @@ PREPARE_S = 60.0
 # A role that is watched for being alive only is watched for so long (gating/liveness.py).
 LIVENESS_S = 10.0
 MIGRATE_S = 5.0
+# What can't be measured so long after the end of the watch is unmeasurable.
+WATCH_MARGIN_S = 120.0
 
 
 def forecast(phases: Sequence[Phase], strategy: Strategy, baseline_s: float, gates: Mapping[GateId, Gate]) -> Forecast:
@@ -43,6 +45,8 @@ def _step_s(step: Step, strategy: Strategy, baseline_s: float, gates: Mapping[Ga
             return MIGRATE_S
         case Verb.SURVEY:
             return baseline_s
+        case Verb.WATCH:
+            return step.deadline_s - WATCH_MARGIN_S
         case Verb.WARM:
             return (strategy.warm.seconds if strategy.warm is not None else 0.0) * len(step.warms)
         case Verb.DRAIN:

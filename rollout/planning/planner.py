@@ -11,14 +11,14 @@ from itertools import pairwise
 from rollout.model.errors import RefusedError
 from rollout.model.ids import ReleaseId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Wave, Worker, steps_of
+from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Worker, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning import holding, notes, plan_checks, reasons, warming
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery
-from rollout.planning.forecast import forecast
+from rollout.planning.forecast import WATCH_MARGIN_S, forecast
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
 from rollout.planning.situation import Situation, look
@@ -27,6 +27,7 @@ from rollout.planning.worker_steps import Turn, Way, worker_steps
 PREPARE_STEP = StepId("release/prepare")
 MIGRATE_STEP = StepId("release/migrate")
 SURVEY_STEP = StepId("homeserver/survey")
+WATCH_STEP = StepId("homeserver/watch")
 
 # An installer that failed may succeed once more (an index that was away); the migration never runs twice without a person.
 PREPARE_ATTEMPTS_MAX = 2
@@ -104,6 +105,7 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         hold=HoldBound(strategy.hold.hold_s, strategy.hold.hold_max),
         warm=warming.budget(situation),
         recovery=resolved_recovery(playbook),
+        watch=Watch(playbook.watch.watch_s, playbook.watch.window_s),
         rollback_scope=playbook.rollback.scope,
         max_unavailable=dict(situation.max_unavailable),
         foreign_drains=tuple(worker.id for worker in situation.workers if worker.id in situation.foreign),
@@ -129,6 +131,10 @@ def _forward(situation: Situation, stretches: tuple[Stretch, ...]) -> tuple[Phas
             needs = tuple(step.id for step in waves[-1].steps)
             earlier += row
         phases.append(Phase(stretch.name, stretch.why, tuple(waves)))
+    watch_s = situation.playbook.watch.watch_s
+    if watch_s > 0:
+        watch = _step(WATCH_STEP, Verb.WATCH, situation.to.id, watch_s + WATCH_MARGIN_S, 1, reasons.of_watch(watch_s))
+        phases.append(Phase(watch.verb.value, watch.why, (Wave((), (replace(watch, needs=needs),)),)))
     return tuple(phases)
 
 

@@ -23,6 +23,11 @@ def of_survey(baseline_s: float) -> str:
     return f"{baseline_s:g} s of the untouched homeserver are what the gates compare with"
 
 
+def of_watch(watch_s: float) -> str:
+    """WATCH."""
+    return f"everybody's gates go on ruling for {watch_s:g} s: what gets worse slowly shows after a while"
+
+
 def of_turn(worker: Worker, stretch: Stretch, earlier: Collection[Worker], situation: Situation) -> str:
     """Why it is this worker's turn now; *earlier* had theirs in waves before."""
     if stretch.name == CANARY:

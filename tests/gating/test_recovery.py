@@ -1,6 +1,7 @@
 """A worker must come back to its share of the pool's load and to its level; late but improving is waited for, up to a deadline."""
 
-from rollout.gating.recovery import WINDOWS_KEPT, Window, extend, rule
+from rollout.gating.recovery import rule
+from rollout.gating.windows import WINDOWS_KEPT, Window, extend
 from rollout.model.gate import Recovery, Ruling, Tally, Verdict
 
 TARGET = Recovery(share_min=0.5, level_ratio_max=2.0, recovery_s=60, deadline_s=300, window_s=15, samples_min=20)

@@ -10,7 +10,7 @@ from rollout.model.effect import Effect
 from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, WaitBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan, Verb
-from rollout.model.playbook import Playbook, RecoveryEntry, Strategy
+from rollout.model.playbook import Playbook, RecoveryEntry, Strategy, Watch
 from rollout.simulation.performer import Durations, Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
@@ -302,8 +302,8 @@ def _is_drain_of(event: Event, worker: str) -> TypeGuard[EffectIntended]:
 def test_a_worker_that_does_not_come_back_to_its_level_is_rolled_back() -> None:
     """Its gates see nothing (they look at other things), but every request costs it three times what it did, and that does not pass."""
     stage = seven_workers()
-    recovery = RecoveryEntry(recovery_s=20, window_s=6, level_ratio_max=1.5, deadline_s=60)
-    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery}))
+    recovery = RecoveryEntry(recovery_s=20, level_ratio_max=1.5, deadline_s=60)
+    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery, "watch": Watch(watch_s=0, window_s=6)}))
     stage.world.cold_factor, stage.world.cold_s = 3.0, 800.0
     state = rehearse(stage, plan)
     assert state.outcome is not Outcome.DEPLOYED
@@ -314,8 +314,8 @@ def test_a_worker_that_does_not_come_back_to_its_level_is_rolled_back() -> None:
 def test_a_slow_recovery_that_goes_on_is_waited_for() -> None:
     """The cold start outlasts recovery_s, but each window is better than the one before."""
     stage = seven_workers()
-    recovery = RecoveryEntry(recovery_s=10, window_s=6, level_ratio_max=1.5, deadline_s=120)
-    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery}))
+    recovery = RecoveryEntry(recovery_s=10, level_ratio_max=1.5, deadline_s=120)
+    plan = stage.plan(PLAYBOOK.model_copy(update={"recovery": recovery, "watch": Watch(watch_s=0, window_s=6)}))
     stage.world.cold_factor, stage.world.cold_s = 4.0, 50.0
     state = rehearse(stage, plan)
     assert state.outcome is Outcome.DEPLOYED, state.outcome_why

@@ -33,7 +33,7 @@ _POLLS = (Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING)
 # last. Client readers are first, and so the canary unless the playbook says otherwise: they drain in seconds, hold no user, and of all they
 # show soonest whether a release is bad.
 ROLES: dict[Role, RoleFacts] = {
-    Role("client"): RoleFacts(Duty.REPLACEABLE, (*_REQUESTS, *_CANARIES), "client API without /sync; a sibling answers as well"),
+    Role("client"): RoleFacts(Duty.REPLACEABLE, (*_REQUESTS, *_POLLS, *_CANARIES), "client API, sliding sync; a sibling answers as well"),
     Role("federation_reader"): RoleFacts(Duty.REPLACEABLE, _REQUESTS, "inbound federation; a sibling answers as well"),
     Role("media"): RoleFacts(Duty.REPLACEABLE, _REQUESTS, "media; a sibling on the same store answers as well"),
     Role("sync"): RoleFacts(

@@ -1,0 +1,58 @@
+"""Stretches of time of one worker, one after the other: what recovers, or fades, shows in them, and is lost in one long sum."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rollout.model.gate import Tally
+
+# The last two that are complete, and the one that is being filled.
+WINDOWS_KEPT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """
+    One stretch of a worker, and the completed requests per second of its pool's other workers meanwhile.
+
+    *controls* is the tally of those of them that still run what they ran before, None where there are none.
+    """
+
+    own: Tally
+    peers_per_s: tuple[float, ...]
+    controls: Tally | None = None
+
+
+def extend(
+    windows: tuple[Window, ...], own: Tally, peers: Sequence[Tally], window_s: float, controls: Tally | None = None
+) -> tuple[Window, ...]:
+    """Add a tally to the last window, or begin another one when that is complete; keep the last few."""
+    rates = tuple(completed_per_s(peer) for peer in peers)
+    last = windows[-1] if windows else None
+    if last is None or seconds(last.own) >= window_s:
+        return (*windows, Window(own, rates, controls))[-WINDOWS_KEPT:]
+    # Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count.
+    before_s, now_s = seconds(last.own), seconds(own)
+    if len(last.peers_per_s) == len(rates):
+        rates = tuple((old * before_s + new * now_s) / (before_s + now_s) for old, new in zip(last.peers_per_s, rates, strict=True))
+    joined = controls if last.controls is None else last.controls if controls is None else last.controls + controls
+    return (*windows[:-1], Window(last.own + own, rates, joined))
+
+
+def complete(windows: Sequence[Window], window_s: float) -> list[Window]:
+    """Leave out the window that is still being filled."""
+    return [window for window in windows if seconds(window.own) >= window_s]
+
+
+def completed(tally: Tally) -> float:
+    """Count what was answered, long-polls too."""
+    return tally.requests + tally.polls
+
+
+def seconds(tally: Tally) -> float:
+    """Return how long it lasted."""
+    return tally.until_s - tally.since_s
+
+
+def completed_per_s(tally: Tally) -> float:
+    """Return the rate of completed requests."""
+    return completed(tally) / seconds(tally) if seconds(tally) > 0 else 0.0
