@@ -12,7 +12,7 @@ from typing import Protocol
 
 import yaml
 
-from rollout.adapters.documents.scalars import Scalar, TrapError, read_scalar
+from rollout.adapters.documents.scalars import UNPRINTABLE, Scalar, TrapError, read_scalar
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import reading_of, shortened
 from rollout.model.errors import InvalidFileError
@@ -33,8 +33,6 @@ Value = Scalar | list["Value"] | dict[str, "Value"]
 # What shall stay out of messages: secrets are references, but a file that is wrong may hold one all the same.
 _SECRET = re.compile(r"((?:password|passwd|secret|token|dsn|key)[\w-]*[\"']?\s*:\s*)(?![\"']?(?:env|file):)[^,}\s].*", re.IGNORECASE)
 _CREDENTIALS = re.compile(r"(://)[^/\s\"']*@")
-# What YAML allows, but for line ends and the tab, which has a sentence of its own.
-_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _DOUBLE = "remove one of them"
 # Of some keys it can be said what having two of them would mean.
 _DOUBLES = {"pool": f"{_DOUBLE}: a worker is in one pool"}
@@ -106,7 +104,7 @@ def parse(name: str, content: bytes) -> Document:
     text = _decoded(document, content)
     # The same line ends that YAML knows, so that marks and lines agree.
     document.lines = tuple(re.split(r"\r\n|[\n\r\x85\u2028\u2029]", text))
-    if found := _UNPRINTABLE.search(text):
+    if found := UNPRINTABLE.search(text):
         what = f"a character that is no text: 0x{ord(found[0]):02x}"
         raise document.error(_place_in(text, found.start()), what, remedy="remove it; a file of text has none")
     try:

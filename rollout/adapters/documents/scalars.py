@@ -14,7 +14,8 @@ import yaml
 _YAML_1_1_WORDS = frozenset({"yes", "no", "on", "off"})
 _DECIMAL = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 _OCTAL = re.compile(r"([-+]?)0[0-7_]+\Z")
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+# What YAML allows, but for line ends and the tab.
+UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 # More than any number or date has that is meant; also keeps Python from refusing, which it does at thousands of digits.
 _CHARACTERS_MAX = 40
 _PREFIX = "tag:yaml.org,2002:"
@@ -35,8 +36,8 @@ def read_scalar(tag: str, text: str) -> Scalar:
     """Return what *text* becomes, by the *tag* that YAML gave it. Raises TrapError."""
     kind = tag.removeprefix(_PREFIX)
     if kind == "str":
-        if _SURROGATE.search(text):
-            raise TrapError("half a character: an escape of \\ud800 to \\udfff", "write the character itself")
+        if found := UNPRINTABLE.search(text):
+            raise TrapError(f"an escape for a character that is no text: 0x{ord(found[0]):02x}", "text without it")
         return text
     if kind == "null":
         return None

@@ -1,7 +1,7 @@
 """What to roll to: from options to a plan."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -14,12 +14,12 @@ from rollout.engine.survey import Surveyor
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
 from rollout.model.errors import InvalidFileError, RefusedError
-from rollout.model.ids import ReleaseId, Role
+from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Plan
+from rollout.model.plan import Plan, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
-from rollout.model.sighting import Observation
+from rollout.model.sighting import Observation, Sighting
 from rollout.planning.planner import make_plan
 from rollout.planning.standing import judge
 
@@ -70,18 +70,35 @@ def _role(_context: click.Context, _parameter: click.Parameter, value: str | Non
 
 def observe(opened: Opened, playbook: Playbook | None = None) -> Observation:
     """Look at everything once; whether workers could be warmed only if *playbook* wants it."""
+    return _observe(opened, playbook)[0]
+
+
+def _observe(opened: Opened, playbook: Playbook | None) -> tuple[Observation, dict[WorkerId, str]]:
+    """Say also which of the workers that run can't be measured, and why."""
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     # One guard is read from the metrics pages.
-    surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
+    measured = surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
     seen = surveyor.look(thorough=True)
-    return seen if playbook is None or playbook.strategy.warm is None else replace(seen, no_warming=surveyor.why_no_warming())
+    if playbook is not None and playbook.strategy.warm is not None:
+        seen = replace(seen, no_warming=surveyor.why_no_warming())
+    unmeasured = {worker: why for worker, why in measured.unmeasured.items() if _may_run(seen.sightings.get(worker))}
+    sightings = {
+        worker: replace(sighting, unseen=(*sighting.unseen, f"its metrics: {unmeasured[worker]}")) if worker in unmeasured else sighting
+        for worker, sighting in seen.sightings.items()
+    }
+    return replace(seen, sightings=sightings), unmeasured
+
+
+def _may_run(sighting: Sighting | None) -> bool:
+    return sighting is not None and (sighting.process is None or sighting.process.running)
 
 
 def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Plan:
     """
     Look at the homeserver and plan.
 
-    Raises RefusedError naming what forbids it; InvalidFileError; UsageError when it wasn't said what to roll to.
+    Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError;
+    UsageError when it wasn't said what to roll to.
     """
     if not (selection.to or selection.config or selection.restart):
         raise click.UsageError("what shall run? --to VERSION, --config DIR, or --restart")
@@ -89,12 +106,27 @@ def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -
     config = selection.config
     if config is not None and not config.is_dir():
         raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")
-    seen = observe(opened, playbook)
+    seen, unmeasured = _observe(opened, playbook)
     base = common_release(opened.inventory, seen)
     to = opened.drivers.releases.identify(
         selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
     )
-    return make_plan(playbook, opened.inventory, seen, to, only=selection.only, until=selection.until)
+    plan = make_plan(playbook, opened.inventory, seen, to, only=selection.only, until=selection.until)
+    if blind := [*_blind_gates(plan, unmeasured), *_blind_guards(plan, seen)]:
+        what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
+        raise RefusedError(what, why="\n".join(blind), remedy="settle what is listed, then plan again; nothing was touched")
+    return plan
+
+
+def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str]:
+    gated = dict.fromkeys(step.worker for step in steps_of(plan.phases) if step.gates and step.worker is not None)
+    yield from (f"{worker}'s gates would have nothing to look at ({unmeasured[worker]})" for worker in gated if worker in unmeasured)
+
+
+def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
+    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None}
+    if plan.phases:
+        yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 
 
 def plan_to(opened: Opened, playbook_path: Path | None, release: Release) -> Plan:

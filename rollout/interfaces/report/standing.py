@@ -20,12 +20,21 @@ def standing_text(inventory: Inventory, seen: Observation) -> str:
         sighting = seen.sightings.get(worker, Sighting())
         rows.append((worker, entry.role, *_cells(entry, standing, sighting, seen.taken_at_s)))
         remarks += [*standing.blockers, *standing.notes]
+        remarks += [f"{worker}: {why}" for why in sighting.unseen if not any(why in blocker for blocker in standing.blockers)]
         if standing.foreign:
             remarks.append(f"{worker} was drained by somebody else: it counts as out and is left alone")
+    remarks += _unread(seen)
     lines = [f"{inventory.homeserver}, seen just now", "", table(_HEADER, rows)]
     if remarks:
         lines += ["", *remarks]
     return "\n".join(lines)
+
+
+def _unread(seen: Observation) -> Iterator[str]:
+    """What guards look at and could not be read, by its reason."""
+    unread = [reading for reading in seen.guards if reading.value is None]
+    for why in dict.fromkeys(reading.detail for reading in unread):
+        yield f"{', '.join(reading.guard for reading in unread if reading.detail == why)}: not known ({why})"
 
 
 def _cells(entry: WorkerEntry, standing: Standing, sighting: Sighting, now_s: float) -> Iterator[str]:
