@@ -142,8 +142,11 @@ def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
 
 
 def _needs_met(plan: Plan, state: DeployState, step: Step) -> bool:
-    left_out = {other.id for other in (*steps_of(plan.phases), *steps_of(plan.rollback)) if not _concerns(state, other)}
-    return all(need in left_out or state.steps[need].status is StepStatus.DONE for need in step.needs) and not _busy_elsewhere(state, step)
+    unmet = {need for need in step.needs if state.steps[need].status is not StepStatus.DONE}
+    if unmet:
+        there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+        unmet -= {other.id for other in there if other.id in unmet and not _concerns(state, other)}
+    return not unmet and not _busy_elsewhere(state, step)
 
 
 def _busy_elsewhere(state: DeployState, step: Step) -> bool:

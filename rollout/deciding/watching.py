@@ -74,19 +74,23 @@ def _rule(gate: Gate, known: WorkerState, whole: list[Window]) -> Verdict | None
     last = whole[-_WINDOWS_TO_FAIL:]
     if gate.metric in _BURSTS or len(last) < _WINDOWS_TO_FAIL:
         return None
-    verdicts = [
-        threshold.rule(
-            gate,
-            after=window.own,
-            baseline=known.baseline,
-            controls=window.controls,
-            unmeasured=None,
-            admitted_at_s=window.own.since_s,
-            now_s=window.own.until_s,
-        )
-        for window in last
-    ]
-    return verdicts[-1] if all(verdict.ruling is Ruling.FAIL for verdict in verdicts) else None
+    # The newest first: it is the one that seldom fails.
+    rulings = (_rule_window(gate, known, window) for window in reversed(last))
+    newest = next(rulings)
+    failed = newest.ruling is Ruling.FAIL and all(verdict.ruling is Ruling.FAIL for verdict in rulings)
+    return newest if failed else None
+
+
+def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:
+    return threshold.rule(
+        gate,
+        after=window.own,
+        baseline=known.baseline,
+        controls=window.controls,
+        unmeasured=None,
+        admitted_at_s=window.own.since_s,
+        now_s=window.own.until_s,
+    )
 
 
 def _last_s(known: WorkerState) -> float:

@@ -3,13 +3,14 @@
 from rollout.deciding.state import DeployState
 from rollout.model.event import Command, Event, Outcome, RollbackBegan, StepBegan
 from rollout.model.ids import WorkerId
-from rollout.model.playbook import Rollback
+from rollout.model.playbook import Rollback, Watch
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 from tests.simulation.test_rollouts import assert_safe
 
 SYNC2, CLIENT1 = WorkerId("sync2"), WorkerId("client1")
-BLAMED = PLAYBOOK.model_copy(update={"rollback": Rollback(scope="blamed")})
+# Nobody is watched on here, who would notice that the release has turned bad for those before, too.
+BLAMED = PLAYBOOK.model_copy(update={"rollback": Rollback(scope="blamed"), "watch": Watch(watch_s=0, window_s=1000)})
 
 
 def _line(stage: Stage, step: str) -> int:
