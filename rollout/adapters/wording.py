@@ -31,7 +31,7 @@ def shortened(text: str) -> str:
 
 def nearest(name: str, known: Collection[str]) -> str:
     """Say which of *known* may have been meant, or which there are."""
-    close = difflib.get_close_matches(name, known, n=1)
+    close = list(known) if len(known) == 1 else difflib.get_close_matches(name, known, n=1)
     return close[0] if close else f"one of {', '.join(known)}"
 
 
@@ -87,7 +87,7 @@ class Wording:
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
                 return self._out_of_bounds(path, name, context)
             case "string_too_short" | "too_short":
-                return Problem(path, f"{name} is empty", remedy=f"{name}: …")
+                return Problem(path, f"{name} is empty", remedy=f"{name}: {self._shape(path)}")
             case "enum" | "literal_error":
                 return self._not_one_of(path, name, context)
             case kind if kind == OWN:
@@ -128,6 +128,9 @@ class Wording:
     def _shape(self, path: Path) -> str:
         """Sketch what belongs there."""
         needed = schemas.required(self.schema, path)
+        entry = (schemas.at(self.schema, path) or {}).get("additionalProperties")
+        if not needed and isinstance(entry, Mapping):
+            return f"{{NAME: {self._shape((*path, 'NAME'))}}}"
         return f"{{{', '.join(f'{key}: …' for key in needed)}}}" if needed else "…"
 
     def _other_type(self, path: Path, name: str, wanted: str, remedy: str) -> Problem:
@@ -166,7 +169,7 @@ class Wording:
         if isinstance(value, str):
             meant = meant_by(value, seconds=seconds, percent=not _PERCENT.isdisjoint(path))
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            meant = round(value) if whole else value
+            meant = value
         if meant is None or (whole and meant != int(meant)):
             return self._other_type(path, name, wanted + (" of seconds" if seconds else ""), self._or_default(path, wanted))
         return self._other_type(path, name, wanted + (" of seconds" if seconds else ""), f"{meant:.12g}")

@@ -61,7 +61,7 @@ class Document:
     Plain values, and where each value and each key of a mapping stands.
 
     *texts* has the numbers as they were written (to whoever wrote 1.10 it is not 1.1). *problems* are YAML's own; in place of such a value
-    stands nothing.
+    stands nothing, and *traps* has it as it was written and as a plain number or truth value.
     """
 
     name: str
@@ -71,6 +71,7 @@ class Document:
     keys: dict[Path, Place] = field(default_factory=dict)
     texts: dict[Path, str] = field(default_factory=dict)
     problems: list[tuple[Place, Problem]] = field(default_factory=list)
+    traps: dict[Path, tuple[str, str]] = field(default_factory=dict)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Find where *path* stands; of a path that isn't in the file, its nearest parent."""
@@ -148,6 +149,9 @@ def _not_valid(document: Document, error: yaml.MarkedYAMLError) -> InvalidFileEr
     """Say where it is no YAML, and, of the usual slips, what to do."""
     place = _place(error.problem_mark or error.context_mark)
     line = document.lines[place.line - 1] if place.line <= len(document.lines) else ""
+    if not line.strip():
+        # What doesn't end is found missing at the end of the file; worth seeing is where it begins.
+        place = _place(error.context_mark or error.problem_mark)
     remedy = "indentation, brackets and quotes in this line or the one before"
     if "\t" in line[: place.column]:
         remedy = "spaces in place of the tab"
@@ -189,6 +193,7 @@ def _convert(document: Document, path: Path, node: yaml.Node) -> Value:
         value = read_scalar(node.tag, node.value)
     except TrapError as trap:
         document.problems.append((place, Problem(path, trap.what, trap.remedy)))
+        document.traps[path] = (node.value, trap.plain)
         return None
     if isinstance(value, int | float):
         document.texts[path] = node.value
@@ -219,11 +224,11 @@ def _key(document: Document, path: Path, node: yaml.Node) -> str | None:
         try:
             key = read_scalar(node.tag, node.value)
         except TrapError as trap:
-            what, remedy = trap.what, trap.remedy
+            what, remedy = trap.what, f'"{shortened(node.value)}" in quotes' if trap.plain else trap.remedy
         else:
             if isinstance(key, str):
                 return key
-            remedy = f'"{node.value}" in quotes'
+            remedy = f'"{shortened(node.value)}" in quotes'
     document.problems.append((_place(node.start_mark), Problem((*path, str(node.value)), what, remedy, at_key=True)))
     return None
 
@@ -235,5 +240,5 @@ def _without_secrets(line: str) -> str:
 def _around(line: str, column: int) -> str:
     """Cut a long line down to what is around *column*."""
     begin = 0 if len(line) <= _SHOWN_MAX else max(0, column - 1 - _BEFORE_MAX)
-    shown = line[begin : begin + _SHOWN_MAX].rstrip()
+    shown = UNPRINTABLE.sub("�", line[begin : begin + _SHOWN_MAX].rstrip())
     return ("…" if begin else "") + shown + ("…" if begin + _SHOWN_MAX < len(line) else "")

@@ -3,15 +3,18 @@
 import copy
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from rollout.adapters import schemas
 from rollout.adapters.documents import cross_checks, marked_yaml
 from rollout.adapters.documents.marked_yaml import Document, Place
 from rollout.adapters.problem import Problem
+from rollout.adapters.schemas import Schema
 from rollout.adapters.wording import Wording
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import Inventory
@@ -74,17 +77,19 @@ def combined(document: Document, placed: list[tuple[Place, Problem]]) -> Invalid
 
 
 def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model], Iterable[Problem]]) -> _Model:
+    schema = kind.model_json_schema()
+    first = [(place, _fitting(document, problem, schema)) for place, problem in document.problems]
     model, wrong = _validated(kind, document.root), []
     if isinstance(model, ValidationError):
-        told = {problem.path for _, problem in document.problems}
-        found = Wording(document.root, kind.model_json_schema(), document.texts).problems(model.errors(include_url=False))
+        told = {problem.path for _, problem in first}
+        found = Wording(document.root, schema, document.texts).problems(model.errors(include_url=False))
         wrong = [problem for problem in found if problem.path not in told]
-    problems = [problem for _, problem in document.problems] + wrong
-    # Of keys that appear twice the first is there, and those that are none are not.
-    to_remove = [problem for _, problem in document.problems if not problem.at_key] + wrong
-    if problems:
-        model = model if any(map(_hides_names, problems)) else _validated(kind, _without(document.root, to_remove))
-    placed = document.problems + _placed(document, wrong)
+    problems = [problem for _, problem in first] + wrong
+    if problems and not any(map(_hides_names, problems)):
+        # Of keys that appear twice the first is there, and those that are none are not.
+        to_remove = [problem.path for _, problem in first if not problem.at_key] + [problem.path for problem in wrong]
+        model = _validated(kind, _without(document.root, to_remove, schema))
+    placed = first + _placed(document, wrong)
     if not isinstance(model, ValidationError):
         # What is wrong in an entry may be why something else doesn't fit there.
         entries = {problem.path[:_ENTRY_DEPTH] for problem in problems}
@@ -92,6 +97,20 @@ def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model]
     if isinstance(model, ValidationError) or placed:
         raise combined(document, placed)
     return model
+
+
+def _fitting(document: Document, problem: Problem, schema: Schema) -> Problem:
+    """Where it is known what is wanted, a trap of YAML has one remedy, not two."""
+    written, plain = document.traps.get(problem.path, ("", ""))
+    match (schemas.at(schema, problem.path) or {}).get("type"):
+        case "string" if plain:
+            return replace(problem, remedy=f'"{written}" in quotes')
+        case "number" | "integer" if plain not in {"", "true", "false"}:
+            return replace(problem, remedy=plain)
+        case "number" | "integer" if plain or problem.remedy.endswith(" in quotes"):
+            return replace(problem, remedy="a number")
+        case _:
+            return problem
 
 
 def _validated(kind: type[_Model], root: object) -> _Model | ValidationError:
@@ -117,19 +136,23 @@ def _hides_names(problem: Problem) -> bool:
     return len(problem.path) <= _ENTRY_DEPTH and not _NAMED.isdisjoint((*problem.path[:1], problem.remedy))
 
 
-def _without(root: marked_yaml.Value, problems: Iterable[Problem]) -> marked_yaml.Value:
-    """Leave out what is wrong (of a list, all of it), so that the rest can be checked."""
+def _without(root: marked_yaml.Value, paths: Iterable[marked_yaml.Path], schema: Schema) -> marked_yaml.Value:
+    """Leave out what is wrong (of a list, all of it), so that the rest can be checked; a text that must be there is replaced by another."""
     rest = copy.deepcopy(root)
-    for problem in problems:
-        path = problem.path
-        while path and isinstance(path[-1], int):
-            path = path[:-1]
-        parent = rest
+    # The deepest first, while what they are in is still there.
+    for path in sorted(map(_field_of, paths), key=len, reverse=True):
+        parent: Any = rest
         for part in path[:-1]:
-            if isinstance(parent, dict):
-                parent = parent.get(str(part))
-            elif isinstance(parent, list) and isinstance(part, int):
-                parent = parent[part]
-        if path and isinstance(parent, dict):
-            parent.pop(str(path[-1]), None)
+            parent = parent[part]
+        if not path or not isinstance(parent, dict):
+            continue
+        if path[-1] in schemas.required(schema, path[:-1]) and (schemas.at(schema, path) or {}).get("type") == "string":
+            parent[path[-1]] = "-"
+        else:
+            parent.pop(path[-1], None)
     return rest
+
+
+def _field_of(path: marked_yaml.Path) -> marked_yaml.Path:
+    """Follow an entry of a list up to what has the list."""
+    return _field_of(path[:-1]) if path and isinstance(path[-1], int) else path

@@ -24,12 +24,17 @@ Scalar = str | int | float | bool | None
 
 
 class TrapError(Exception):
-    """A scalar that would not become what it looks like."""
+    """
+    A scalar that would not become what it looks like.
 
-    def __init__(self, what: str, remedy: str) -> None:
+    *plain* is how to write it as a number or a truth value, if that can be said; *remedy* is for where it isn't known what is wanted.
+    """
+
+    def __init__(self, what: str, remedy: str, *, plain: str = "") -> None:
         super().__init__(what)
         self.what = what
         self.remedy = remedy
+        self.plain = plain
 
 
 def read_scalar(tag: str, text: str) -> Scalar:
@@ -68,4 +73,4 @@ def _trap(kind: str, text: str) -> TrapError:
     octal = _OCTAL.match(text)
     # Whoever writes 010 means ten.
     meant = octal[1] + (text[octal.end(1) :].replace("_", "").lstrip("0") or "0") if octal else became
-    return TrapError(f"YAML reads {text} as {became}", f"{meant}, or {quoted} if it is text")
+    return TrapError(f"YAML reads {text} as {became}", f"{meant}, or {quoted} if it is text", plain=meant)

@@ -49,6 +49,9 @@ def deploy(
     if saved is not None and selection:
         raise click.UsageError("a saved plan says already what to roll to: leave --to, --config, --restart, --only and --until out")
     desk = open_desk(inventory_path, journal_place, events)
+    if playbook_path is not None:
+        # A file that is wrong is said before anybody else is kept out.
+        read_playbook(playbook_path, desk.opened.inventory)
     with ExitStack() as held:
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))

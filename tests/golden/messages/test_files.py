@@ -1,0 +1,151 @@
+"""
+What is said of files that are wrong.
+
+Each case is an inventory or a playbook with one thing wrong, which its first line names; beside it stands what `rollout check` prints.
+Files that can't be told apart by eye are made here. After a change on purpose: `pytest tests/golden --update-golden`, and read the diff.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rollout.interfaces.cli import cli
+from tests.golden.messages.golden import HERE, matches
+
+INVENTORY = HERE / "inventory.yaml"
+PLAYBOOK = HERE / "playbook.yaml"
+GOOD = PLAYBOOK.read_bytes()
+INVALID_FILE = 2
+# A message that has to be scrolled isn't read.
+LINES_MAX = 20
+
+Make = Callable[[Path], object]
+
+MADE: dict[str, Make] = {
+    "absent": lambda _: None,
+    "directory": lambda path: path.mkdir(),
+    "empty": lambda path: path.touch(),
+    "fifty_megabytes": lambda path: path.write_bytes(b"# a comment\n" * 4_400_000),
+    "not_utf8": lambda path: path.write_bytes(b"name: caf\xe9\n"),
+    "utf16": lambda path: path.write_bytes("name: golden\n".encode("utf-16")),
+    "null_bytes": lambda path: path.write_bytes(b"name: gol\x00den\n"),
+    "control_character": lambda path: path.write_bytes(b"name: golden\nstrategy: {canary: \x1b[2J}\n"),
+    "deep": lambda path: path.write_bytes(b"name: " + b"[" * 100_000),
+    "no_number_of_python": lambda path: path.write_bytes(b"name: golden\nstrategy: {drain_timeout_s: 0x" + b"f" * 10_000 + b"}\n"),
+    "many_entries": lambda path: path.write_bytes(b"name: golden\nliveness_only:\n" + b"- sync\n" * 140_000 + b"strategy: 3\n"),
+    "bom_and_crlf": lambda path: path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace(b"\n", b"\r\n") + b"strategy: {canari: client1}\r\n"),
+}
+CASES = sorted(f"{path.parent.name}/{path.stem}" for path in (*HERE.glob("inventory/*.yaml"), *HERE.glob("playbook/*.yaml")))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it would be, if anything were: the journal and everything that the inventory names by a relative path."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROLLOUT_JOURNAL", str(tmp_path / "journal.db"))
+
+
+def place(directory: Path, case: str) -> tuple[Path, Path]:
+    """Lay a case and the good file that it goes with side by side."""
+    inventory, playbook = (Path(shutil.copy(good, directory)) for good in (INVENTORY, PLAYBOOK))
+    bad = HERE / f"{case}.yaml"
+    shutil.copy(bad, inventory if bad.parent.name == "inventory" else playbook)
+    return inventory, playbook
+
+
+def check(inventory: Path, playbook: Path) -> tuple[int, str]:
+    """Run `rollout check`; return its exit code and what it said that was wrong."""
+    done = CliRunner().invoke(cli, ["check", "-i", str(inventory), "-p", str(playbook)])
+    return done.exit_code, done.stderr
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_file_with_something_wrong(case: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Said with line, column and remedy; and nothing was touched."""
+    inventory, playbook = place(tmp_path, case)
+    code, said = check(inventory, playbook)
+    assert code == INVALID_FILE, said
+    assert {path.name for path in tmp_path.iterdir()} == {"inventory.yaml", "playbook.yaml"}
+    matches(request, case, said, {f"{tmp_path}/": ""})
+    assert re.match(rf"rollout: {tmp_path}/\w+\.yaml:\d+:\d+: \S", said)
+    assert re.search(r"^    try: \S", said, re.MULTILINE)
+    assert "hunter2" not in said
+    assert said.count("\n") <= LINES_MAX
+
+
+@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("which", ["-i", "-p"])
+def test_a_file_that_is_no_text(name: str, which: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """Inventory or playbook, it is the same; and it doesn't take long."""
+    bad = tmp_path / "bad.yaml"
+    MADE[name](bad)
+    began_s = time.monotonic()
+    code, said = check(bad, PLAYBOOK) if which == "-i" else check(INVENTORY, bad)
+    assert time.monotonic() - began_s < 3
+    assert code == INVALID_FILE, said
+    if which == "-p":
+        matches(request, f"made/{name}", said, {f"{tmp_path}/": ""})
+    assert re.search(r"^    try: \S", said, re.MULTILINE)
+    assert "Traceback" not in said
+
+
+def test_fifty_megabytes_are_not_read_to_their_end(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    with bad.open("wb") as file:
+        file.truncate(50_000_000)
+    began_s = time.monotonic()
+    code, said = check(INVENTORY, bad)
+    assert time.monotonic() - began_s < 0.5
+    assert (code, "larger than 1,000,000 bytes" in said) == (INVALID_FILE, True)
+
+
+def test_a_mark_at_the_beginning_and_the_line_ends_of_windows_are_accepted(tmp_path: Path) -> None:
+    for name, good in (("inventory.yaml", INVENTORY), ("playbook.yaml", PLAYBOOK)):
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + good.read_bytes().replace(b"\n", b"\r\n"))
+    assert check(tmp_path / "inventory.yaml", tmp_path / "playbook.yaml") == (0, "")
+
+
+def test_the_good_files_are_good() -> None:
+    """Or each case would be refused for any reason."""
+    assert check(INVENTORY, PLAYBOOK) == (0, "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.yaml"
+    bad.touch(mode=0)
+    code, said = check(INVENTORY, bad)
+    assert code == INVALID_FILE
+    assert "permission denied" in said
+    assert "chmod" in said
+
+
+@pytest.mark.parametrize("case", ["inventory/several_kinds", "inventory/secret_in_plain", "playbook/seconds_with_a_unit"])
+@pytest.mark.parametrize("command", [("plan", "--restart"), ("deploy", "--restart", "--yes"), ("check",)], ids=lambda command: command[0])
+def test_every_command_says_the_same(case: str, command: tuple[str, ...], tmp_path: Path) -> None:
+    """A real process, as a person or CI would run it."""
+    inventory, playbook = place(tmp_path, case)
+    done = subprocess.run(
+        [sys.executable, "-m", "rollout", *command, "-i", inventory, "-p", playbook],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == INVALID_FILE
+    assert done.stderr.replace(f"{tmp_path}/", "") == (HERE / f"{case}.txt").read_text(encoding="utf-8")
+    # The journal is the tool's own; no ledger, lock or release of the homeserver's was made.
+    assert {path.name for path in tmp_path.iterdir()} - {"journal.db"} == {"inventory.yaml", "playbook.yaml"}
+
+
+def test_every_text_has_its_case() -> None:
+    texts = {f"{path.parent.name}/{path.stem}" for folder in ("inventory", "playbook", "made") for path in (HERE / folder).glob("*.txt")}
+    assert texts == {*CASES, *(f"made/{name}" for name in MADE)}
