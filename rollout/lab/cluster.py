@@ -7,17 +7,19 @@ A whole cluster: up, down, status.
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 
 from rollout.adapters.releases.venv import VenvReleases
 from rollout.lab import database, templates
 from rollout.lab.artefacts import VERSIONS, write_locks
+from rollout.lab.bad_releases import make_bad_release
 from rollout.lab.paths import SERVER_NAME, WORKERS, Lab, create_lab, load_lab
 from rollout.lab.processes import Supervisor, listens, status_of, wait_until
 from rollout.lab.programs import Programs, find_programs
 from rollout.lab.receiver import peer
 from rollout.lab.seeding import load_users, seed
-from rollout.model.errors import DriverError, InvalidFileError
+from rollout.model.errors import DriverError, InvalidFileError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 INSTALL_TIMEOUT_S = 900.0
@@ -66,6 +68,17 @@ def up(
     peer.join(lab, load_users(lab)[1])
     say(f"the lab is up at {lab.base_url}")
     return lab
+
+
+def prepare_bad_release(lab: Lab, version: str, say: Progress = print) -> None:
+    """Make a bad release and install it, so that a rollout finds it there. Raises PermanentDriverError where that can't be."""
+    say(f"installing Synapse {version}")
+    make_bad_release(version, lab.target / "locks")
+    releases = _releases(lab)
+    running = releases.activations([WorkerId("main")])[WorkerId("main")].release
+    if running is None:
+        raise PermanentDriverError("main runs no release that is known", where=str(lab.target), remedy="rollout lab up")
+    releases.prepare(releases.identify(version, None, running, next_generation=False), INSTALL_TIMEOUT_S)
 
 
 def down(directory: Path, *, purge: bool = False, say: Progress = print) -> None:
@@ -142,6 +155,8 @@ def _install(lab: Lab, version: str, say: Progress) -> None:
 
 def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) -> None:
     etc = lab.target / "etc"
+    with resources.as_file(resources.files("rollout.adapters.traffic") / "hold.lua") as hold:
+        shutil.copyfile(hold, etc / "hold.lua")
     (etc / "haproxy.cfg").write_text(templates.haproxy(lab))
     (etc / "supervisord.conf").write_text(templates.supervisord(lab, programs))
     database.initialise(lab, programs)

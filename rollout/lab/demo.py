@@ -1,5 +1,6 @@
 """
-The demonstration: a cluster under load is taken to a new release, and everything that its users could have noticed is counted.
+The demonstration: a cluster under load is taken to a new release, and then to a bad one, which is taken back by itself. Everything that its
+users could have noticed is counted.
 
 The load counts for itself, and it is shown first that it can: one worker is restarted as an impatient person would, without draining, and
 if that cuts nothing, the whole run says nothing and counts as void.
@@ -8,7 +9,7 @@ if that cuts nothing, the whole run says nothing and counts as void.
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,10 @@ from rollout.homeservers.synapse.metrics import PREFIXES, read_counters
 from rollout.lab import cluster
 from rollout.lab.artefacts import VERSIONS
 from rollout.lab.load.process import LoadProcess, LoadReport
-from rollout.lab.load.records import Record, Window, open_long_polls, percentile_ms, window
+from rollout.lab.load.records import Record, Window, open_long_polls, window
 from rollout.lab.paths import WORKERS, Lab
 from rollout.lab.processes import Supervisor, status_of, wait_until
-from rollout.lab.tool import Tool
+from rollout.lab.tool import Cost, Tool
 from rollout.model.errors import DriverError
 from rollout.model.ids import WorkerId
 
@@ -32,13 +33,19 @@ SETTLE_S = 10.0
 ROLLOUT_TIMEOUT_S = 1200.0
 BOOT_TIMEOUT_S = 90.0
 
+BAD = f"{VERSIONS[1]}+slow"
+
 CUTS_MIN = 5
 LONG_POLLS_MIN = 8
 REQUESTS_MIN = 50
+HELD_MIN = 100
+# What a request may wait longer than main takes to boot.
+HOLD_MARGIN_S = 0.5
 ROLLING_S_MAX = 300.0
-NOUGHT = ("cut_requests", "release_errors", "client_errors", "lost_events", "duplicate_events", "lost_federation_events")
-# Main is one process without a sibling: what it costs to restart it is reported apart.
+BOTH_S_MAX = 480.0
+# A sibling takes over there.
 REPLACEABLE = ("sync", "client")
+NOUGHT = ("cut_requests", "client_errors", "lost_events", "duplicate_events", "lost_federation_events")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +76,8 @@ def run_demo(out: Path, playbook: Path, *, keep: bool = False) -> int:
     cluster.down(directory, purge=True, say=lambda _: None)
     try:
         lab = cluster.up(directory, VERSIONS[0], venvs=out.parent / "venvs", say=_say)
+        # Now, while nobody uses the machine: what is shown is what becomes of it, not how it is installed.
+        cluster.prepare_bad_release(lab, BAD, say=_say)
         setup_s = time.monotonic() - began_s
         summary = {"setup_s": round(setup_s, 1), **_demonstrate(lab, out, playbook)}
     finally:
@@ -83,44 +92,85 @@ def run_demo(out: Path, playbook: Path, *, keep: bool = False) -> int:
 
 
 def _demonstrate(lab: Lab, out: Path, playbook: Path) -> dict[str, Any]:
-    (out / "journal.db").unlink(missing_ok=True)
-    tool = Tool(lab, playbook, out / "journal.db")
+    began_s = time.monotonic()
     with LoadProcess(lab, out / "load") as load:
         _say(f"{BEFORE_S:.0f} s of untroubled load")
         before = _during(lambda: time.sleep(BEFORE_S))
         _say(f"the control: {CONTROL} is restarted without a drain")
         control = _during(lambda: restart_without_drain(lab, CONTROL))
         time.sleep(SETTLE_S)
-        processes = observe(lab)
-        with tool.start("deploy", "--to", VERSIONS[1], "--yes") as rollout:
-            during = _during(lambda: rollout.wait(ROLLOUT_TIMEOUT_S))
-        time.sleep(SETTLE_S)
+        good = _roll(lab, out, playbook, VERSIONS[1])
+        bad = _roll(lab, out, playbook, BAD)
         report = load.stop()
-        after = observe(lab)
-    (account,) = tool.ask("history")
-    seen = window(report.records, *_bounds(during, SETTLE_S), REPLACEABLE)
+    untroubled = window(report.records, before.from_s, before.to_s)
     return {
-        "control": {"worker": CONTROL, "cut_requests": window(report.records, *_bounds(control, SETTLE_S)).cut},
-        "good": {
-            "outcome": account["outcome"],
-            "from": ", ".join(account["from_versions"]),
-            "to": account["to_version"],
-            "workers": len(WORKERS),
-            **_noticed(report, seen, window(report.records, before.from_s, before.to_s, REPLACEABLE)),
-            "duration_s": round(during.to_s - during.from_s, 1),
-            "rolling_s": _rolling_s(account),
-            "waiting_s": {cause: round(seconds, 1) for cause, seconds in account["waiting_s"].items()},
-            "tool_cpu_s": round(rollout.cost.cpu_s, 1),
-            "tool_rss_mb": round(rollout.cost.rss_mb, 1),
-            "versions_after": _versions(processes, after),
-            "by_worker": {worker: about_worker(report.records, WORKERS[worker][1], its) for worker, its in account["workers"].items()},
-            "main": _main(window(report.records, *_bounds(during, SETTLE_S), ("main",)), report, during),
-        },
+        "control": {"worker": CONTROL, "cut_requests": window(report.records, *_bounds(control, SETTLE_S), REPLACEABLE).cut},
+        "good": _about(good, report, untroubled),
+        "bad": {**_about(bad, report, untroubled), **_about_failure(bad)},
+        "good_and_bad_s": round(time.monotonic() - began_s, 1),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """One rollout as it was seen from outside: its account, its exit code, what it cost, and what each worker ran before and after."""
+
+    account: Mapping[str, Any]
+    code: int
+    cost: Cost
+    during: Span
+    before: Mapping[str, Observed]
+    after: Mapping[str, Observed]
+
+
+def _roll(lab: Lab, out: Path, playbook: Path, version: str) -> Rolled:
+    journal = out / f"journal-{version}.db"
+    journal.unlink(missing_ok=True)
+    tool = Tool(lab, playbook, journal)
+    before = observe(lab)
+    from_s = time.time()
+    with tool.start("deploy", "--to", version, "--yes") as rollout:
+        code = rollout.wait(ROLLOUT_TIMEOUT_S)
+    during = Span(from_s, time.time())
+    time.sleep(SETTLE_S)
+    (account,) = tool.ask("history")
+    return Rolled(account, code, rollout.cost, during, before, observe(lab))
+
+
+def _about(rolled: Rolled, report: LoadReport, before: Window) -> dict[str, Any]:
+    account, during = rolled.account, rolled.during
+    return {
+        "outcome": account["outcome"],
+        "exit_code": rolled.code,
+        "from": ", ".join(account["from_versions"]),
+        "to": account["to_version"],
+        "workers": len(account["touched"]),
+        **_noticed(report, window(report.records, *_bounds(during, SETTLE_S)), before),
+        "duration_s": round(during.to_s - during.from_s, 1),
+        "rolling_s": _rolling_s(account),
+        "waiting_s": {cause: round(seconds, 1) for cause, seconds in account["waiting_s"].items()},
+        "tool_cpu_s": round(rolled.cost.cpu_s, 1),
+        "tool_rss_mb": round(rolled.cost.rss_mb, 1),
+        "versions_after": _versions(rolled.before, rolled.after),
+        "by_worker": {worker: about_worker(report.records, WORKERS[worker][1], its) for worker, its in account["workers"].items()},
+        "main": _main(report.records, account["workers"]["main"]),
+    }
+
+
+def _about_failure(rolled: Rolled) -> dict[str, Any]:
+    """When the bad release was found out, counted from when its first worker got traffic."""
+    account = rolled.account
+    admitted = [its["admitted_at_s"] for its in account["workers"].values() if its["admitted_at_s"] is not None]
+    turned_s = account["rollback_at_s"]
+    return {
+        "touched": account["touched"],
+        "why": account["rollback_why"],
+        "detected_after_s": round(turned_s - min(admitted), 1) if admitted and turned_s is not None else None,
     }
 
 
 def _noticed(report: LoadReport, during: Window, before: Window) -> dict[str, Any]:
-    """What users could have noticed, of all but main."""
+    """What users could have noticed."""
     return {
         "requests": during.requests,
         "cut_requests": during.cut,
@@ -144,9 +194,19 @@ def _rolling_s(account: Mapping[str, Any]) -> float | None:
     return round(account["finished_at_s"] - min(drained), 1) if drained else None
 
 
-def _main(seen: Window, report: LoadReport, during: Span) -> dict[str, Any]:
-    answered = [one for one in report.records if one.pool == "main" and during.from_s <= one.ended_s < during.to_s]
-    return {"requests": seen.requests, "cut_requests": seen.cut, "p99_during_ms": percentile_ms(answered, 0.99)}
+def _main(records: list[Record], account: Mapping[str, Any]) -> dict[str, Any]:
+    """What happened to the requests that came for main while it was held; None of all where it wasn't."""
+    from_s, to_s = account["drained_at_s"], account["admitted_at_s"]
+    if from_s is None or to_s is None:
+        return {"held_requests": 0}
+    waited = [one for one in records if one.pool == "main" and from_s <= one.began_s < to_s]
+    return {
+        "held_requests": len(waited),
+        "held_s": round(account["held_s"], 2),
+        "boot_s": round(account["boot_s"], 2),
+        "slowest_s": round(max((one.ended_s - one.began_s for one in waited), default=0.0), 2),
+        "replication_failures": account["replication_failures"],
+    }
 
 
 def about_worker(records: list[Record], pool: str | None, account: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,27 +227,53 @@ def about_worker(records: list[Record], pool: str | None, account: Mapping[str, 
 
 def what_is_missed(summary: Mapping[str, Any]) -> list[str]:
     """Say what did not hold of all that has to."""
-    good = summary["good"]
     missed = []
     cuts = summary["control"]["cut_requests"]
     if cuts < CUTS_MIN:
         missed.append(f"void: a restart without drain cut {cuts} requests, fewer than {CUTS_MIN}; a count of nought would say nothing")
-    if good["outcome"] != "deployed":
-        missed.append(f"the rollout ended as {good['outcome']}")
-    missed += [f"{name} is {good[name]}, not 0" for name in NOUGHT if good[name]]
+    missed += _missed_by_good(summary["good"])
+    missed += _missed_by_bad(summary["bad"])
+    if summary["good_and_bad_s"] > BOTH_S_MAX:
+        missed.append(f"both took {summary['good_and_bad_s']} s, more than {BOTH_S_MAX:.0f}")
+    return missed
+
+
+def _missed_by_good(good: Mapping[str, Any]) -> Iterator[str]:
+    if (good["outcome"], good["exit_code"]) != ("deployed", 0):
+        yield f"the rollout ended as {good['outcome']}, with {good['exit_code']}"
+    yield from (f"{name} is {good[name]}, not 0" for name in (*NOUGHT, "release_errors") if good[name])
     if good["rolling_s"] is None or good["rolling_s"] > ROLLING_S_MAX:
-        missed.append(f"rolling took {good['rolling_s']} s, more than {ROLLING_S_MAX:.0f}")
-    for worker, after in good["versions_after"].items():
-        if after["version"] != VERSIONS[1] or not after["restarted"]:
-            missed.append(f"{worker} runs {after['version']}{'' if after['restarted'] else ', as the same process as before'}")
+        yield f"rolling took {good['rolling_s']} s, more than {ROLLING_S_MAX:.0f}"
+    yield from _not_running(good, VERSIONS[1])
     for worker, seen in good["by_worker"].items():
         if seen["pool"] not in REPLACEABLE:
             continue
         if seen.get("open_long_polls_at_drain", 0) < LONG_POLLS_MIN:
-            missed.append(f"void: fewer than {LONG_POLLS_MIN} long-polls were open on pool {seen['pool']} when {worker} was drained")
+            yield f"void: fewer than {LONG_POLLS_MIN} long-polls were open on pool {seen['pool']} when {worker} was drained"
         if seen.get("requests_while_out", 0) < REQUESTS_MIN:
-            missed.append(f"void: fewer than {REQUESTS_MIN} requests came to pool {seen['pool']} while {worker} was out")
-    return missed
+            yield f"void: fewer than {REQUESTS_MIN} requests came to pool {seen['pool']} while {worker} was out"
+    main = good["main"]
+    if main["held_requests"] < HELD_MIN:
+        yield f"void: {main['held_requests']} requests came for main while it was held, fewer than {HELD_MIN}"
+    elif main["slowest_s"] > main["boot_s"] + HOLD_MARGIN_S:
+        yield f"a request for main took {main['slowest_s']} s, and main's boot {main['boot_s']} s"
+
+
+def _missed_by_bad(bad: Mapping[str, Any]) -> Iterator[str]:
+    if (bad["outcome"], bad["exit_code"]) != ("rolled_back", 3):
+        yield f"the bad release ended as {bad['outcome']}, with {bad['exit_code']}"
+    yield from (f"with the bad release {name} is {bad[name]}, not 0" for name in NOUGHT if bad[name])
+    if len(bad["touched"]) > 1:
+        yield f"the bad release reached {', '.join(bad['touched'])}, not the canary alone"
+    yield from _not_running(bad, VERSIONS[1], restarted=bad["touched"])
+
+
+def _not_running(seen: Mapping[str, Any], version: str, restarted: Collection[str] | None = None) -> Iterator[str]:
+    """Say who doesn't run *version*, as a new process if it is among *restarted* (everybody if None)."""
+    for worker, after in seen["versions_after"].items():
+        new = restarted is None or worker in restarted
+        if after["version"] != version or (new and not after["restarted"]):
+            yield f"{worker} runs {after['version']}{'' if after['restarted'] or not new else ', as the same process as before'}"
 
 
 def restart_without_drain(lab: Lab, worker: str) -> None:

@@ -168,7 +168,7 @@ def inventory(lab: Lab) -> str:
         "homeserver": SERVER_NAME,
         "kind": "synapse",
         "workers": workers,
-        "pools": {pool: {"backend": pool} for pool in ("sync", "client", "main")},
+        "pools": {"sync": {"backend": "sync"}, "client": {"backend": "client"}, "main": {"backend": "main", "hold": True}},
         "workers_driver": {"driver": "supervisor", "socket": str(lab.supervisor_socket)},
         "releases_driver": {"driver": "venv", "target": target, "locks": f"{target}/locks"},
         "traffic_driver": {"driver": "haproxy", "sockets": [str(lab.proxy_socket)], "master_socket": str(lab.proxy_master_socket)},
@@ -198,6 +198,8 @@ global
     stats socket {lab.proxy_socket} mode 600 level admin
     stats timeout 1m
     log stderr format raw local0 notice
+    # Requests for main wait here while it restarts.
+    lua-load {lab.target}/etc/hold.lua
 
 defaults
     mode http
@@ -237,6 +239,7 @@ backend client
 
 backend main
     balance roundrobin
+    http-request lua.rollout_hold
 {servers["main"]}
 """
 

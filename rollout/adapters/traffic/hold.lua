@@ -11,6 +11,8 @@
 local STEP_MIN_MS = 20 -- how late a request goes on at least, when few wait
 local STEP_MAX_MS = 250
 local WAITING_PER_MS = 8 -- so many that wait lengthen the step by one millisecond, so that thousands don't keep the proxy busy
+local LET_GO_PER_S = 250 -- the first that came goes first, and not all at once: the server has just started
+local LET_GO_STEP_MS = 5
 local SWEEP_MS = 100
 local GONE_S = 2 -- who has not looked for so long has hung up: HAProxy drops its coroutine without a word
 
@@ -68,6 +70,11 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
         backend.waiting[me] = now_s()
         core.msleep(step_ms(backend))
     end
+    local ended_s = hold.ended_s or hold.until_s
+    while me > hold.first + (now_s() - ended_s) * LET_GO_PER_S do
+        backend.waiting[me] = now_s()
+        core.msleep(LET_GO_STEP_MS)
+    end
     leave(backend, me)
 end)
 
@@ -103,7 +110,7 @@ core.register_cli({ "rollout-hold" }, "rollout-hold BACKEND SECONDS MOST : let n
     end
     local backend = backend_of(name)
     if backend.hold == nil then
-        backend.hold = { since_s = now_s(), until_s = now_s() + hold_s, most = hold_max }
+        backend.hold = { since_s = now_s(), until_s = now_s() + hold_s, most = hold_max, first = backend.next + 1 }
         backend.waiting_max, backend.shed, backend.late = 0, 0, 0
     end
     answer(applet, "")
@@ -113,7 +120,11 @@ core.register_cli({ "rollout-let-go" }, "rollout-let-go BACKEND             : le
     if name == nil or core.backends[name] == nil then
         return answer(applet, "No such backend.\n")
     end
-    backend_of(name).hold = nil
+    local backend = backend_of(name)
+    if backend.hold ~= nil then
+        backend.hold.ended_s = now_s()
+        backend.hold = nil
+    end
     answer(applet, "")
 end)
 

@@ -75,6 +75,24 @@ def status(directory: Path, *, as_json: bool) -> int:
 
 @lab.command()
 @directory_option
+@click.argument("version")
+@log_level_option
+def release(directory: Path, version: str) -> int:
+    """Make a release that is bad on purpose and install it: 1.163.2+slow, +errors, +crash, +hang, +leak or +config."""
+    from rollout.lab import cluster
+    from rollout.lab.paths import load_lab
+    from rollout.model.errors import InvalidFileError
+
+    found = load_lab(directory)
+    if found is None:
+        raise InvalidFileError("there is no lab", where=str(directory), remedy=f"rollout lab up --dir {directory}")
+    cluster.prepare_bad_release(found, version)
+    click.echo(f"to roll it out: rollout deploy --to {version}")
+    return 0
+
+
+@lab.command()
+@directory_option
 @click.option("--out", type=DIRECTORY, help="where its report goes  [default: load/ in the lab's directory]")
 @click.option("--seconds", type=click.FloatRange(min=1), default=60.0, show_default=True, help="for how long; ^C ends it earlier")
 @log_level_option

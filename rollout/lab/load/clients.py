@@ -30,6 +30,8 @@ AFTER_CUT_S = 0.3
 TIMELINE_MAX = 50
 # A federation sender that was restarted catches up within seconds; what has not come by then is lost.
 SETTLE_S = 20.0
+# A write wakes its user's syncs; reads are what a singleton is mostly asked for.
+READS_AT_MAIN = 0.9
 READ_RECEIPTS_EVERY_S = 0.2
 PEER = "peer"
 _API = "/_matrix/client/v3"
@@ -43,7 +45,7 @@ class Rates:
     sends: float = 1.5
     reads: float = 11.0
     initial_syncs: float = 2.0
-    main: float = 4.0
+    main: float = 40.0
     sliding_users: int = 16
 
 
@@ -223,7 +225,7 @@ class Clients:
 
     async def _ask_main(self) -> None:
         user = self._random.choice(self._users)
-        if self._random.random() < 0.5:  # noqa: PLR2004  (reads and writes in equal parts)
+        if self._random.random() < READS_AT_MAIN:
             await self._ask("GET", f"{_API}/pushers", "pushers", "main", user)
         else:
             path = f"{_API}/user/{quote(user.user_id)}/account_data/org.example.load"
