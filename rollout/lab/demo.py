@@ -23,7 +23,7 @@ from rollout.lab.load.records import Record, Window, open_long_polls, window
 from rollout.lab.paths import WORKERS, Lab
 from rollout.lab.processes import Supervisor, status_of, wait_until
 from rollout.lab.tool import Cost, Tool
-from rollout.model.errors import DriverError
+from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 CONTROL = "sync1"
@@ -133,8 +133,10 @@ def _roll(lab: Lab, out: Path, playbook: Path, version: str) -> Rolled:
         code = rollout.wait(ROLLOUT_TIMEOUT_S)
     during = Span(from_s, time.time())
     time.sleep(SETTLE_S)
-    (account,) = tool.ask("history")
-    return Rolled(account, code, rollout.cost, during, before, observe(lab))
+    accounts = tool.ask("history")
+    if not accounts:
+        raise PermanentDriverError(f"`rollout deploy --to {version}` ended with {code} before it began: what it said stands above")
+    return Rolled(accounts[0], code, rollout.cost, during, before, observe(lab))
 
 
 def _about(rolled: Rolled, report: LoadReport, before: Window) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption
+from tests.benchmarks import disruption, releases
 
-BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {"disruption": disruption.measure}
+BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {"disruption": disruption.measure, "releases": releases.measure}
 OUT = Path("build/bench")
 
 
