@@ -122,7 +122,11 @@ class Surveyor:
     def why_no_warming(self) -> str:
         """Say why no worker could be warmed now; "" when one could."""
         warming = self._drivers.warming
-        return "the inventory has no warming_driver" if warming is None else warming.unavailable(MEASURE_TIMEOUT_S)
+        if warming is None:
+            return "the inventory has no warming_driver"
+        if self._drivers.database is None:
+            return "the inventory has no database_driver, and so nobody knows who is active"
+        return warming.unavailable(MEASURE_TIMEOUT_S)
 
     def _files_used(self) -> GuardReading:
         """The fullest worker's share of its file handles, from the last measurement."""
@@ -210,21 +214,21 @@ def _try(ask: Callable[[], _T], otherwise: _T) -> tuple[_T, str]:
         return ask(), ""
     except RolloutError as error:
         whence = ", ".join(part for part in (error.where, error.why.partition("\n")[0]) if part)
-        return otherwise, f"{error.what} ({whence})" if whence else error.what
+        return otherwise, f"{error.what}: {whence}" if whence else error.what
 
 
 def _stranger(server: Server, known: Collection[Server]) -> str:
     backends = sorted({one.backend for one in known})
     if server.backend not in backends:
-        return f"the proxy has no backend {server.backend}{_instead(server.backend, backends)}"
+        return f"the proxy has no backend {server.backend}{_instead('backend', server.backend, backends)}"
     names = sorted(one.name for one in known if one.backend == server.backend)
-    return f"the proxy has no server {server.name} in backend {server.backend}{_instead(server.name, names)}"
+    return f"the proxy has no server {server.name} in backend {server.backend}{_instead('server', server.name, names)}"
 
 
-def _instead(name: str, known: Sequence[str]) -> str:
-    """Name the nearest, or the first few."""
+def _instead(key: str, name: str, known: Sequence[str]) -> str:
+    """Say what to write: the nearest, or the first few."""
     near = difflib.get_close_matches(name, known) or known[:NAMES_SHOWN_MAX]
-    return f", but {', '.join(near)}" if near else ""
+    return f"; try {key}: {' or '.join(sorted(near))}" if near else ""
 
 
 class Changes:

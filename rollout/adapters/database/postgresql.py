@@ -37,6 +37,13 @@ _OTHERS = frozenset({"long_transaction_s", "connections_used"})
 GRACE_S = 1.0
 _QUOTED = re.compile(r"""'.*'|".*\"""")
 
+# Hidden devices are keys, not somebody who was there.
+_ACTIVE_USERS = """
+    SELECT users.name FROM users JOIN devices ON devices.user_id = users.name
+    WHERE users.deactivated = 0 AND users.is_guest = 0 AND users.appservice_id IS NULL AND NOT devices.hidden
+    GROUP BY users.name ORDER BY max(devices.last_seen) DESC NULLS LAST, users.name LIMIT %s
+"""
+
 
 class PostgresqlSettings(Settings):
     """*dsn*: a reference to a connection string of a role that can only read."""
@@ -71,6 +78,16 @@ class Postgresql:
             raise TransientDriverError("the database has no schema version", where="database", remedy="start the homeserver once")
         return SchemaSighting(version[0], version[0] if compat is None else compat[0], tuple(str(row[0]) for row in deltas))
 
+    def active_users(self, limit: int, timeout_s: float) -> tuple[str, ...]:
+        """See ports.database."""
+        try:
+            with self._connected(timeout_s) as connection:
+                rows = connection.execute(_ACTIVE_USERS, (limit,)).fetchall()
+        except psycopg.Error as error:
+            self.close()
+            raise TransientDriverError("who is active can't be read", where="database", why=_words(error)) from None
+        return tuple(str(row[0]) for row in rows)
+
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
         """See ports.database."""
         try:
@@ -85,7 +102,7 @@ class Postgresql:
                         readings.append(GuardReading(name, None if row is None else float(row[0])))
         except psycopg.Error as error:
             self.close()
-            return tuple(GuardReading(name, None, _words(error)) for name, _ in _GUARDS)
+            return tuple(GuardReading(name, None, f"database: {_words(error)}") for name, _ in _GUARDS)
         return tuple(readings)
 
     def close(self) -> None:
@@ -142,8 +159,12 @@ def _words(error: psycopg.Error) -> str:
     """
     if error.diag.message_primary:
         return error.diag.message_primary
+    if isinstance(error, psycopg.ProgrammingError):
+        return "its connection string can't be read"
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return "no answer in time"
     if not isinstance(error, psycopg.OperationalError):
         return type(error).__name__
     sentence = str(error).strip().partition("\n")[0]
     _, failed, reason = sentence.rpartition(" failed: ")
-    return reason if failed else _QUOTED.sub("…", sentence)
+    return reason.removeprefix("FATAL:  ") if failed else _QUOTED.sub("…", sentence)

@@ -141,6 +141,6 @@ def _why_not_connected(error: requests.ConnectionError) -> str:
     inner = error.args[0] if error.args else None
     reason = getattr(inner, "reason", inner)
     cause = reason.__cause__ if isinstance(reason, BaseException) else None
-    if isinstance(cause, OSError) and cause.strerror:
+    if not isinstance(reason, ProtocolError) and isinstance(cause, OSError) and cause.strerror:
         return f"no connection: {cause.strerror.lower()}"
     return "it hangs up, or doesn't speak HTTP"

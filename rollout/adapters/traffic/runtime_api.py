@@ -41,7 +41,8 @@ def read(place: Path, command: str, header: str, end_s: float) -> str:
     except OSError as error:
         raise TransientDriverError("the proxy can't be asked", where=str(place), why=f"{command}: {_reason(place, error)}") from error
     if answer and header not in answer:
-        why = f'{command}: it says "{shortened(answer.strip())}"'
+        first, *_ = answer.strip().splitlines() or [""]
+        why = f'{command}: it says "{shortened(first)}"'
         raise PermanentDriverError("the socket doesn't speak HAProxy's runtime API", where=str(place), why=why)
     if not answer.endswith("\n\n"):
         raise TransientDriverError("the proxy hung up before its answer was complete", where=str(place), why=command)
