@@ -32,7 +32,7 @@ class Drivers:
 
 def open_drivers(inventory: Inventory) -> Drivers:
     """Open every port that the inventory names, connecting to nothing yet. Raises InvalidFileError for settings that don't fit."""
-    database = inventory.database_driver
+    database, warming = inventory.database_driver, inventory.warming_driver
     return Drivers(
         workers=cast("Workers", open_driver("workers", inventory.workers_driver, inventory)),
         releases=cast("Releases", open_driver("releases", inventory.releases_driver, inventory)),
@@ -40,6 +40,7 @@ def open_drivers(inventory: Inventory) -> Drivers:
         metrics=cast("Metrics", open_driver("metrics", inventory.metrics_driver, inventory)),
         probe=cast("Probe", open_driver("probe", inventory.probe_driver, inventory)),
         ledger=cast("Ledger", open_driver("ledger", inventory.ledger_driver, inventory)),
+        warming=None if warming is None else cast("Warming", open_driver("warming", warming, inventory)),
         database=None if database is None else cast("Database", open_driver("database", database, inventory)),
     )
 

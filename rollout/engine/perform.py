@@ -31,6 +31,7 @@ THOROUGH_EVERY_S = 5.0
 LOG_LINES_MAX = 12
 # A proxy answers in a millisecond; the rest of an effect's deadline belongs to what is waited for afterwards.
 PROXY_TIMEOUT_S = 5.0
+USERS_TIMEOUT_S = 10.0
 
 
 class Performer(Protocol):
@@ -74,9 +75,10 @@ def _sentence(error: OutcomeUnknownError | TransientDriverError | PermanentDrive
 
 def _warm(effect: Effect, plan: Plan, drivers: Drivers) -> dict[WorkerId, Warmed]:
     """Warm one worker after the other. It takes nobody out of traffic, so it isn't fenced."""
-    if drivers.warming is None or plan.warm is None:
-        raise PermanentDriverError("there is nothing to warm with", remedy="warming_driver in the inventory")
-    return {worker: drivers.warming.warm(worker, plan.warm) for worker in effect.warms}
+    if drivers.warming is None or drivers.database is None or plan.warm is None:
+        raise PermanentDriverError("there is nothing to warm with", remedy="warming_driver and database_driver in the inventory")
+    users = drivers.database.active_users(plan.warm.users_max, USERS_TIMEOUT_S)
+    return {worker: drivers.warming.warm(worker, users, plan.warm) for worker in effect.warms}
 
 
 def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock) -> Release | None:

@@ -79,5 +79,8 @@ def let_rollout_look(lab: Lab, dsn: Path) -> None:
     """Let the role `rollout` read the schema's tables, and write its DSN. The tables are Synapse's, made at its first start."""
     with _connected(lab, DATABASE) as connection:
         connection.execute("GRANT SELECT ON schema_version, schema_compat_version, applied_schema_deltas, background_updates TO rollout")
+        # For warming: whom to ask as.
+        connection.execute("GRANT SELECT (name, deactivated, is_guest, appservice_id) ON users TO rollout")
+        connection.execute("GRANT SELECT (user_id, last_seen, hidden) ON devices TO rollout")
     dsn.touch(mode=0o600)
     dsn.write_text(f"host=127.0.0.1 port={lab.ports.postgres} user=rollout dbname={DATABASE}")

@@ -174,6 +174,7 @@ def inventory(lab: Lab) -> str:
         "traffic_driver": {"driver": "haproxy", "sockets": [str(lab.proxy_socket)], "master_socket": str(lab.proxy_master_socket)},
         "metrics_driver": {"driver": "scrape"},
         "probe_driver": {"driver": "http", "as_token": f"file:{target}/etc/as_token", "user": f"@{CANARY_USER}:{SERVER_NAME}"},
+        "warming_driver": {"driver": "application_service", "as_token": f"file:{target}/etc/as_token"},
         "database_driver": {"driver": "postgresql", "dsn": f"file:{target}/etc/database.dsn"},
         "ledger_driver": {"driver": "file", "path": f"{target}/rollout/ledger.json"},
     }

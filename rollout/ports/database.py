@@ -13,6 +13,14 @@ class Database(Protocol):
         """Read version, compatibility floor and applied deltas. Raises TransientDriverError when it can't be read."""
         ...
 
+    def active_users(self, limit: int, timeout_s: float) -> tuple[str, ...]:
+        """
+        List full user ids, those first who were seen last; no guests, nobody who is deactivated or belongs to an application service.
+
+        Raises TransientDriverError when they can't be read.
+        """
+        ...
+
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
         """
         Read lock_queue (waiting requests), long_transaction_s (the oldest), connections_used (a fraction). Unreadable ones have the value

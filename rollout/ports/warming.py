@@ -1,11 +1,10 @@
 """Warming a worker's caches with requests of our own, as users who are active."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from rollout.model.ids import WorkerId
 from rollout.model.warming import WarmBudget, Warmed
-
-__all__ = ["WarmBudget", "Warmed", "Warming"]
 
 
 class Warming(Protocol):
@@ -18,10 +17,10 @@ class Warming(Protocol):
         """Return "" when it can be done, otherwise one sentence that says why not and what to do about it. Never raises."""
         ...
 
-    def warm(self, worker: WorkerId, budget: WarmBudget) -> Warmed:
+    def warm(self, worker: WorkerId, users: Sequence[str], budget: WarmBudget) -> Warmed:
         """
-        Ask as the most recently active users, within *budget*; it ends within *budget.seconds* and the time of one request.
+        Ask as *users* (full user ids, those first who matter most), within *budget*; ends within *budget.seconds* and one request's time.
 
-        TransientDriverError when the worker doesn't answer at all, or when the users can't be known.
+        TransientDriverError when the worker answers none of them.
         """
         ...

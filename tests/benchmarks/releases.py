@@ -16,7 +16,7 @@ from typing import Any
 
 from rollout.lab import cluster
 from rollout.lab.artefacts import VERSIONS
-from rollout.lab.bad_releases import BAD_VERSIONS
+from rollout.lab.bad_releases import BAD_VERSIONS, make_bad_release
 from rollout.lab.demo import observe
 from rollout.lab.load.process import LoadProcess
 from rollout.lab.load.records import Record, window
@@ -44,7 +44,7 @@ def measure(place: Path) -> list[dict[str, object]]:
             if not version.endswith("+config"):
                 cluster.prepare_bad_release(lab, version)
             else:
-                cluster.make_bad_release(version, lab.target / "locks")
+                make_bad_release(version, lab.target / "locks")
         tool = Tool(lab, PLAYBOOK, place / "journal.db")
         turns = [turn for number in range(GOOD_RUNS) for turn in ([GOOD] + (list(BAD_VERSIONS) if number < BAD_RUNS else []))]
         runs: dict[str, list[tuple[float, float, int, dict[str, Any]]]] = {}
