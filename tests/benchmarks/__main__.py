@@ -8,9 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption, releases
+from tests.benchmarks import disruption, ramp, releases
 
-BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {"disruption": disruption.measure, "releases": releases.measure}
+BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
+    "disruption": disruption.measure,
+    "ramp": ramp.measure,
+    "releases": releases.measure,
+}
 OUT = Path("build/bench")
 
 
