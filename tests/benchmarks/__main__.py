@@ -8,9 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption, ramp, releases
+from tests.benchmarks import disruption, hold, ramp, releases
 
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
+    "disruption": disruption.measure,
+    "hold": hold.measure,
+    "ramp": ramp.measure,
+    "releases": releases.measure,
+}
     "disruption": disruption.measure,
     "ramp": ramp.measure,
     "releases": releases.measure,
