@@ -16,10 +16,6 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "ramp": ramp.measure,
     "releases": releases.measure,
 }
-    "disruption": disruption.measure,
-    "ramp": ramp.measure,
-    "releases": releases.measure,
-}
 OUT = Path("build/bench")
 
 
