@@ -70,6 +70,9 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
         backend.waiting[me] = now_s()
         core.msleep(step_ms(backend))
     end
+    if hold.ended_s == nil then
+        backend.late = backend.late + 1
+    end
     local ended_s = hold.ended_s or hold.until_s
     while me > hold.first + (now_s() - ended_s) * LET_GO_PER_S do
         backend.waiting[me] = now_s()
@@ -83,7 +86,6 @@ core.register_task(function()
     while true do
         for _, backend in pairs(backends) do
             if backend.hold ~= nil and now_s() >= backend.hold.until_s then
-                backend.late = backend.late + backend.waiting_count
                 backend.hold = nil
             end
             for me, looked_s in pairs(backend.waiting) do

@@ -45,7 +45,7 @@ class Rates:
     sends: float = 1.5
     reads: float = 11.0
     initial_syncs: float = 2.0
-    main: float = 40.0
+    main: float = 55.0
     sliding_users: int = 16
 
 
