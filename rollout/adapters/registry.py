@@ -22,6 +22,7 @@ DRIVERS: dict[str, dict[str, str]] = {
     "metrics": {"scrape": "rollout.adapters.metrics.scrape:build"},
     "probe": {"http": "rollout.adapters.probe.http:build"},
     "database": {"postgresql": "rollout.adapters.database.postgresql:build"},
+    "notifier": {"webhook": "rollout.adapters.notifier.webhook:build"},
     "warming": {"application_service": "rollout.adapters.warming.application_service:build"},
     "ledger": {"file": "rollout.adapters.ledger.file:build"},
 }

@@ -9,6 +9,7 @@ from rollout.model.inventory import Inventory
 from rollout.ports.database import Database
 from rollout.ports.ledger import Ledger
 from rollout.ports.metrics import Metrics
+from rollout.ports.notifier import Notifier
 from rollout.ports.probe import Probe
 from rollout.ports.releases import Releases
 from rollout.ports.traffic import Server, Traffic
@@ -18,7 +19,7 @@ from rollout.ports.workers import Workers
 
 @dataclass(frozen=True, slots=True)
 class Drivers:
-    """Everything that acts on, or looks at, one homeserver; *database* and *warming* are None when the inventory names none."""
+    """Everything that acts on, or looks at, one homeserver; *database*, *warming* and *notifier* are None when none is named."""
 
     workers: Workers
     releases: Releases
@@ -28,11 +29,12 @@ class Drivers:
     ledger: Ledger
     database: Database | None
     warming: Warming | None = None
+    notifier: Notifier | None = None
 
 
 def open_drivers(inventory: Inventory) -> Drivers:
     """Open every port that the inventory names, connecting to nothing yet. Raises InvalidFileError for settings that don't fit."""
-    database, warming = inventory.database_driver, inventory.warming_driver
+    database, warming, notifier = inventory.database_driver, inventory.warming_driver, inventory.notifier_driver
     return Drivers(
         workers=cast("Workers", open_driver("workers", inventory.workers_driver, inventory)),
         releases=cast("Releases", open_driver("releases", inventory.releases_driver, inventory)),
@@ -40,6 +42,7 @@ def open_drivers(inventory: Inventory) -> Drivers:
         metrics=cast("Metrics", open_driver("metrics", inventory.metrics_driver, inventory)),
         probe=cast("Probe", open_driver("probe", inventory.probe_driver, inventory)),
         ledger=cast("Ledger", open_driver("ledger", inventory.ledger_driver, inventory)),
+        notifier=None if notifier is None else cast("Notifier", open_driver("notifier", notifier, inventory)),
         warming=None if warming is None else cast("Warming", open_driver("warming", warming, inventory)),
         database=None if database is None else cast("Database", open_driver("database", database, inventory)),
     )

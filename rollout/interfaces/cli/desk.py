@@ -14,6 +14,8 @@ from rollout.interfaces.cli.following import ask_and_follow
 from rollout.interfaces.cli.logging import log_event
 from rollout.interfaces.cli.opening import Opened, before_anything, newest, open_homeserver, open_user_journal
 from rollout.interfaces.live import Reporter, ndjson, open_screen, writer
+from rollout.interfaces.pager import Pager
+from rollout.interfaces.paging import Pages
 from rollout.interfaces.report.advice import left_out, next_commands
 from rollout.model.errors import DriverError, RefusedError
 from rollout.model.event import EXIT_CODES, RESUMABLE, Command, Outcome
@@ -48,22 +50,36 @@ def open_desk(inventory_path: Path, journal_place: str | None, events: str | Non
     return Desk(opened, journal, sys.stderr, (log_event, ndjson(sys.stdout)))
 
 
-def run(desk: Desk, deploy_id: DeployId, plan: Plan, run: Callable[[Sequence[Listener]], DeployState]) -> int:
-    """Run it to its end or to a stop; say what is left to do for a person."""
-    try:
-        with Reporter(plan, open_screen(desk.human)) as reporter:
-            outcome = run((*desk.listeners, reporter)).outcome or Outcome.HALTED
-    except KeyboardInterrupt:
-        desk.say("left at once; what was under way is looked at by `rollout resume`")
-        outcome = Outcome.INTERRUPTED
-    except DriverError as error:
-        # The journal can't be written: what was ours and well has been admitted again by now.
-        desk.say(f"rollout: {error}")
-        outcome = Outcome.HALTED
+def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Listener]], DeployState]) -> int:
+    """Run it to its end or to a stop; say what is left to do for a person, and what nobody could be told."""
+    with ExitStack() as open_things:
+        pager = _pager(desk, deploy_id, plan)
+        if pager is not None:
+            open_things.enter_context(pager)
+        listeners: tuple[Listener, ...] = desk.listeners if pager is None else (*desk.listeners, pager)
+        try:
+            with Reporter(plan, open_screen(desk.human)) as reporter:
+                outcome = act((*listeners, reporter)).outcome or Outcome.HALTED
+        except KeyboardInterrupt:
+            desk.say("left at once; what was under way is looked at by `rollout resume`")
+            outcome = Outcome.INTERRUPTED
+        except DriverError as error:
+            # The journal can't be written: what was ours and well has been admitted again by now.
+            desk.say(f"rollout: {error}")
+            outcome = Outcome.HALTED
+            if pager is not None:
+                pager.lost(error.what)
+    if pager is not None and (untold := pager.untold()):
+        desk.say(f"nobody could be told: {'; '.join(untold)}")
     if outcome in _NEEDS_A_PERSON:
         desk.say(what_is_out(desk))
         desk.say(next_commands(deploy_id, outcome))
     return EXIT_CODES[outcome]
+
+
+def _pager(desk: Desk, deploy_id: DeployId, plan: Plan) -> Pager | None:
+    notifier = desk.opened.drivers.notifier
+    return None if notifier is None else Pager(notifier, Pages(deploy_id, plan), desk.opened.clock)
 
 
 def what_is_out(desk: Desk) -> str:

@@ -1,0 +1,143 @@
+"""Who is told what of a rollout, and that telling never holds one up."""
+
+import threading
+import time
+
+import pytest
+
+from rollout.adapters.clock.system import SystemClock
+from rollout.deciding.fold import start
+from rollout.interfaces import pager as pager_module
+from rollout.interfaces.pager import Pager
+from rollout.interfaces.paging import Pages
+from rollout.model.errors import TransientDriverError
+from rollout.model.event import Command, Event, Outcome
+from rollout.model.ids import WorkerId
+from rollout.ports.notifier import Page, Severity
+from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+
+class Recorder:
+    """A notifier that keeps what it is told, or hangs, or fails."""
+
+    def __init__(self, trouble: str = "") -> None:
+        self.pages: list[Page] = []
+        self.beats = 0
+        self._trouble = trouble
+        self.released = threading.Event()
+
+    def tell(self, page: Page, timeout_s: float) -> None:
+        if self._trouble == "hangs":
+            self.released.wait(timeout_s)
+            raise TransientDriverError("no answer in time")
+        if self._trouble == "fails":
+            raise TransientDriverError("it answered 500")
+        if self._trouble == "breaks":
+            raise ZeroDivisionError
+        self.pages.append(page)
+
+    def beat(self, timeout_s: float) -> None:
+        del timeout_s
+        self.beats += 1
+
+
+def _told(stage: Stage, **how: object) -> list[tuple[str, Severity]]:
+    plan = stage.plan(PLAYBOOK)
+    recorder = Recorder()
+    with Pager(recorder, Pages(DEPLOY, plan), SystemClock()) as pager:
+        rehearse(stage, plan, listeners=(pager,), **how)  # type: ignore[arg-type]
+    assert pager.untold() == ()
+    return [(page.kind, page.severity) for page in recorder.pages]
+
+
+def test_a_good_rollout_begins_and_ends() -> None:
+    assert _told(seven_workers()) == [("began", Severity.INFO), ("finished", Severity.INFO)]
+
+
+def test_a_bad_one_is_told_at_each_turn() -> None:
+    stage = seven_workers()
+    stage.world.erring[stage.plan(PLAYBOOK).to_release.id] = 0.3
+    assert _told(stage) == [
+        ("began", Severity.INFO),
+        ("gate_failed", Severity.WARNING),
+        ("rolling_back", Severity.WARNING),
+        ("finished", Severity.WARNING),
+    ]
+
+
+def test_a_pause_wakes_somebody_and_says_what_to_do() -> None:
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    pages = Pages(DEPLOY, plan)
+    found: list[Page] = []
+    rehearse(
+        stage,
+        plan,
+        speak={30: Command.PAUSE},
+        listeners=(lambda event, state: found.extend(page for page in (pages.of(event, state),) if page is not None),),
+    )
+    assert (found[-1].kind, found[-1].severity, found[-1].text) == ("finished", Severity.CRITICAL, "paused: paused on request")
+    assert f"rollout continue {DEPLOY}" in found[-1].what_next
+
+
+def test_a_wait_that_takes_too_long_is_told_once() -> None:
+    """Somebody else has drained a worker's sibling: the rollout waits, says so after a while, and pauses in the end."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    stage.world.workers[WorkerId("sync2")].admitted = False
+    pages = Pages(DEPLOY, plan, wait_too_long_s=60.0)
+    found: list[Page] = []
+    state = rehearse(
+        stage, plan, listeners=(lambda event, now: found.extend(page for page in (pages.of(event, now),) if page is not None),)
+    )
+    assert state.outcome is Outcome.PAUSED
+    assert [page.kind for page in found] == ["began", "waiting", "finished"]
+    assert found[1].text.startswith("it has waited for 1 min")
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "fails", "breaks"])
+def test_a_notifier_that_is_ill_never_slows_a_rollout(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rollout with and without it takes the same time, but for the bounded flush at its end; what was untold is said."""
+    monkeypatch.setattr(pager_module, "FLUSH_S", 0.5)
+    stage, alone = seven_workers(), seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    recorder = Recorder(trouble)
+    with Pager(recorder, Pages(DEPLOY, plan), SystemClock()) as pager:
+        began_s = time.monotonic()
+        state = rehearse(stage, plan, listeners=(pager,))
+        spent_s = time.monotonic() - began_s
+    ended_s = time.monotonic() - began_s
+    began_s = time.monotonic()
+    rehearse(alone, alone.plan(PLAYBOOK))
+    usual_s = time.monotonic() - began_s
+    recorder.released.set()
+    assert state.outcome is Outcome.DEPLOYED
+    assert spent_s < 3 * usual_s + 1.0
+    assert ended_s - spent_s < 2.0
+    assert {line.partition(":")[0] for line in pager.untold()} == {"began", "finished"}
+
+
+def test_the_heart_beats_while_the_loop_lives_and_stops_when_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pager_module, "BEAT_EVERY_S", 0.1)
+    monkeypatch.setattr(pager_module, "SILENT_S", 0.6)
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    recorder = Recorder()
+    with Pager(recorder, Pages(DEPLOY, plan), SystemClock()) as pager:
+        time.sleep(0.4)
+        alive = recorder.beats
+        time.sleep(0.6)
+        silent = recorder.beats
+        time.sleep(0.5)
+        assert alive >= 2
+        assert recorder.beats == silent, "nothing was heard of the loop for a while"
+        first, *_ = stage_events(stage)
+        pager(first, start(plan))
+        time.sleep(0.4)
+        assert recorder.beats > silent
+
+
+def stage_events(stage: Stage) -> list[Event]:
+    rehearse(stage, stage.plan(PLAYBOOK))
+    return [event for _, event in stage.journal.events(DEPLOY)]
