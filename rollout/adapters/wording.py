@@ -17,15 +17,21 @@ from rollout.adapters.schemas import Path, Schema
 # Long enough for any name or number that is meant.
 _CHARACTERS_MAX = 60
 _SECRET = re.compile(r"password|passwd|secret|token|dsn|key", re.IGNORECASE)
+_CREDENTIALS = re.compile(r"(://)[^/\s\"']*@")
 # These are written in percent; every other share is a fraction.
 _PERCENT = frozenset({"weights", "down"})
 # Raised by our own validators, with a remedy of their own (settings.py).
 OWN = "own"
 
 
+def without_credentials(text: str) -> str:
+    """Leave out what stands before the host of an address."""
+    return _CREDENTIALS.sub(r"\1…@", text)
+
+
 def shortened(text: str) -> str:
     """Return *text* so that it can stand in a sentence, however long it is and whatever is in it."""
-    printable = "".join(one if one.isprintable() else "�" for one in text[: _CHARACTERS_MAX + 1])
+    printable = "".join(one if one.isprintable() else "�" for one in without_credentials(text)[: _CHARACTERS_MAX + 1])
     return printable if len(printable) <= _CHARACTERS_MAX else f"{printable[:_CHARACTERS_MAX]}…"
 
 

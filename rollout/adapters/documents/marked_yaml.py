@@ -14,7 +14,7 @@ import yaml
 
 from rollout.adapters.documents.scalars import UNPRINTABLE, Scalar, TrapError, read_scalar
 from rollout.adapters.problem import Problem
-from rollout.adapters.wording import reading_of, shortened
+from rollout.adapters.wording import reading_of, shortened, without_credentials
 from rollout.model.errors import InvalidFileError
 
 # libyaml reads a megabyte in a second, PyYAML's own parser in ten; what both say of where things are is the same.
@@ -32,7 +32,6 @@ Value = Scalar | list["Value"] | dict[str, "Value"]
 
 # What shall stay out of messages: secrets are references, but a file that is wrong may hold one all the same.
 _SECRET = re.compile(r"((?:password|passwd|secret|token|dsn|key)[\w-]*[\"']?\s*:\s*)(?![\"']?(?:env|file):)[^,}\s].*", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(://)[^/\s\"']*@")
 _DOUBLE = "remove one of them"
 # Of some keys it can be said what having two of them would mean.
 _DOUBLES = {"pool": f"{_DOUBLE}: a worker is in one pool"}
@@ -234,7 +233,7 @@ def _key(document: Document, path: Path, node: yaml.Node) -> str | None:
 
 
 def _without_secrets(line: str) -> str:
-    return _CREDENTIALS.sub(r"\1…@", _SECRET.sub(r"\1…", line))
+    return without_credentials(_SECRET.sub(r"\1…", line))
 
 
 def _around(line: str, column: int) -> str:
