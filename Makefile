@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test demo bench lock clean
+.PHONY: help venv check test demo bench schemas lock clean
 
 help: ## print this
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -40,6 +40,9 @@ demo: .venv/installed ## roll a real Synapse worker cluster to a new release und
 
 bench: .venv/installed ## the benchmarks: a table each, and build/bench/NAME.json
 	$(BIN)/python -m tests.benchmarks
+
+schemas: .venv/installed ## write the JSON Schemas anew (rollout/schemas)
+	for kind in inventory playbook plan; do $(BIN)/rollout schema $$kind > rollout/schemas/$$kind.schema.json || exit 1; done
 
 lock: .venv/installed ## resolve all dependencies anew
 	$(BIN)/uv pip compile pyproject.toml --extra lab --group dev --universal --python-version 3.11 --upgrade \

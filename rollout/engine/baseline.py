@@ -1,5 +1,6 @@
 """
-A baseline from earlier rollouts: the journal's last 24 hours of the same release at the same hour of the day.
+A baseline that is there already: what earlier rollouts and `rollout observe` saw in the last 24 hours, of the same release at the same hour
+of the day.
 
 It comes before a SURVEY in the design's order, since it is longer; where there is none that is long enough, the plan's SURVEY takes one.
 """
@@ -22,7 +23,8 @@ def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | 
     """
     Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one.
 
-    Counted is what was surveyed before an earlier rollout and what was watched after it, each for the release that ran then.
+    Counted is what was surveyed before an earlier rollout, what was watched after it, and what was kept by `rollout observe`, each for the
+    release that ran then.
     """
     found: dict[WorkerId, Tally] = {}
     for line in journal.deploys(plan.homeserver, _DEPLOYS_MAX):
@@ -36,6 +38,10 @@ def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | 
             for tally in _tallies(earlier, state, worker, release):
                 if _same_hour(tally, now_s):
                     found[worker] = tally + found[worker] if worker in found else tally
+    for kept in journal.baselines(plan.homeserver, now_s - _DAY_S):
+        for worker, (release, tally) in kept.tallies.items():
+            if plan.from_releases.get(worker) == release and _same_hour(tally, now_s):
+                found[worker] = tally + found[worker] if worker in found else tally
     enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
     return BaselineFound(now_s, "the journal of the last 24 h", enough) if enough else None
 

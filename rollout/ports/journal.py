@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from rollout.model.event import Command, Event, Outcome
-from rollout.model.ids import DeployId, WorkerId
+from rollout.model.gate import Tally
+from rollout.model.ids import DeployId, ReleaseId, WorkerId
 from rollout.model.plan import Plan
 
 
@@ -32,6 +33,15 @@ class DeployLine:
     outcome: Outcome | None
 
 
+@dataclass(frozen=True, slots=True)
+class Baseline:
+    """What each worker did until *at_s*, and on which release (`rollout observe`)."""
+
+    homeserver: str
+    at_s: float
+    tallies: dict[WorkerId, tuple[ReleaseId, Tally]]
+
+
 class Journal(Protocol):
     """Append-only. What `append` returned from is on disk."""
 
@@ -53,6 +63,14 @@ class Journal(Protocol):
 
     def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
         """List rollouts, newest first."""
+        ...
+
+    def keep_baseline(self, kept: Baseline) -> None:
+        """Keep what was observed of an untouched homeserver."""
+        ...
+
+    def baselines(self, homeserver: str, since_s: float) -> list[Baseline]:
+        """Return what was kept since then, oldest first."""
         ...
 
     def ask(self, deploy_id: DeployId, request: Request) -> None:

@@ -7,7 +7,7 @@ from rollout.model.errors import PermanentDriverError
 from rollout.model.event import DeployFinished, Event
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
-from rollout.ports.journal import DeployLine, Request
+from rollout.ports.journal import Baseline, DeployLine, Request
 
 
 class MemoryJournal:
@@ -17,6 +17,7 @@ class MemoryJournal:
         self._plans: dict[DeployId, Plan] = {}
         self._lines: dict[DeployId, list[tuple[str, str]]] = {}
         self._requests: dict[DeployId, list[Request]] = {}
+        self._baselines: list[Baseline] = []
 
     def begin(self, deploy_id: DeployId, plan: Plan, began: Event) -> None:
         """See ports.journal."""
@@ -53,6 +54,15 @@ class MemoryJournal:
                 finished_at_s, outcome = (None, None) if end is None else (end.at_s, end.outcome)
                 found.append(DeployLine(deploy_id, homeserver, versions, plan.to_release.version, events[0].at_s, finished_at_s, outcome))
         return found[:limit]
+
+    def keep_baseline(self, kept: Baseline) -> None:
+        """See ports.journal."""
+        self._baselines.append(kept)
+
+    def baselines(self, homeserver: str, since_s: float) -> list[Baseline]:
+        """See ports.journal."""
+        found = [kept for kept in self._baselines if kept.homeserver == homeserver and kept.at_s >= since_s]
+        return sorted(found, key=lambda kept: kept.at_s)
 
     def ask(self, deploy_id: DeployId, request: Request) -> None:
         """See ports.journal."""

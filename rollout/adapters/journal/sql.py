@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from pydantic import TypeAdapter
 
 from rollout.model.codec import dump_json, event_kind, load_event, load_plan
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 from rollout.model.event import Command, DeployFinished, Event, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
-from rollout.ports.journal import DeployLine, Request
+from rollout.ports.journal import Baseline, DeployLine, Request
 
 SCHEMA_VERSION = 2
 # Longer than any writer holds the database: a commit takes milliseconds.
@@ -56,6 +57,15 @@ _REQUESTS = sa.Table(
     sa.Column("why", sa.Text, nullable=False),
     sa.Column("worker", sa.Text),  # since 2
 )
+_BASELINES = sa.Table(
+    "baselines",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("homeserver", sa.Text, nullable=False, index=True),
+    sa.Column("at_s", sa.Float, nullable=False),
+    sa.Column("body", sa.Text, nullable=False),
+)
+_BASELINE = TypeAdapter(Baseline)
 
 
 def default_place() -> Path:
@@ -180,6 +190,19 @@ class SqlJournal:
         with self._transaction() as connection:
             rows = connection.execute(query).all()
         return [_line(row) for row in rows]
+
+    def keep_baseline(self, kept: Baseline) -> None:
+        """See ports.journal."""
+        with self._transaction() as connection:
+            body = _BASELINE.dump_json(kept).decode()
+            connection.execute(_BASELINES.insert().values(homeserver=kept.homeserver, at_s=kept.at_s, body=body))
+
+    def baselines(self, homeserver: str, since_s: float) -> list[Baseline]:
+        """See ports.journal."""
+        query = sa.select(_BASELINES.c.body).where(_BASELINES.c.homeserver == homeserver, _BASELINES.c.at_s >= since_s)
+        with self._transaction() as connection:
+            rows = connection.execute(query.order_by(_BASELINES.c.at_s)).all()
+        return [_BASELINE.validate_json(row.body) for row in rows]
 
     def ask(self, deploy_id: DeployId, request: Request) -> None:
         """See ports.journal."""

@@ -58,10 +58,7 @@ class Webhook:
 
     def tell(self, page: Page, timeout_s: float) -> None:
         """See ports.notifier."""
-        lines = [
-            f"[{page.severity}] {page.homeserver}, rollout {page.deploy_id}: {page.text}",
-            *([page.what_next] if page.what_next else []),
-        ]
+        first = f"[{page.severity}] {page.homeserver}, rollout {page.deploy_id}: {page.text}"
         at = datetime.fromtimestamp(page.at_s, tz=UTC).isoformat(timespec="seconds")
         body = {**asdict(page), "at": at, "sentence": page.text, "text": "\n".join(filter(None, (first, page.what_next)))}
         self._ask("POST", self._url, body, timeout_s)

@@ -12,6 +12,10 @@ desk.py       what both have in common
 following.py  watching a rollout that another process runs
 looking.py    status, why, history
 rescue.py     admit
+preflight.py  preflight
+measuring.py  observe, gate
+completion.py completion
+schema.py     schema
 lab.py        lab, demo
 logging.py    logs on stderr
 
@@ -28,6 +32,7 @@ from rollout.model.errors import DriverError, RefusedError, RolloutError
 # Name -> where it is, and what it does in a few words.
 COMMANDS: dict[str, tuple[str, str]] = {
     "check": ("rollout.interfaces.cli.preview:check", "check inventory and playbook"),
+    "preflight": ("rollout.interfaces.cli.preflight:preflight", "say whether a rollout could begin now"),
     "plan": ("rollout.interfaces.cli.preview:plan", "show what a rollout would do, and why"),
     "deploy": ("rollout.interfaces.cli.rolling:deploy", "roll a release, a configuration or a restart out"),
     "status": ("rollout.interfaces.cli.looking:status", "show what runs, and the rollout under way"),
@@ -40,6 +45,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rollback": ("rollout.interfaces.cli.rolling:rollback", "take workers back to what they ran before"),
     "history": ("rollout.interfaces.cli.looking:history", "list rollouts, newest first"),
     "admit": ("rollout.interfaces.cli.rescue:admit", "break-glass: admit what we took out, with nothing but proxy and ledger"),
+    "observe": ("rollout.interfaces.cli.measuring:observe", "keep a baseline for the next rollout"),
+    "gate": ("rollout.interfaces.cli.measuring:gate", "rule on workers as they run now"),
+    "completion": ("rollout.interfaces.cli.completion:completion", "print the completion script of a shell"),
+    "schema": ("rollout.interfaces.cli.schema:schema", "print the JSON Schema of inventory, playbook or plan"),
     "lab": ("rollout.interfaces.cli.lab:lab", "a real Synapse worker cluster on this machine"),
     "demo": ("rollout.interfaces.cli.lab:demo", "roll the lab to a new release under load"),
 }

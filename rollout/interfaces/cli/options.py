@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from rollout.interfaces.cli.completion import complete_rollout
+
 _Function = Callable[..., Any]
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -55,6 +57,11 @@ def journal_option(function: _Function) -> _Function:
         help="where rollouts are written down  [default: journal.db in the user's state directory]",
     )  # fmt: skip
     return option(function)
+
+
+def rollout_argument(function: _Function) -> _Function:
+    """`[ROLLOUT]`: which one, the newest if absent."""
+    return click.argument("deploy_id", required=False, metavar="[ROLLOUT]", shell_complete=complete_rollout)(function)
 
 
 def events_option(function: _Function) -> _Function:

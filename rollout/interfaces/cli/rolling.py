@@ -12,7 +12,7 @@ from rollout.adapters.documents.read import read_playbook
 from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
 from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option
+from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
 from rollout.interfaces.cli.selecting import Selection, observe, plan_for, plan_to, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.words import utc
@@ -90,7 +90,7 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
 
 
 @click.command()
-@click.argument("deploy_id", required=False, metavar="[ROLLOUT]")
+@rollout_argument
 @events_option
 @journal_option
 @inventory_option
@@ -106,7 +106,7 @@ def resume(inventory_path: Path, journal_place: str | None, events: str | None, 
 
 
 @click.command()
-@click.argument("deploy_id", required=False, metavar="[ROLLOUT]")
+@rollout_argument
 @events_option
 @journal_option
 @inventory_option
@@ -122,7 +122,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 
 @click.command()
-@click.argument("deploy_id", required=False, metavar="[ROLLOUT]")
+@rollout_argument
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
 @events_option
 @journal_option

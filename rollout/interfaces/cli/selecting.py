@@ -11,6 +11,7 @@ import click
 
 from rollout.adapters.documents.read import read_playbook
 from rollout.engine.survey import Surveyor
+from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
 from rollout.model.errors import InvalidFileError, RefusedError
@@ -53,7 +54,7 @@ def selectors(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--only", metavar="role=ROLE", callback=_role, help="leave all other roles alone"),
         click.option("--config", type=DIRECTORY, help="a directory with the new configuration"),
         click.option("--restart", is_flag=True, help="the same release again, in new processes"),
-        click.option("--to", metavar="VERSION", help="the version to roll to"),
+        click.option("--to", metavar="VERSION", shell_complete=complete_version, help="the version to roll to"),
     ):
         command = option(command)
     return command

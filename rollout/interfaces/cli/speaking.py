@@ -6,21 +6,20 @@ from pathlib import Path
 import click
 
 from rollout.engine import deploy as engine
+from rollout.interfaces.cli.completion import complete_worker
 from rollout.interfaces.cli.desk import Desk, ask, choose, open_desk, take_lock, take_up
 from rollout.interfaces.cli.following import heard
 from rollout.interfaces.cli.opening import before_anything
-from rollout.interfaces.cli.options import events_option, inventory_option, journal_option
+from rollout.interfaces.cli.options import events_option, inventory_option, journal_option, rollout_argument
 from rollout.model.errors import RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, WorkerId
 from rollout.model.plan import Plan
 from rollout.ports.journal import Request
 
-_rollout_argument = click.argument("deploy_id", required=False, metavar="[ROLLOUT]")
-
 
 @click.command()
-@_rollout_argument
+@rollout_argument
 @events_option
 @journal_option
 @inventory_option
@@ -36,7 +35,7 @@ def pause(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 
 @click.command(name="continue")
-@_rollout_argument
+@rollout_argument
 @events_option
 @journal_option
 @inventory_option
@@ -58,8 +57,8 @@ def go_on(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 
 @click.command()
-@click.argument("worker")
-@_rollout_argument
+@click.argument("worker", shell_complete=complete_worker)
+@rollout_argument
 @click.option("--why", required=True, help="for the journal, and for whoever wonders later")
 @journal_option
 @inventory_option
