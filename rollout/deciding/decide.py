@@ -135,8 +135,11 @@ def _heed(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
 
 
 def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
-    """A migration is never interrupted, and what is under way is waited for; anything else must finish a step now and then."""
+    """A migration is never interrupted, and a watch lasts as long as it lasts; anything else must finish a step now and then."""
     if any(effect.verb in {Verb.MIGRATE, Verb.PREPARE} for effect in (*state.in_flight.values(), *state.in_doubt.values())):
+        return False
+    forward = state.direction is Direction.FORWARD
+    if forward and any(step.verb is Verb.WATCH and state.steps[step.id].status is StepStatus.ACTIVE for step in steps_of(plan.phases)):
         return False
     return now_s - state.progress_at_s > plan.progress_deadline_s
 

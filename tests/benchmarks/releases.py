@@ -2,7 +2,8 @@
 What becomes of good and of bad releases: rolled out again and again on one lab under load, by playbooks/demo.yaml.
 
 A good one is 1.163.2 in its next generation (`--restart`); each of the lab's bad ones is derived from it (lab/bad_releases.py). Right is
-`deployed` for the good one, and for a bad one `rolled_back`, or `refused` before anybody is drained. *found after s* counts from when the
+`deployed` for the good one, and for a bad one `rolled_back`, or `refused` when it was prepared, before anybody is drained; a plan that is
+refused never began and is right for neither. *found after s* counts from when the
 first worker on the release got traffic (None where none ever did), *reached* is the most workers that a bad release got, *cut* and *server
 errors* are what users saw in all runs together, from the beginning of each to its end.
 """
@@ -29,6 +30,7 @@ BAD_RUNS = 3
 ROLLOUT_TIMEOUT_S = 900.0
 BEFORE_S = 20.0
 SETTLE_S = 10.0
+NEVER_BEGAN: dict[str, Any] = {"outcome": "never began", "touched": [], "workers": {}, "rollback_at_s": None, "rollback_why": ""}
 RIGHT = {"good": {"deployed"}, "bad": {"rolled_back", "refused"}}
 
 
@@ -69,7 +71,9 @@ def _roll(tool: Tool, version: str, log: Path) -> tuple[float, float, int, dict[
         code = rollout.wait(ROLLOUT_TIMEOUT_S)
     ended_s = time.time()
     time.sleep(SETTLE_S)
-    return began_s, ended_s, code, tool.ask("history")[0]
+    last = tool.ask("history")[:1]
+    # One that was never begun has no account.
+    return began_s, ended_s, code, last[0] if last and last[0]["began_at_s"] >= began_s else NEVER_BEGAN
 
 
 def _row(version: str, runs: Sequence[tuple[float, float, int, dict[str, Any]]], records: list[Record]) -> dict[str, object]:

@@ -27,7 +27,9 @@ _TABLES = """
     INSERT INTO schema_version VALUES (94);
     INSERT INTO schema_compat_version VALUES (84);
     INSERT INTO applied_schema_deltas VALUES (94, '94/02_two.sql'), (93, '93/01_one.sql');
-    GRANT SELECT ON schema_version, schema_compat_version, applied_schema_deltas TO looker;
+    CREATE TABLE users (name text, deactivated smallint, is_guest smallint, appservice_id text);
+    CREATE TABLE devices (user_id text, device_id text, last_seen bigint, hidden boolean);
+    GRANT SELECT ON users, devices, schema_version, schema_compat_version, applied_schema_deltas TO looker;
 """
 
 

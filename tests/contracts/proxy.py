@@ -8,15 +8,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
 from pathlib import Path
 
 from rollout.lab.programs import haproxy_binary
 
 WAIT_S = 10.0
+HOLD_LUA = files("rollout.adapters.traffic").joinpath("hold.lua")
 
 
 class Backend(ThreadingHTTPServer):
-    """One worker: /health is answered at once, anything else when *released* is set; not at all, then, if *dying* is set too."""
+    """
+    One worker: /health is answered at once, anything else when *released* is set; not at all, then, if *dying* is set too.
+
+    *arrived* are the times at which requests came, each with its client's port.
+    """
 
     daemon_threads = True
 
@@ -24,6 +30,7 @@ class Backend(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Answer)
         self.released = threading.Event()
         self.dying = threading.Event()
+        self.arrived: list[tuple[float, int]] = []
 
     def handle_error(self, *_: object) -> None:
         """Say nothing of a proxy that went away in the middle of a check."""
@@ -34,6 +41,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/health":
+            self.server.arrived.append((time.monotonic(), int(self.headers.get("From", 0))))
             self.server.released.wait(WAIT_S)
             if self.server.dying.is_set():
                 self.close_connection = True
@@ -67,12 +75,16 @@ class Proxy:
     def begin_request(self) -> None:
         """Begin a request that ends when its backend is released."""
         one = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
-        one.sendall(b"GET /sync HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        one.sendall(f"GET /sync HTTP/1.1\r\nHost: localhost\r\nFrom: {one.getsockname()[1]}\r\n\r\n".encode())
         self.open.append(one)
 
     def answers(self) -> list[int]:
         """Read the status of each answer to the requests that were begun."""
-        return [int(one.recv(65_536).split()[1]) for one in self.open]
+        return [int(answer.split()[1]) for answer in self.whole_answers()]
+
+    def whole_answers(self) -> list[bytes]:
+        """Read each answer to the requests that were begun; the first part of it, with its headers."""
+        return [one.recv(65_536) for one in self.open]
 
     def reload(self) -> None:
         """Start a new process with a fresh view; the old one keeps its sessions."""
@@ -114,7 +126,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def haproxy(place: Path, names: tuple[str, ...] = ("sync1", "sync2")) -> Iterator[Proxy]:
+def haproxy(place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True) -> Iterator[Proxy]:
     """Run one, with a master, in front of a backend for each name."""
     backends = {name: Backend() for name in names}
     with socket.socket() as one:
@@ -127,6 +139,7 @@ def haproxy(place: Path, names: tuple[str, ...] = ("sync1", "sync2")) -> Iterato
         f"""\
 global
     stats socket {proxy.admin} mode 600 level admin expose-fd listeners
+    {f"lua-load {HOLD_LUA}" if can_hold else ""}
 defaults
     mode http
     timeout connect 5s
@@ -138,6 +151,7 @@ frontend clients
 backend sync
     balance roundrobin
     option httpchk GET /health
+    {"http-request lua.rollout_hold" if can_hold else ""}
 {servers}
 """
     )

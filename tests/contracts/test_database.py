@@ -47,6 +47,26 @@ def test_the_schema_is_read_with_every_delta(database: Database) -> None:
     assert database.schema(TIMEOUT_S) == SchemaSighting(94, 84, ("93/01_one.sql", "94/02_two.sql"))
 
 
+def test_who_was_there_last_comes_first_and_only_people_are_named(server: Server, database: Database) -> None:
+    """No guest, nobody who is deactivated, nobody of an application service; a device that is hidden is a key, not a client."""
+    users = [
+        ("@old:a", 0, 0, None),
+        ("@new:a", 0, 0, None),
+        ("@never:a", 0, 0, None),
+        ("@gone:a", 1, 0, None),
+        ("@guest:a", 0, 1, None),
+        ("@bridged:a", 0, 0, "irc"),
+        ("@hidden:a", 0, 0, None),
+    ]
+    devices = [("@old:a", "A", 5, False), ("@old:a", "B", 10, False), ("@new:a", "A", 20, False), ("@never:a", "A", None, False)]
+    devices += [(user, "A", 30, False) for user in ("@gone:a", "@guest:a", "@bridged:a")] + [("@hidden:a", "A", 40, True)]
+    with server.connected() as connection, connection.cursor() as cursor:
+        cursor.executemany("INSERT INTO users VALUES (%s, %s, %s, %s)", users)
+        cursor.executemany("INSERT INTO devices VALUES (%s, %s, %s, %s)", devices)
+    assert database.active_users(10, TIMEOUT_S) == ("@new:a", "@old:a", "@never:a")
+    assert database.active_users(1, TIMEOUT_S) == ("@new:a",)
+
+
 def test_guards_of_a_calm_database(database: Database) -> None:
     readings = {reading.guard: reading.value for reading in database.guards(TIMEOUT_S)}
     assert set(readings) == set(GUARDS)
@@ -96,6 +116,8 @@ def test_the_oldest_transaction_is_the_one_that_counts(server: Server, database:
 def test_what_cannot_be_read_is_unknown_and_never_well(unreadable: Database) -> None:
     with pytest.raises(TransientDriverError):
         unreadable.schema(TIMEOUT_S)
+    with pytest.raises(TransientDriverError):
+        unreadable.active_users(1, TIMEOUT_S)
     readings = unreadable.guards(TIMEOUT_S)
     assert [(reading.guard, reading.value) for reading in readings] == [(guard, None) for guard in GUARDS]
     assert all(reading.detail for reading in readings)

@@ -14,7 +14,7 @@ from rollout.simulation.drivers import SimulatedLedger
 from rollout.simulation.rehearse import set_stage
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
-NEW = ReleaseId("2.0.0-0a1b2c3d")
+NEW, OLD = ReleaseId("2.0.0-0a1b2c3d"), ReleaseId("1.0.0-00000000")
 
 
 @pytest.fixture(params=["file", "simulated"])
@@ -25,9 +25,10 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
     return SimulatedLedger(set_stage({"sync1": ("sync", "sync")}).world)
 
 
-def effect(number: int, verb: Verb, worker: WorkerId | None = SYNC1, *, weight: int = 100) -> Effect:
+def effect(number: int, verb: Verb, worker: WorkerId | None = SYNC1, *, weight: int = 100, condemned: ReleaseId | None = None) -> Effect:
     """Number an act on *worker*."""
-    return Effect(EffectNumber(number), StepId(f"{verb}:{worker}"), verb, worker, NEW, 100.0, weight, f"because of {number}")
+    why = f"because of {number}"
+    return Effect(EffectNumber(number), StepId(f"{verb}:{worker}"), verb, worker, NEW, 100.0, weight, why, condemned=condemned)
 
 
 def _do(ledger: Ledger, *effects: Effect) -> None:
@@ -74,6 +75,27 @@ def test_anything_less_than_full_admission_keeps_the_mark(ledger: Ledger) -> Non
     assert ledger.marks()[SYNC1].number == 1
     _do(ledger, effect(4, Verb.ADMIT))
     assert ledger.marks() == {}
+
+
+def test_a_hold_is_written_down_like_a_drain_and_letting_go_strikes_it_out(ledger: Ledger) -> None:
+    """Whoever finds requests waiting finds out why; a restart in between is not yet being back."""
+    with ledger.fence(effect(1, Verb.HOLD)):
+        assert ledger.marks()[SYNC1].number == 1
+    _do(ledger, effect(2, Verb.RESTART))
+    with pytest.raises(TransientDriverError), ledger.fence(effect(3, Verb.LET_GO)):
+        raise TransientDriverError("the proxy is away")
+    assert ledger.marks()[SYNC1].number == 1
+    _do(ledger, effect(4, Verb.LET_GO))
+    assert ledger.marks() == {}
+
+
+def test_the_mark_of_one_that_is_taken_back_names_what_is_condemned(ledger: Ledger) -> None:
+    """Also if it was out already: what admits it without the journal must know what it may not run."""
+    _do(ledger, effect(1, Verb.DRAIN), effect(2, Verb.DRAIN, SYNC2, condemned=OLD))
+    assert {worker: mark.condemned for worker, mark in ledger.marks().items()} == {SYNC1: None, SYNC2: OLD}
+    _do(ledger, effect(3, Verb.RESTART, condemned=OLD))
+    mark = ledger.marks()[SYNC1]
+    assert (mark.number, mark.condemned) == (1, OLD)
 
 
 @pytest.mark.parametrize("late", [Verb.DRAIN, Verb.RESTART, Verb.ADMIT])

@@ -1,5 +1,6 @@
 """What every driver of the port `traffic` promises: HAProxy's and the simulated one."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ import pytest
 from rollout.adapters.traffic.haproxy import Haproxy
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
-from rollout.model.sighting import ProxySighting
+from rollout.model.plan import HoldBound
+from rollout.model.sighting import PoolSighting, ProxySighting
 from rollout.ports.traffic import Server, Traffic
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.proxy import Proxy, haproxy, until
@@ -19,22 +21,27 @@ SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
 STRANGERS = [Server("sync", "stranger"), Server("elsewhere", "sync1")]
 TIMEOUT_S = 5.0
 REQUESTS = 6
+BOUND = HoldBound(hold_s=30.0, hold_max=100)
 
 
 @dataclass(frozen=True, slots=True)
 class Plant:
     """
     A proxy with SYNC1 and SYNC2, both up. *begin_requests* begins REQUESTS that stay open, *end_requests* lets all of them end and says
-    whether each was answered; *settle* waits until something holds, where time passes by itself.
+    whether each was answered; *settle* waits until something holds, where time passes by itself; *pass_s* lets time pass.
     """
 
     traffic: Traffic
     begin_requests: Callable[[], None]
     end_requests: Callable[[], bool]
     settle: Callable[[Callable[[], bool]], None]
+    pass_s: Callable[[float], None]
 
     def look(self, worker: WorkerId) -> ProxySighting:
         return self.traffic.look(SERVERS, TIMEOUT_S)[worker]
+
+    def pool(self) -> PoolSighting:
+        return self.traffic.pools(["sync"], TIMEOUT_S)["sync"]
 
 
 @pytest.fixture
@@ -44,7 +51,7 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
 
 
 def _real(proxy: Proxy) -> Plant:
-    traffic = Haproxy((proxy.admin,), proxy.master)
+    traffic = Haproxy((proxy.admin,), proxy.master, {"sync"})
 
     def total(count: Callable[[ProxySighting], int | None]) -> int:
         return sum(count(seen) or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values())
@@ -61,11 +68,11 @@ def _real(proxy: Proxy) -> Plant:
         return set(proxy.answers()) == {200}
 
     until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()))
-    return Plant(traffic, begin_requests, end_requests, until)
+    return Plant(traffic, begin_requests, end_requests, until, time.sleep)
 
 
 def _simulated() -> Plant:
-    stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")})
+    stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")}, held="sync")
 
     def pass_by() -> None:
         stage.clock.advance_to(stage.clock.now_s() + stage.world.session_life_s)
@@ -77,7 +84,7 @@ def _simulated() -> Plant:
     def settle(holds: Callable[[], bool]) -> None:
         assert holds()
 
-    return Plant(stage.drivers.traffic, lambda: None, end_requests, settle)
+    return Plant(stage.drivers.traffic, lambda: None, end_requests, settle, lambda s: stage.clock.advance_to(stage.clock.now_s() + s))
 
 
 @pytest.fixture(params=["haproxy", "simulated"])
@@ -143,3 +150,48 @@ def test_what_the_proxy_does_not_have_is_refused_and_changes_nothing(plant: Plan
     with pytest.raises(PermanentDriverError):
         plant.traffic.admit(stranger, 50, TIMEOUT_S)
     assert all((one.admitted, one.weight) == (True, 100) for one in plant.traffic.look(SERVERS, TIMEOUT_S).values())
+
+
+def test_a_pool_is_held_until_it_is_let_go(plant: Plant) -> None:
+    """Repeating either does nothing new; what was under way goes on, and nothing is cut."""
+    plant.begin_requests()
+    assert plant.end_requests()
+    assert plant.pool().can_hold
+    for _ in range(2):
+        plant.traffic.hold(SERVERS[SYNC1], BOUND, TIMEOUT_S)
+        assert plant.look(SYNC1).held
+        assert plant.look(SYNC1).admitted, "a hold is no drain"
+        assert plant.pool().held
+        assert plant.pool().held_for_s is not None
+    for _ in range(2):
+        plant.traffic.let_go(SERVERS[SYNC1], TIMEOUT_S)
+        assert not plant.look(SYNC1).held
+        assert (plant.pool().held, plant.pool().held_for_s) == (False, None)
+    assert plant.look(SYNC1).cuts == 0
+
+
+def test_a_second_hold_renews_nothing(plant: Plant) -> None:
+    """A rollout that repeats itself in doubt must not make anybody wait longer than the plan said."""
+    plant.begin_requests()
+    assert plant.end_requests()
+    plant.traffic.hold(SERVERS[SYNC1], HoldBound(hold_s=1.0, hold_max=100), TIMEOUT_S)
+    plant.traffic.hold(SERVERS[SYNC1], BOUND, TIMEOUT_S)
+    plant.pass_s(1.5)
+    assert not plant.look(SYNC1).held
+
+
+def test_pools_that_the_proxy_does_not_have_are_left_out(plant: Plant) -> None:
+    assert set(plant.traffic.pools(["sync", "elsewhere"], TIMEOUT_S)) == {"sync"}
+
+
+def test_a_pool_that_is_not_there_is_neither_held_nor_let_go(plant: Plant) -> None:
+    with pytest.raises(PermanentDriverError):
+        plant.traffic.hold(Server("elsewhere", "sync1"), BOUND, TIMEOUT_S)
+    with pytest.raises(PermanentDriverError):
+        plant.traffic.let_go(Server("elsewhere", "sync1"), TIMEOUT_S)
+
+
+def test_the_proxy_says_how_much_it_can_take(plant: Plant) -> None:
+    limits = plant.traffic.limits(TIMEOUT_S)
+    assert 0 <= limits.connections < limits.connections_max
+    assert 0 <= limits.files < limits.files_max

@@ -320,3 +320,48 @@ def test_a_slow_recovery_that_goes_on_is_waited_for() -> None:
     state = rehearse(stage, plan)
     assert state.outcome is Outcome.DEPLOYED, state.outcome_why
     assert_safe(stage, plan, state)
+
+
+WATCHED = PLAYBOOK.model_copy(update={"watch": Watch(watch_s=60, window_s=6)})
+
+
+@pytest.mark.parametrize("turns_at", ["sync2/drain", "watch"])
+def test_a_release_that_turns_bad_after_it_has_passed_is_found_by_the_watch(turns_at: str) -> None:
+    """client1 passed long ago; while others are rolled, or when all are, it gets slow, and two windows in a row show it."""
+    stage = seven_workers()
+    plan = stage.plan(WATCHED)
+
+    def turn_bad(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id.endswith(turns_at):
+            stage.world.slow.add(plan.to_release.id)
+
+    state = rehearse(stage, plan, listeners=(turn_bad,))
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    assert "had passed, but then failed latency" in state.rollback_why
+    assert_safe(stage, plan, state)
+
+
+def test_one_bad_window_is_no_alarm() -> None:
+    """What is over before the second window ends was a hiccup."""
+    stage = seven_workers()
+    plan = stage.plan(WATCHED)
+    turned_s: list[float] = []
+
+    def hiccup(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id.endswith("watch"):
+            stage.world.slow.add(plan.to_release.id)
+            turned_s.append(stage.clock.now_s())
+        elif turned_s and stage.clock.now_s() > turned_s[0] + 4:
+            stage.world.slow.clear()
+
+    state = rehearse(stage, plan, listeners=(hiccup,))
+    assert turned_s
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+
+
+def test_a_watch_may_last_longer_than_anything_else_may_take() -> None:
+    """No step finishes while everybody is watched, and that is not being stuck."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK.model_copy(update={"watch": Watch(watch_s=PLAYBOOK.strategy.progress_deadline_s + 50, window_s=8)}))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
