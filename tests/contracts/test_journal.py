@@ -36,7 +36,7 @@ from rollout.model.ids import DeployId, EffectNumber, GateId, StepId, WorkerId
 from rollout.model.plan import Plan, Verb
 from rollout.model.release import make_release
 from rollout.model.sighting import DrainMark, Observation, ProcessSighting, ProxySighting, SchemaSighting, Sighting
-from rollout.ports.journal import DeployLine, Journal, Request
+from rollout.ports.journal import Baseline, DeployLine, Journal, Request
 from rollout.simulation.journal import MemoryJournal
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
@@ -194,3 +194,14 @@ def test_requests_are_taken_once_and_in_order(journal: Journal, plan: Plan) -> N
     journal.ask(ONE, second)
     assert journal.take_requests(ONE) == [second]
     assert journal.events(ONE) == [(1, began(ONE))]
+
+
+def test_what_was_observed_is_kept_by_homeserver_and_told_oldest_first(journal: Journal) -> None:
+    """With the release that each worker ran, to the last digit."""
+    first, second = (Baseline("simulated.localhost", AT_S + at, {SYNC1: (NEW.id, TALLY)}) for at in (0, 60))
+    journal.keep_baseline(second)
+    journal.keep_baseline(first)
+    journal.keep_baseline(Baseline("elsewhere.localhost", AT_S, {}))
+    assert journal.baselines("simulated.localhost", AT_S) == [first, second]
+    assert journal.baselines("simulated.localhost", AT_S + 1) == [second]
+    assert journal.baselines("simulated.localhost", AT_S + 61) == []

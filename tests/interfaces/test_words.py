@@ -1,0 +1,135 @@
+"""`pause`, `continue`, `skip`, `preflight`, `observe` and `gate`, on two simulated workers in real time."""
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from click.testing import Result
+
+from rollout.model.event import StepBegan
+from rollout.model.ids import WorkerId
+from tests.interfaces.homeserver import Homeserver
+from tests.interfaces.test_cli import versions
+
+WAIT_S = 30.0
+CLIENT1, CLIENT2 = WorkerId("client1"), WorkerId("client2")
+
+
+def _deploy_while(site: Homeserver, step: str, *arguments: str) -> tuple[Result, int]:
+    """Roll out, and say something from another thread when *step* has begun; return the rollout and the other command's exit code."""
+
+    def say() -> int:
+        _wait(lambda: _has_begun(site, step))
+        places = ("--inventory", str(site.inventory), "--journal", str(site.directory / "journal.db"))
+        try:
+            return int(site.command.main([arguments[0], *places, *arguments[1:]], "rollout", standalone_mode=False) or 0)
+        except SystemExit as ended:
+            return int(ended.code or 0)
+
+    with ThreadPoolExecutor(1) as pool:
+        said = pool.submit(say)
+        rollout = site.run("deploy", "--to", "2.0.0", "--yes")
+        return rollout, said.result(WAIT_S)
+
+
+def _has_begun(site: Homeserver, step: str) -> bool:
+    lines = site.journal.deploys("simulated.localhost", 1)
+    events = site.journal.events(lines[0].deploy_id) if lines else []
+    return any(isinstance(event, StepBegan) and event.step_id == step for _, event in events)
+
+
+def _wait(holds: Callable[[], bool]) -> None:
+    end_s = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end_s
+        time.sleep(0.02)
+
+
+def _all_in(site: Homeserver) -> bool:
+    return all(worker.admitted and worker.weight == 100 for worker in site.stage.world.workers.values())
+
+
+def test_a_pause_ends_with_the_worker_that_is_out_and_continue_goes_on(site: Homeserver) -> None:
+    rollout, said = _deploy_while(site, "client1/drain", "pause")
+    assert (rollout.exit_code, said) == (7, 7), rollout.output
+    assert {worker: it.runs.partition("-")[0] for worker, it in site.stage.world.workers.items()} == {CLIENT1: "2.0.0", CLIENT2: "1.0.0"}
+    assert _all_in(site)
+    assert "paused on request" in site.run("why").output
+    assert "rollout continue" in rollout.output
+
+    done = site.run("continue")
+
+    assert done.exit_code == 0, done.output
+    assert versions(site) == {"2.0.0"}
+    assert site.stage.world.cuts == {}
+
+
+def test_a_worker_that_is_skipped_is_left_as_it_is_and_the_end_says_so(site: Homeserver) -> None:
+    rollout, said = _deploy_while(site, "client1/drain", "skip", "client2", "--why", "its disk is being replaced")
+    assert (rollout.exit_code, said) == (0, 0), rollout.output
+    assert site.stage.world.workers[CLIENT2].runs == site.stage.old.id
+    assert "client2 was skipped (its disk is being replaced)" in rollout.output
+
+
+def test_a_worker_that_is_out_can_not_be_skipped(site: Homeserver) -> None:
+    rollout, said = _deploy_while(site, "client1/restart", "skip", "client1", "--why", "in a hurry")
+    assert (rollout.exit_code, said) == (0, 5), rollout.output
+    assert versions(site) == {"2.0.0"}
+    assert _all_in(site)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("pause",), 5, "was ever written down"),
+        (("continue",), 5, "was ever written down"),
+        (("skip", "client1", "--why", "x"), 5, "was ever written down"),
+        (("skip", "client1"), 2, "--why"),
+        (("gate", "nobody"), 2, "client1, client2"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_word_that_makes_no_sense_says_so(site: Homeserver, arguments: tuple[str, ...], code: int, said: str) -> None:
+    done = site.run(*arguments)
+    assert (done.exit_code, said in done.output) == (code, True), done.output
+
+
+def test_nothing_can_be_said_to_a_rollout_that_has_ended(site: Homeserver) -> None:
+    assert site.run("deploy", "--to", "2.0.0", "--yes").exit_code == 0
+    for arguments in (("pause",), ("continue",), ("skip", "client2", "--why", "late")):
+        assert site.run(*arguments).exit_code == 5, arguments
+
+
+def test_preflight_says_whether_a_rollout_could_begin_and_touches_nothing(site: Homeserver) -> None:
+    done = site.run("preflight")
+    assert done.exit_code == 0, done.output
+    site.stage.world.drain(CLIENT1)
+    refused = site.run("preflight", "--json")
+    assert refused.exit_code != 0, refused.output
+    assert "client1" in json.dumps(json.loads(refused.stdout))
+    assert versions(site) == {"1.0.0"}
+
+
+def test_a_gate_rules_by_what_was_observed_before(site: Homeserver) -> None:
+    """Nothing kept: no ruling. Kept and as before: pass. Worse: fail. Nothing to measure: no ruling, and never a pass."""
+    playbook = json.loads(site.playbook.read_text())
+    playbook["gates"] = [{"id": "latency", "metric": "latency_p95_s", "ratio_max": 1.5, "samples_min": 5, "soak_s": 1, "deadline_s": 5}]
+    site.playbook.write_text(json.dumps(playbook))
+    assert site.run("gate", "--for", "1").exit_code == 7
+    assert site.run("observe", "--for", "2").exit_code == 0
+    passed = site.run("gate", "--for", "2")
+    assert passed.exit_code == 0, passed.output
+    assert "client1: latency pass" in passed.output
+    site.stage.world.slow.add(site.stage.old.id)
+    failed = site.run("gate", "--for", "2", "client1", "--json")
+    assert failed.exit_code == 3, failed.output
+    assert [verdict["ruling"] for verdict in json.loads(failed.stdout)["client1"]] == ["fail"]
+    site.stage.world.dark.add(CLIENT1)
+    assert site.run("gate", "--for", "1", "client1").exit_code == 7
+    assert versions(site) == {"1.0.0"}
+
+
+def _with_time(site: Homeserver, *arguments: str) -> Result:
+    return site.run(*arguments)
