@@ -57,7 +57,7 @@ def test_a_pause_ends_with_the_worker_that_is_out_and_continue_goes_on(site: Hom
     assert {worker: it.runs.partition("-")[0] for worker, it in site.stage.world.workers.items()} == {CLIENT1: "2.0.0", CLIENT2: "1.0.0"}
     assert _all_in(site)
     assert "paused on request" in site.run("why").output
-    assert "rollout continue" in rollout.output
+    assert "rollout continue" in site.run("why").output
 
     done = site.run("continue")
 

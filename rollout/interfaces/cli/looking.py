@@ -15,6 +15,7 @@ from rollout.interfaces.cli.opening import newest, open_homeserver, open_user_jo
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option
 from rollout.interfaces.cli.selecting import observe
 from rollout.interfaces.report.accounts import summarise
+from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.progress import steps_done
 from rollout.interfaces.report.reasons import headline, mode, reasons
 from rollout.interfaces.report.standing import standing_text, standing_values
@@ -94,6 +95,8 @@ def why(inventory_path: Path, journal_place: str | None) -> int:
     state = replay(journal, plan, line.deploy_id)
     now_s = SystemClock().now_s()
     click.echo(f"{headline(line.deploy_id, plan, state, now_s)}\n{reasons(plan, state, now_s)}")
+    if state.outcome in RESUMABLE:
+        click.echo(next_commands(line.deploy_id, state.outcome))
     return 0
 
 
