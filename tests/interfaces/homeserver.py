@@ -21,6 +21,9 @@ from rollout.simulation.virtual_clock import VirtualClock
 
 STAGES: dict[str, Stage] = {}
 
+# How long the workers have been running: said in as many letters in an hour's time, since golden messages are compared to the letter.
+RUNNING_S = 2.5 * 86_400
+
 PLAYBOOK = {
     "name": "quick",
     "strategy": {"ramp": {"weights": [100], "step_s": 0}, "drain_timeout_s": 10, "boot_timeout_s": 10, "progress_deadline_s": 60},
@@ -104,6 +107,8 @@ def homeserver(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Homeserver:
     """Set one up. Sessions end within half a second, and a worker boots in less."""
     stage = set_stage({"client1": ("client", "client"), "client2": ("client", "client")})
     stage.world.clock = RealClock()
+    for worker in stage.world.workers.values():
+        worker.started_at_s = time.time() - RUNNING_S
     stage.world.boot_s = 0.3
     stage.world.session_life_s = 0.5
     STAGES[str(directory)] = stage
