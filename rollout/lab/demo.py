@@ -27,7 +27,7 @@ from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 CONTROL = "sync1"
-BEFORE_S = 40.0
+BEFORE_S = 30.0
 # After the control, and after the rollout: what was cut has come back by then.
 SETTLE_S = 10.0
 ROLLOUT_TIMEOUT_S = 1200.0
@@ -217,7 +217,8 @@ def about_worker(records: list[Record], pool: str | None, account: Mapping[str, 
     drained_at_s = account["drained_at_s"]
     if pool is None or drained_at_s is None:
         return {"pool": pool, **{f"{name}_s": seconds for name, seconds in times.items()}}
-    while_out = window(records, drained_at_s, drained_at_s + account["out_s"], (pool,))
+    # Until it had its full share again, a part of what comes has to go elsewhere.
+    while_out = window(records, drained_at_s, drained_at_s + account["out_s"] + account["ramp_s"], (pool,))
     return {
         "pool": pool,
         "open_long_polls_at_drain": open_long_polls(records, pool, drained_at_s),

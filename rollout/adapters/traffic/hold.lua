@@ -11,8 +11,13 @@
 local STEP_MIN_MS = 20 -- how late a request goes on at least, when few wait
 local STEP_MAX_MS = 250
 local WAITING_PER_MS = 8 -- so many that wait lengthen the step by one millisecond, so that thousands don't keep the proxy busy
-local LET_GO_PER_S = 250 -- the first that came goes first, and not all at once: the server has just started
+-- The first that came goes first, and not all at once: the server has just started. All together would be slow for each; one after the other
+-- none waits longer than the first. What stays open for long (a long-poll) holds nobody else up: the slower pace goes on whatever is under way.
+local LET_GO_PER_S = 250
+local LET_GO_ANYWAY_PER_S = 50
+local UNDER_WAY_MAX = 12
 local LET_GO_STEP_MS = 5
+local SILENT_S = 2 * STEP_MAX_MS / 1000 -- who has not looked for so long isn't waited for by those behind
 local SWEEP_MS = 100
 local GONE_S = 2 -- who has not looked for so long has hung up: HAProxy drops its coroutine without a word
 
@@ -41,6 +46,26 @@ local function leave(backend, me)
     end
 end
 
+local function under_way(name)
+    local count = 0
+    for _, server in pairs(core.backends[name].servers) do
+        count = count + server:get_stats().scur
+    end
+    return count
+end
+
+-- Whether *me* may go on, of those who waited for *hold*.
+local function may_go(name, backend, hold, me)
+    while hold.head < me and now_s() - (backend.waiting[hold.head] or 0) > SILENT_S do
+        hold.head = hold.head + 1
+    end
+    local since_s, place = now_s() - (hold.ended_s or hold.until_s), me - hold.first
+    if hold.head < me or place > since_s * LET_GO_PER_S then
+        return false
+    end
+    return place <= since_s * LET_GO_ANYWAY_PER_S or under_way(name) < UNDER_WAY_MAX
+end
+
 local function refuse(txn, seconds)
     local reply = txn:reply()
     reply:set_status(503, "Service Unavailable")
@@ -52,7 +77,8 @@ local function refuse(txn, seconds)
 end
 
 core.register_action("rollout_hold", { "http-req" }, function(txn)
-    local backend = backend_of(txn.f:be_name())
+    local name = txn.f:be_name()
+    local backend = backend_of(name)
     backend.passed = backend.passed + 1
     local hold = backend.hold
     if hold == nil then
@@ -64,6 +90,7 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
     end
     backend.next = backend.next + 1
     local me = backend.next
+    backend.waiting[me] = now_s()
     backend.waiting_count = backend.waiting_count + 1
     backend.waiting_max = math.max(backend.waiting_max, backend.waiting_count)
     while backend.hold == hold and now_s() < hold.until_s do
@@ -73,10 +100,9 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
     if hold.ended_s == nil then
         backend.late = backend.late + 1
     end
-    local ended_s = hold.ended_s or hold.until_s
-    while me > hold.first + (now_s() - ended_s) * LET_GO_PER_S do
+    while not may_go(name, backend, hold, me) do
         backend.waiting[me] = now_s()
-        core.msleep(LET_GO_STEP_MS)
+        core.msleep(math.min(STEP_MAX_MS, LET_GO_STEP_MS + (me - hold.head)))
     end
     leave(backend, me)
 end)
@@ -112,7 +138,7 @@ core.register_cli({ "rollout-hold" }, "rollout-hold BACKEND SECONDS MOST : let n
     end
     local backend = backend_of(name)
     if backend.hold == nil then
-        backend.hold = { since_s = now_s(), until_s = now_s() + hold_s, most = hold_max, first = backend.next + 1 }
+        backend.hold = { since_s = now_s(), until_s = now_s() + hold_s, most = hold_max, first = backend.next + 1, head = backend.next + 1 }
         backend.waiting_max, backend.shed, backend.late = 0, 0, 0
     end
     answer(applet, "")
