@@ -5,6 +5,7 @@ It is pure, and looks at nothing but its arguments: a dry run is this function, 
 anything is touched; what can change while the plan runs is asked again before each step (disruption.py, deciding/).
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from itertools import pairwise
 
@@ -43,17 +44,18 @@ def make_plan(
     *,
     only: Role | None = None,
     until: str | None = None,
+    among: Collection[WorkerId] | None = None,
 ) -> Plan:
     """
     Plan the way from what runs to *to*, and the way back.
 
-    *only* restricts the rollout to one role; *until* ("canary", a worker or a role) cuts it after that one. A homeserver that runs *to*
-    already gets a plan without phases.
+    *only* restricts the rollout to one role; *until* ("canary", a worker or a role) cuts it after that one; of an
+    earlier rollout that is taken back, *among* are the workers. A homeserver that runs *to* already gets a plan without phases.
 
     Raises RefusedError naming every blocker; InvalidFileError when *only* or *until* name nothing.
     """
     situation = look(playbook, inventory, observation, to)
-    skipped = why_skipped(situation, only)
+    skipped = why_skipped(situation, only, among)
     rolled = [worker for worker in situation.workers if worker.id not in skipped]
     if blockers := _blockers(situation, rolled):
         what = f"{inventory.homeserver} can't be rolled to {to.id} now"

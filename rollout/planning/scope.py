@@ -1,7 +1,7 @@
 """Which workers a rollout touches, and where it ends."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rollout.model.errors import InvalidFileError
 from rollout.model.ids import Role, WorkerId
@@ -10,8 +10,12 @@ from rollout.planning.order import CANARY, Stretch
 from rollout.planning.situation import Situation
 
 
-def why_skipped(situation: Situation, only: Role | None) -> dict[WorkerId, str]:
-    """Say why each worker that isn't rolled isn't. Raises InvalidFileError when *only* names no worker's role."""
+def why_skipped(situation: Situation, only: Role | None, among: Collection[WorkerId] | None = None) -> dict[WorkerId, str]:
+    """
+    Say why each worker that isn't rolled isn't. *among* are those that an earlier rollout left to be taken back; None if it isn't that.
+
+    Raises InvalidFileError when *only* names no worker's role.
+    """
     roles = list(dict.fromkeys(worker.role for worker in situation.workers))
     if only is not None and only not in roles:
         raise _names_nothing("--only", only, roles)
@@ -24,6 +28,8 @@ def why_skipped(situation: Situation, only: Role | None) -> dict[WorkerId, str]:
             skipped[worker.id] = f"runs {situation.to.id} already"
         elif only is not None and worker.role != only:
             skipped[worker.id] = f"not asked for (--only {only})"
+        elif among is not None and worker.id not in among:
+            skipped[worker.id] = "not part of what is taken back"
     return skipped
 
 

@@ -63,7 +63,8 @@ def _printed(case: Mapping[str, Any]) -> str:
     )
     playbook = Playbook.model_validate(case["playbook"])
     try:
-        plan = make_plan(playbook, inventory, observation, releases[case["to"]], only=case.get("only"), until=case.get("until"))
+        to, only, until, among = releases[case["to"]], case.get("only"), case.get("until"), case.get("among")
+        plan = make_plan(playbook, inventory, observation, to, only=only, until=until, among=among)
     except RolloutError as error:
         return f"{type(error).__name__}, exit {error.exit_code}\n{error}\n"
     # The digest changes with every field that a plan gets; what people read doesn't.

@@ -1,6 +1,7 @@
 """The command line, from options to exit codes, on a simulated homeserver in real time."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from rollout.model.plan import Verb
 from tests.contracts.server import Says, serving
 from tests.interfaces.homeserver import Homeserver
 
-CLIENT1 = WorkerId("client1")
+CLIENT1, CLIENT2 = WorkerId("client1"), WorkerId("client2")
 HEAVY = {"pydantic", "sqlalchemy", "psycopg", "requests", "rich", "yaml", "prometheus_client", "aiohttp"}
 
 
@@ -105,6 +106,43 @@ def test_there_and_back_again(site: Homeserver) -> None:
     assert (oldest["to_version"], oldest["outcome"], newest["to_version"], newest["outcome"]) == ("2.0.0", "deployed", "1.0.0", "deployed")
     assert oldest["workers"]["client1"]["drain_s"] > 0
     assert site.stage.world.cuts == {}
+
+
+def test_only_what_a_rollout_touched_is_taken_back(site: Homeserver) -> None:
+    """Whoever it left alone runs on, on another release than that which the others go back to."""
+    world = site.stage.world
+    site.run("deploy", "--to", "2.0.0", "--until", "client1", "--yes")
+    before = {worker: it.runs for worker, it in world.workers.items()}
+    assert site.run("deploy", "--restart", "--until", "canary", "--yes").exit_code == 0
+    alone_since_s = world.workers[CLIENT2].started_at_s
+    assert world.workers[CLIENT1].runs != before[CLIENT1]
+
+    back = site.run("rollback", "--yes")
+
+    assert back.exit_code == 0, back.output
+    assert {worker: it.runs for worker, it in world.workers.items()} == before
+    assert world.workers[CLIENT2].started_at_s == alone_since_s
+    assert "client2: not part of what is taken back" in back.output
+
+
+def test_workers_that_ran_several_releases_are_taken_back_one_release_at_a_time(site: Homeserver) -> None:
+    """And the refusal says what to type."""
+    world = site.stage.world
+    site.run("deploy", "--to", "2.0.0", "--until", "client1", "--yes")
+    before = {worker: it.runs for worker, it in world.workers.items()}
+    assert site.run("deploy", "--restart", "--yes").exit_code == 0
+    deployed = {worker: it.runs for worker, it in world.workers.items()}
+
+    refused = site.run("rollback", "--yes")
+    commands = re.findall(r"rollout (rollback \S+ --to [\w.-]+)", refused.output)
+    after = []
+    for command in commands:
+        assert site.run(*command.split(), "--yes").exit_code == 0
+        after.append({worker: it.runs for worker, it in world.workers.items()})
+
+    assert refused.exit_code == 5, refused.output
+    assert after == [{**deployed, CLIENT1: before[CLIENT1]}, before]
+    assert site.run("rollback", *commands[0].split()[1:-1], "3.0.0-ab").exit_code == 5
 
 
 def test_a_release_that_does_not_start_is_taken_back(site: Homeserver) -> None:

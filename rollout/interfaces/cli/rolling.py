@@ -2,7 +2,6 @@
 
 import secrets
 import sys
-from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,15 +12,15 @@ from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
 from rollout.interfaces.cli.opening import Opened, before_anything
 from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
-from rollout.interfaces.cli.selecting import Selection, observe, plan_for, plan_to, selectors
+from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, selectors
 from rollout.interfaces.plan_text import plan_text
+from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
 from rollout.model.codec import load_plan
 from rollout.model.errors import InvalidFileError, RefusedError
 from rollout.model.event import Command, Outcome
-from rollout.model.ids import DeployId
+from rollout.model.ids import DeployId, ReleaseId, WorkerId
 from rollout.model.plan import Plan
-from rollout.model.release import Release
 from rollout.planning.digest import digest_of_plan, digest_of_playbook
 from rollout.planning.drift import explain_stale
 from rollout.ports.journal import DeployLine
@@ -123,19 +122,27 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 @click.command()
 @rollout_argument
+@click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
 @events_option
 @journal_option
 @playbook_option
 @inventory_option
 def rollback(
-    inventory_path: Path, playbook_path: Path | None, journal_place: str | None, events: str | None, deploy_id: str | None, *, yes: bool
+    inventory_path: Path,
+    playbook_path: Path | None,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    to: str | None,
+    *,
+    yes: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
 
     A rollout that has not ended turns round (one that another process runs is asked to, and watched). After one that has ended, a new
-    rollout to the release before it is planned, with the playbook's gates, and rolled out.
+    rollout of the workers that it touched, to the release that they ran before, is planned, with the playbook's gates, and rolled out.
     """
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -144,9 +151,15 @@ def rollback(
             plan = desk.journal.plan(line.deploy_id)
             refusal = take_lock(desk, held, "rollback")
             if not has_ended(line):
+                if to is not None:
+                    raise RefusedError(
+                        f"rollout {line.deploy_id} has not ended: each worker goes back to what it ran before",
+                        remedy=f"rollout rollback {line.deploy_id}",
+                    )
                 back = None
             elif refusal is None:
-                back = plan_to(desk.opened, playbook_path, _before(desk, line, plan))
+                release, workers = _before(desk, line, plan, to)
+                back = plan_back(desk.opened, playbook_path, plan.releases[release], workers)
             else:
                 raise refusal
         if back is not None:
@@ -156,13 +169,32 @@ def rollback(
         return take_up(desk, line.deploy_id, plan, Command.ROLLBACK)
 
 
-def _before(desk: Desk, line: DeployLine, plan: Plan) -> Release:
-    """Return the release that most of the rolled workers ran before. Raises RefusedError when that rollout left nothing to take back."""
+def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:
+    """
+    Return a release, and the workers that ran it before this rollout restarted them; it is *wanted*, or the only one.
+
+    Raises RefusedError when that rollout left nothing to take back, or when they ran several and none is wanted: a rollout goes to one.
+    """
     if line.outcome not in {Outcome.DEPLOYED, Outcome.HALTED}:
         raise RefusedError(f"rollout {line.deploy_id} ended as {line.outcome}: there is nothing to take back", remedy="rollout status")
-    rolled = [worker for worker in plan.from_releases if worker not in plan.skipped]
-    counted = Counter(plan.from_releases[worker] for worker in rolled)
-    if len(counted) > 1:
-        before = ", ".join(f"{worker} {plan.from_releases[worker]}" for worker in rolled)
-        desk.say(f"releases were mixed before ({before}); all go to the commonest")
-    return plan.releases[max(counted, key=lambda release: counted[release])]
+    touched = summarise(plan, (event for _, event in desk.journal.events(line.deploy_id))).touched
+    ran: dict[ReleaseId, list[WorkerId]] = {}
+    for worker in touched:
+        if (release := plan.from_releases[worker]) != plan.to_release.id:
+            ran.setdefault(release, []).append(worker)
+    if not ran:
+        raise RefusedError(f"rollout {line.deploy_id} took no worker to another release", remedy="rollout status")
+    if wanted is None and len(ran) == 1:
+        wanted = next(iter(ran))
+    chosen = next((release for release in ran if release == wanted), None)
+    if chosen is not None:
+        return chosen, frozenset(ran[chosen])
+    if wanted is None:
+        what = f"the workers of rollout {line.deploy_id} ran several releases before, and one rollout goes to one"
+    else:
+        what = f"no worker of rollout {line.deploy_id} ran {wanted} before"
+    raise RefusedError(
+        what,
+        why="\n".join(f"{release}: {', '.join(workers)}" for release, workers in ran.items()),
+        remedy=", then ".join(f"rollout rollback {line.deploy_id} --to {release}" for release in ran),
+    )

@@ -1,7 +1,7 @@
 """What to roll to: from options to a plan."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -130,10 +130,10 @@ def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 
 
-def plan_to(opened: Opened, playbook_path: Path | None, release: Release) -> Plan:
-    """Look at the homeserver and plan the way to a release that is known already."""
+def plan_back(opened: Opened, playbook_path: Path | None, release: Release, workers: Collection[WorkerId]) -> Plan:
+    """Look at the homeserver and plan the way of *workers*, and of nobody else, to a release that is known already."""
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    return make_plan(playbook, opened.inventory, observe(opened, playbook), release)
+    return make_plan(playbook, opened.inventory, observe(opened, playbook), release, among=workers)
 
 
 def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:
