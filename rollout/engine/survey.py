@@ -94,6 +94,18 @@ class Surveyor:
         observation = Observation(taken_at_s=taken_at_s, sightings=sightings, missing=missing)
         return self._thoroughly(observation) if thorough else observation
 
+    def look_twice(self) -> Observation:
+        """Look thoroughly, and once more if something was not seen to be well: what stood still for two seconds is not refused for it."""
+        seen = self.look(thorough=True)
+        return seen if self._is_whole(seen) else self.look(thorough=True)
+
+    def _is_whole(self, seen: Observation) -> bool:
+        if seen.missing or not seen.releases or seen.proxy is None or len(seen.pools) < len(self._inventory.pools):
+            return False
+        if any(reading.value is None for reading in seen.guards):
+            return False
+        return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
+
     def _strangers(self, proxied: Collection[WorkerId]) -> dict[WorkerId, str]:
         """Say of each server that the proxy doesn't have what may have been meant."""
         strangers = {worker: server for worker, server in self._servers.items() if worker not in proxied}

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from click.testing import CliRunner
 
 from rollout.interfaces.cli import COMMANDS, cli
 from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.model.errors import TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from tests.contracts.server import Says, serving
@@ -65,6 +67,33 @@ def test_plan_says_why_and_touches_nothing(site: Homeserver) -> None:
     assert versions(site) == {"1.0.0"}
     assert site.run("plan", "--to", "2.0.0", "--detailed-exitcode").exit_code == 6
     assert site.run("plan", "--to", "1.0.0", "--detailed-exitcode").exit_code == 0
+
+
+class Stalled:
+    """A driver whose *method* fails at its first call: the machine stood still."""
+
+    def __init__(self, driver: object, method: str) -> None:
+        self._driver = driver
+        self._failing = {method}
+
+    def __getattr__(self, name: str) -> object:
+        if name in self._failing:
+            self._failing.remove(name)
+            return self._fail
+        return getattr(self._driver, name)
+
+    def _fail(self, *_: object) -> object:
+        raise TransientDriverError("no answer in time")
+
+
+@pytest.mark.parametrize(
+    ("port", "method"), [("workers", "look"), ("traffic", "look"), ("releases", "activations"), ("releases", "prepared")]
+)
+def test_what_stood_still_for_a_moment_is_looked_at_again_before_a_plan_is_refused(site: Homeserver, port: str, method: str) -> None:
+    drivers = site.stage.drivers
+    site.stage.drivers = replace(drivers, **{port: Stalled(getattr(drivers, port), method)})  # type: ignore[arg-type]
+    done = site.run("plan", "--to", "2.0.0")
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.parametrize(

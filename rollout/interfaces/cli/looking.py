@@ -32,7 +32,7 @@ from rollout.ports.journal import DeployLine, Journal
 def status(inventory_path: Path, journal_place: str | None, *, as_json: bool) -> int:
     """Look at every worker now, and say which rollout is under way."""
     opened = open_homeserver(inventory_path)
-    seen = observe(opened)
+    seen = observe(opened, once=True)
     now_s = opened.clock.now_s()
     try:
         journal = open_user_journal(journal_place)

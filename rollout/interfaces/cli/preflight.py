@@ -49,7 +49,7 @@ def _checks(opened: Opened, playbook: Playbook, journal_place: str | None) -> It
     # A page shows that it can be measured when it is read a second time.
     surveyor.measure(workers, with_canaries=True)
     measured = surveyor.measure(workers, with_canaries=True)
-    seen = surveyor.look(thorough=True)
+    seen = surveyor.look_twice()
     yield from of_workers(opened.inventory, seen)
     yield from _of_metrics(opened.inventory, measured)
     yield from _of_guards(playbook, seen)

@@ -69,17 +69,21 @@ def _role(_context: click.Context, _parameter: click.Parameter, value: str | Non
     return Role(name)
 
 
-def observe(opened: Opened, playbook: Playbook | None = None) -> Observation:
-    """Look at everything once; whether workers could be warmed only if *playbook* wants it."""
-    return _observe(opened, playbook)[0]
+def observe(opened: Opened, playbook: Playbook | None = None, *, once: bool = False) -> Observation:
+    """
+    Look at everything; whether workers could be warmed only if *playbook* wants it.
+
+    What isn't seen to be well is looked at a second time, as befits whoever refuses for it, unless *once*.
+    """
+    return _observe(opened, playbook, once=once)[0]
 
 
-def _observe(opened: Opened, playbook: Playbook | None) -> tuple[Observation, dict[WorkerId, str]]:
+def _observe(opened: Opened, playbook: Playbook | None, *, once: bool = False) -> tuple[Observation, dict[WorkerId, str]]:
     """Say also which of the workers that run can't be measured, and why."""
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     # One guard is read from the metrics pages.
     measured = surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
-    seen = surveyor.look(thorough=True)
+    seen = surveyor.look(thorough=True) if once else surveyor.look_twice()
     if playbook is not None and playbook.strategy.warm is not None:
         seen = replace(seen, no_warming=surveyor.why_no_warming())
     unmeasured = {worker: why for worker, why in measured.unmeasured.items() if _may_run(seen.sightings.get(worker))}
