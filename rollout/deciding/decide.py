@@ -185,7 +185,8 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         return Wait("observation", why, now_s + LOOK_FRESH_S)
     if not back:
         skipped = "".join(f"; {worker} was skipped ({why})" for worker, why in state.skipped.items())
-        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skipped}")
+        unseen = f"; the last watch had too little to rule twice on {gates}" if (gates := watching.undecided(plan, state)) else ""
+        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skipped}{unseen}")
     if state.rollback_failures:
         return Finish(Outcome.HALTED, f"every worker is back on its old release, but not well: {'; '.join(state.rollback_failures)}")
     if state.blamed and any(known.touched for worker, known in state.workers.items() if worker not in state.blamed):

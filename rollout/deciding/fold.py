@@ -35,7 +35,7 @@ from rollout.model.event import (
     WaitBegan,
     WindDownBegan,
 )
-from rollout.model.gate import Measured, Ruling, Tally
+from rollout.model.gate import Gate, Measured, Ruling, Tally
 from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.model.sighting import Observation
@@ -295,7 +295,9 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
 
 
 def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
-    surveying = any(state.steps[step.id].status is StepStatus.ACTIVE for step in steps_of(plan.phases) if step.verb is Verb.SURVEY)
+    forward = steps_of(plan.phases)
+    surveying = any(state.steps[step.id].status is StepStatus.ACTIVE for step in forward if step.verb is Verb.SURVEY)
+    gates = {step.worker: step.gates for step in forward if step.verb is Verb.SOAK}
     pools = {worker.id: worker.pool for worker in plan.workers}
     workers: dict[WorkerId, WorkerState] = {}
     for worker, known in state.workers.items():
@@ -308,7 +310,10 @@ def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
         untouched = [tally for peer, tally in beside.items() if not state.workers[peer].touched]
         own = measured.tallies.get(worker)
         summed = _with_tally(known, own, peers, measured.unmeasured.get(worker), surveying=surveying)
-        workers[worker] = _with_windows(plan, summed, own, peers, reduce(_join, untouched) if untouched else None)
+        if own is not None:
+            controls = reduce(_join, untouched) if untouched else None
+            summed = _with_windows(plan, summed, own, peers, controls, [plan.gates[name] for name in gates.get(worker, ())])
+        workers[worker] = summed
     return replace(state, workers=workers)
 
 
@@ -325,16 +330,19 @@ def _with_tally(known: WorkerState, own: Tally | None, peers: list[Tally], unmea
     return known
 
 
-def _with_windows(plan: Plan, known: WorkerState, own: Tally | None, peers: list[Tally], controls: Tally | None) -> WorkerState:
+def _with_windows(plan: Plan, known: WorkerState, own: Tally, peers: list[Tally], controls: Tally | None, gates: list[Gate]) -> WorkerState:
     """Keep what the ramp, the load-recovery gate and the watch look at: stretches of time, not one long sum."""
-    if own is None:
-        return known
     if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
         known = replace(known, ramp=_join(known.ramp, own))
     if own.canaries > own.canary_failures:
         known = replace(known, canary_answered_at_s=own.until_s)
     if _after(known, own):
-        known = replace(known, windows=windows.extend(known.windows, own, peers, plan.watch.window_s, controls))
+        watched = {
+            gate.id: windows.extend(known.watched.get(gate.id, ()), own, peers, plan.watch.window_s, controls, gate)
+            for gate in gates
+            if gate.metric not in windows.BURSTS
+        }
+        known = replace(known, windows=windows.extend(known.windows, own, peers, plan.watch.window_s, controls), watched=watched)
     return known
 
 
@@ -383,7 +391,7 @@ def _keep_unproven(state: DeployState, worker: WorkerId) -> DeployState:
 
 def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
     cleared = replace(state.workers[worker], after=None, controls=None, unmeasured=None, verdicts={}, windows=(), ramp_since_s=None)
-    return _with_worker(state, worker, replace(cleared, admitted_at_s=at_s))
+    return _with_worker(state, worker, replace(cleared, watched={}, admitted_at_s=at_s))
 
 
 def _phases_steps(plan: Plan, direction: Direction) -> tuple[Step, ...]:

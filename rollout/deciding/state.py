@@ -103,7 +103,8 @@ class WorkerState:
     other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
     *well_since_s* while it isn't.
     *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
-    *windows* are the last stretches since it was admitted, for the load-recovery gate. *users_moved* counts the sessions that were open
+    *windows* are the last stretches since it was admitted, for the load-recovery gate, and *watched* those for each gate that it is watched
+    by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open
     when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
     """
 
@@ -125,6 +126,7 @@ class WorkerState:
     ramp: Tally | None = None
     ramp_since_s: float | None = None
     windows: tuple[Window, ...] = ()
+    watched: dict[GateId, tuple[Window, ...]] = field(default_factory=dict)
     users_moved: int = 0
     canary_answered_at_s: float | None = None
     warmed: Warmed | None = None

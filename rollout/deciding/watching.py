@@ -5,22 +5,24 @@ The gates are those of the worker's SOAK, on one window after the other instead 
 are asked many times, so only two windows that fail, one after the other, count. Compared is with the worker's own past and with those of
 its pool who still run the old release: the others may be getting worse as well. What a worker does of its own accord (WORK, BACKLOG) comes
 in bursts longer than a window, so it isn't watched.
+
+A window lasts until it holds a gate's samples. Where two of them don't come to an end in the last watch, the gate couldn't have failed
+there, and it is named: silence is not health.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from rollout.deciding.acting import go_back, stop
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.seeing import gone_for
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
 from rollout.gating import threshold
-from rollout.gating.windows import Window, complete
+from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL, Window, complete
 from rollout.model.event import GateRuled, StepBegan, StepFinished
-from rollout.model.gate import Gate, Metric, Ruling, Verdict
+from rollout.model.gate import Gate, Ruling, Verdict
+from rollout.model.ids import GateId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 
-_BURSTS = frozenset({Metric.WORK, Metric.BACKLOG})
-_WINDOWS_TO_FAIL = 2
 # A tally that is older than this many times the time between two measurements was not followed by another.
 _FRESH_SAMPLES = 5.0
 
@@ -33,31 +35,80 @@ def alarm(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
             continue
         if gone := gone_for(known, now_s):
             return go_back(plan, state, f"{worker} had passed, but {gone}", now_s, blamed=step.worker)
-        for name in step.gates:
-            verdict = _rule(plan.gates[name], known, complete(known.windows, plan.watch.window_s))
+        for gate in _gates(plan, step):
+            verdict = _rule(plan, gate, known)
             if verdict is None:
                 continue
-            if (before := known.verdicts.get(name)) is None or before.ruling is not Ruling.FAIL:
+            if (before := known.verdicts.get(gate.id)) is None or before.ruling is not Ruling.FAIL:
                 return Note(GateRuled(now_s, step.id, step.worker, verdict))
-            return go_back(plan, state, f"{worker} had passed, but then failed {name}: {before.because}", now_s, blamed=step.worker)
+            return go_back(plan, state, f"{worker} had passed, but then failed {gate.id}: {before.because}", now_s, blamed=step.worker)
     return None
 
 
 def watch(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
-    """Wait until the last watch has ended, with everybody measured to its end."""
+    """Wait until the last watch has ended, with everybody measured to its end, and nobody left who failed once."""
     if at.status is StepStatus.PENDING:
         return Note(StepBegan(now_s, step.id))
-    ends_at_s = (at.began_at_s or now_s) + plan.watch.watch_s
+    began_at_s = at.began_at_s or now_s
+    ends_at_s = began_at_s + plan.watch.watch_s
     if now_s < ends_at_s:
         return Wait("watch", f"everybody is watched for {plan.watch.watch_s:.0f} s more", ends_at_s)
     until_s = ends_at_s - _FRESH_SAMPLES * plan.sample_s
     unseen = [str(one.worker) for one, known in _watched(plan, state) if one.gates and _last_s(known) < until_s]
-    if not unseen:
-        return Note(StepFinished(now_s, step.id, "nobody who had passed has failed since"))
+    once = [
+        f"{one.worker} failed {gate.id}" for one, known in _watched(plan, state) for gate in _gates(plan, one) if _fails(plan, gate, known)
+    ]
+    if not unseen and not once:
+        return Note(StepFinished(now_s, step.id, _account(plan, state, began_at_s)))
     why = f"{', '.join(unseen)} could not be measured to the end of the watch"
-    if now_s >= (at.began_at_s or now_s) + step.deadline_s:
+    if not unseen:
+        why = f"{', '.join(once)} at the end of the watch, and another window has to show whether that lasts"
+    if now_s >= began_at_s + step.deadline_s:
         return stop(now_s, why)
-    return Wait("measurement", why, now_s + plan.sample_s)
+    return Wait("measurement" if unseen else "watch", why, now_s + plan.sample_s)
+
+
+def undecided(plan: Plan, state: DeployState) -> str:
+    """Say by which gates nobody could have failed in the last watch, for want of samples; empty where there are none."""
+    began_at_s = next((state.steps[step.id].began_at_s for step in steps_of(plan.phases) if step.verb is Verb.WATCH), None)
+    return "" if began_at_s is None else _listed(_undecided(plan, state, began_at_s))
+
+
+def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
+    """Say what the last watch has shown, and what it could not show."""
+    dark = _undecided(plan, state, began_at_s)
+    bursts = {plan.gates[name].id for step, _ in _watched(plan, state) for name in step.gates if plan.gates[name].metric in BURSTS}
+    looked_at = sum(len(_gates(plan, step)) for step, _ in _watched(plan, state))
+    unseen = [
+        *([f"too little came to rule twice on {_listed(dark)}"] if dark else []),
+        *([f"{', '.join(sorted(bursts))} {'is' if len(bursts) == 1 else 'are'} not watched"] if bursts else []),
+    ]
+    if not unseen:
+        return "nobody who had passed has failed since"
+    lead = (
+        "nobody who had passed was seen to fail since"
+        if looked_at > len(dark)
+        else "nothing has shown whether those who had passed still do"
+    )
+    return f"{lead}: {'; '.join(unseen)}"
+
+
+def _undecided(plan: Plan, state: DeployState, began_at_s: float) -> list[tuple[GateId, str]]:
+    """List the gates, with the workers, that could not have failed since the last watch began: too few windows came to an end."""
+    return [
+        (gate.id, str(step.worker))
+        for step, known in _watched(plan, state)
+        for gate in _gates(plan, step)
+        if sum(window.own.until_s > began_at_s and _decides(gate, known, window) for window in _last(plan, gate, known)) < WINDOWS_TO_FAIL
+    ]
+
+
+def _listed(pairs: Iterable[tuple[GateId, str]]) -> str:
+    """Write who is concerned beside each gate."""
+    workers: dict[GateId, list[str]] = {}
+    for gate, worker in pairs:
+        workers.setdefault(gate, []).append(worker)
+    return ", ".join(f"{gate} ({', '.join(its)})" for gate, its in workers.items())
 
 
 def _watched(plan: Plan, state: DeployState) -> Iterator[tuple[Step, WorkerState]]:
@@ -69,16 +120,35 @@ def _watched(plan: Plan, state: DeployState) -> Iterator[tuple[Step, WorkerState
             yield step, state.workers[step.worker]
 
 
-def _rule(gate: Gate, known: WorkerState, whole: list[Window]) -> Verdict | None:
+def _gates(plan: Plan, step: Step) -> list[Gate]:
+    """List the gates of a SOAK that go on ruling."""
+    return [plan.gates[name] for name in step.gates if plan.gates[name].metric not in BURSTS]
+
+
+def _last(plan: Plan, gate: Gate, known: WorkerState) -> list[Window]:
+    """List as many complete windows as it takes to fail, the newest first: it is the one that seldom fails."""
+    return complete(known.watched.get(gate.id, ()), plan.watch.window_s, gate)[: -WINDOWS_TO_FAIL - 1 : -1]
+
+
+def _rule(plan: Plan, gate: Gate, known: WorkerState) -> Verdict | None:
     """Return the FAIL of the last window, if the one before failed too."""
-    last = whole[-_WINDOWS_TO_FAIL:]
-    if gate.metric in _BURSTS or len(last) < _WINDOWS_TO_FAIL:
+    last = _last(plan, gate, known)
+    if len(last) < WINDOWS_TO_FAIL:
         return None
-    # The newest first: it is the one that seldom fails.
-    rulings = (_rule_window(gate, known, window) for window in reversed(last))
+    rulings = (_rule_window(gate, known, window) for window in last)
     newest = next(rulings)
     failed = newest.ruling is Ruling.FAIL and all(verdict.ruling is Ruling.FAIL for verdict in rulings)
     return newest if failed else None
+
+
+def _fails(plan: Plan, gate: Gate, known: WorkerState) -> bool:
+    """Tell whether the last window failed."""
+    return any(_rule_window(gate, known, window).ruling is Ruling.FAIL for window in _last(plan, gate, known)[:1])
+
+
+def _decides(gate: Gate, known: WorkerState, window: Window) -> bool:
+    """Tell whether a window could have failed: there is something to compare it with, and it can be true."""
+    return _rule_window(gate, known, window).evidence.threshold is not None
 
 
 def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:

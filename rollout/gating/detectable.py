@@ -10,7 +10,9 @@ import math
 from rollout.gating.chance import at_most, mean_factor
 from rollout.gating.evidence import P95, SAMPLES
 from rollout.gating.threshold import NAMES, say
+from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL
 from rollout.model.gate import Gate, Metric
+from rollout.model.plan import Watch
 
 # Passing this often is passing unseen.
 _UNSEEN = 0.05
@@ -32,6 +34,21 @@ def detectable(gate: Gate, samples_per_s: float | None = None, horizon_s: float 
             expected = f"about {samples_per_s * gate.deadline_s:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
             return f"{gate.id}: no ruling, only {expected} come within its {gate.deadline_s:g} s"
     return f"{gate.id}: {_unseen(gate, samples)}"
+
+
+def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
+    """
+    Say why *gate* sees nothing once a worker has passed, as far as that is known beforehand; empty where it sees something.
+
+    How much users will ask isn't known, but canary requests are ours: each worker gets one every *sample_s*.
+    """
+    if gate.metric in BURSTS:
+        return "not looked at again once a worker has passed: work comes in bursts"
+    own = gate.metric in {Metric.CANARY_P95, Metric.CANARY_FAILURES}
+    window_s = max(math.ceil(watch.window_s / sample_s), gate.samples_min if own else 0) * sample_s
+    if 0 < watch.watch_s < WINDOWS_TO_FAIL * window_s:
+        return f"a last watch of {watch.watch_s:g} s is too short for two windows of {window_s:g} s: what is bad only then is not seen"
+    return ""
 
 
 def _unseen(gate: Gate, samples: float) -> str:

@@ -1,12 +1,22 @@
-"""Stretches of time of one worker, one after the other: what recovers, or fades, shows in them, and is lost in one long sum."""
+"""
+Stretches of time of one worker, one after the other: what recovers, or fades, shows in them, and is lost in one long sum.
+
+A window that a gate is to rule on lasts until it holds the samples that the gate asks for, however long that takes: a shorter one could
+never fail, and would look like health.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollout.model.gate import Tally
+from rollout.gating.evidence import measured
+from rollout.model.gate import Gate, Metric, Tally
 
-# The last two that are complete, and the one that is being filled.
-WINDOWS_KEPT = 3
+# So many that fail, one after the other, show that a worker which had passed is no longer well. One may be a hiccup.
+WINDOWS_TO_FAIL = 2
+# Those that are complete, and the one that is being filled.
+WINDOWS_KEPT = WINDOWS_TO_FAIL + 1
+# What a worker does of its own accord comes in bursts longer than a window: it isn't watched in windows.
+BURSTS = frozenset({Metric.WORK, Metric.BACKLOG})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +33,17 @@ class Window:
 
 
 def extend(
-    windows: tuple[Window, ...], own: Tally, peers: Sequence[Tally], window_s: float, controls: Tally | None = None
+    windows: tuple[Window, ...],
+    own: Tally,
+    peers: Sequence[Tally],
+    window_s: float,
+    controls: Tally | None = None,
+    gate: Gate | None = None,
 ) -> tuple[Window, ...]:
-    """Add a tally to the last window, or begin another one when that is complete; keep the last few."""
+    """Add a tally to the last window, or begin another one when that is complete (for *gate*, if given); keep the last few."""
     rates = tuple(completed_per_s(peer) for peer in peers)
     last = windows[-1] if windows else None
-    if last is None or seconds(last.own) >= window_s:
+    if last is None or _is_complete(last, window_s, gate):
         return (*windows, Window(own, rates, controls))[-WINDOWS_KEPT:]
     # Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count.
     before_s, now_s = seconds(last.own), seconds(own)
@@ -38,9 +53,13 @@ def extend(
     return (*windows[:-1], Window(last.own + own, rates, joined))
 
 
-def complete(windows: Sequence[Window], window_s: float) -> list[Window]:
+def complete(windows: Sequence[Window], window_s: float, gate: Gate | None = None) -> list[Window]:
     """Leave out the window that is still being filled."""
-    return [window for window in windows if seconds(window.own) >= window_s]
+    return [window for window in windows if _is_complete(window, window_s, gate)]
+
+
+def _is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
+    return seconds(window.own) >= window_s and (gate is None or measured(gate.metric, window.own)[1] >= gate.samples_min)
 
 
 def completed(tally: Tally) -> float:

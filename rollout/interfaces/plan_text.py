@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from rollout.gating.detectable import detectable
+from rollout.gating.detectable import detectable, unwatched
 from rollout.model.plan import Phase, Plan, Step, Wave
 
 # Wide enough for a reason beside its step, narrow enough for a mail.
@@ -83,11 +83,13 @@ def _guards(plan: Plan) -> list[str]:
 
 
 def _gates(plan: Plan) -> list[str]:
-    recovery = plan.recovery
-    if recovery is None:
-        return [detectable(gate) for gate in plan.gates.values()]
-    share, level = f"{recovery.share_min:.0%} of its pool's median", f"{recovery.level_ratio_max:g} × the CPU per request"
-    return [*(detectable(gate) for gate in plan.gates.values()), f"recovery: a worker that does {share} at {level} of before passes"]
+    lines = [detectable(gate) for gate in plan.gates.values()]
+    if plan.recovery is not None:
+        share, level = f"{plan.recovery.share_min:.0%} of its pool's median", f"{plan.recovery.level_ratio_max:g} × the CPU per request"
+        lines.append(f"recovery: a worker that does {share} at {level} of before passes")
+    later = {gate.id: unwatched(gate, plan.watch, plan.sample_s) for gate in plan.gates.values()}
+    reasons = dict.fromkeys(why for why in later.values() if why)
+    return [*lines, *(f"{', '.join(gate for gate, why in later.items() if why == reason)}: {reason}" for reason in reasons)]
 
 
 def _forecast(plan: Plan) -> list[str]:

@@ -110,8 +110,8 @@ class Ramp:
 @dataclass(frozen=True, slots=True)
 class Watch:
     """
-    Who has passed its gates is watched on: they go on ruling, on windows of *window_s*, until *watch_s* after the last worker passed its
-    own.
+    Who has passed its gates is watched on: they go on ruling, on windows of *window_s* (longer where a gate's samples take longer), until
+    *watch_s* after the last worker passed its own.
     """
 
     watch_s: float

@@ -142,7 +142,8 @@ class RecoveryEntry(BaseModel):
 class Watch(BaseModel):
     """
     Who has passed its gates is watched on until *watch_s* after the last worker has: a gate that fails in two windows of *window_s*, one
-    after the other, takes the rollout back. What gets worse slowly shows here.
+    after the other, takes the rollout back. What gets worse slowly shows here. A window lasts longer where a gate's *samples_min* don't
+    come within it; *watch_s* should hold two of them.
     """
 
     model_config = _STRICT

@@ -1,13 +1,20 @@
 """What a gate can't see, by the same arithmetic that rules."""
 
 import random
+from pathlib import Path
 
 import pytest
+import yaml
 
-from rollout.gating.detectable import detectable
+from rollout.gating.detectable import detectable, unwatched
+from rollout.gating.windows import BURSTS
 from rollout.model.gate import Metric, Ruling
+from rollout.model.plan import Watch
+from rollout.model.playbook import Playbook
+from rollout.planning.evidence import resolved
 from tests.gating.evidence_at_hand import gate, ruled, tally
 
+PLAYBOOKS = Path(__file__).parents[2] / "playbooks"
 SHARE = (
     "gate: with 50 canary requests, a share of failed canary requests that is 5.8 points above the allowed one (the baseline × 2) may pass"
 )
@@ -62,3 +69,21 @@ def test_what_is_said_to_pass_is_what_passes() -> None:
         for _ in range(2000)
     )
     assert 60 <= passed <= 140
+
+
+def test_a_watch_that_is_too_short_for_our_own_requests_is_said() -> None:
+    """Fifty canary requests, one every five seconds, take 250 s: two such windows don't end in 300 s."""
+    said = "a last watch of 300 s is too short for two windows of 250 s: what is bad only then is not seen"
+    assert unwatched(gate(Metric.CANARY_FAILURES, max=0.0), Watch(300.0, 60.0), 5.0) == said
+    assert unwatched(gate(Metric.CANARY_FAILURES, max=0.0), Watch(500.0, 60.0), 5.0) == ""
+    assert unwatched(gate(Metric.ERRORS, max=0.0), Watch(300.0, 60.0), 5.0) == ""
+    assert unwatched(gate(Metric.ERRORS, max=0.0), Watch(100.0, 58.0), 5.0).startswith("a last watch of 100 s is too short for two")
+    assert unwatched(gate(Metric.WORK, max=0.0), Watch(300.0, 60.0), 5.0).startswith("not looked at again")
+
+
+@pytest.mark.parametrize("name", ["synapse-workers", "demo"])
+def test_the_gates_of_our_own_playbooks_fit_their_watch(name: str) -> None:
+    playbook = Playbook.model_validate(yaml.safe_load((PLAYBOOKS / f"{name}.yaml").read_text(encoding="utf-8")))
+    watch = Watch(playbook.watch.watch_s, playbook.watch.window_s)
+    gates = [resolved(entry) for entry in playbook.gates if entry.metric not in BURSTS]
+    assert [unwatched(one, watch, playbook.baseline.sample_s) for one in gates] == [""] * len(gates)

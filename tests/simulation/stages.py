@@ -31,7 +31,7 @@ PLAYBOOK = Playbook.model_validate(
             },
         ],
         "liveness_only": ["event_persister", "federation_sender", "sync"],
-        "watch": {"watch_s": 10, "window_s": 8},
+        "watch": {"watch_s": 20, "window_s": 8},
     }
 )
 

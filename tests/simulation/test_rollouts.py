@@ -6,8 +6,9 @@ from typing import TypeGuard
 import pytest
 
 from rollout.deciding.state import DeployState
+from rollout.gating.windows import WINDOWS_KEPT
 from rollout.model.effect import Effect
-from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, WaitBegan
+from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, StepFinished, WaitBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan, Verb
 from rollout.model.playbook import Playbook, RecoveryEntry, Strategy, Watch
@@ -357,6 +358,66 @@ def test_one_bad_window_is_no_alarm() -> None:
     state = rehearse(stage, plan, listeners=(hiccup,))
     assert turned_s
     assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+
+
+def _quiet(requests_per_s: float, watch_s: float) -> tuple[Stage, Plan]:
+    """Set a stage on which a window of the watch's length holds fewer requests than a gate asks for, and plan with patience."""
+    stage = seven_workers()
+    for worker in stage.world.workers.values():
+        worker.requests_per_s = requests_per_s
+    patient = {
+        "strategy": PLAYBOOK.strategy.model_copy(update={"progress_deadline_s": 2000.0}),
+        "gates": tuple(gate.model_copy(update={"deadline_s": 600.0}) for gate in PLAYBOOK.gates),
+        "watch": Watch(watch_s=watch_s, window_s=8),
+    }
+    return stage, stage.plan(PLAYBOOK.model_copy(update=patient))
+
+
+def test_a_watch_with_little_traffic_looks_longer_and_still_sees() -> None:
+    """Forty requests in a window, where fifty are needed: with windows that don't grow, nine errors in ten would pass for health."""
+    stage, plan = _quiet(requests_per_s=5.0, watch_s=300)
+
+    def turn_bad(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id.endswith("watch"):
+            stage.world.erring[plan.to_release.id] = 0.9
+
+    state = rehearse(stage, plan, listeners=(turn_bad,))
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    assert "had passed, but then failed errors: share of 5xx is 90 %" in state.rollback_why
+    assert_safe(stage, plan, state)
+
+
+def test_what_the_watch_could_not_see_is_said_and_not_called_well() -> None:
+    """Two windows of fifty requests don't end in 20 s at two a second."""
+    stage, plan = _quiet(requests_per_s=2.0, watch_s=20)
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    gates = "errors (client1, client2, sync1, sync2, main), latency (client1, client2, main)"
+    assert state.outcome_why == f"7 workers run 2.0.0; the last watch had too little to rule twice on {gates}"
+    ends = [event.why for _, event in stage.journal.events(DEPLOY) if isinstance(event, StepFinished) and event.step_id.endswith("watch")]
+    assert ends == [f"nothing has shown whether those who had passed still do: too little came to rule twice on {gates}"]
+
+
+def test_who_fails_as_the_watch_ends_is_watched_until_another_window_shows_whether_that_lasts() -> None:
+    stage = seven_workers()
+    plan = stage.plan(WATCHED)
+    turned_s: list[float] = []
+
+    def turn_bad(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id.endswith("watch"):
+            turned_s.append(stage.clock.now_s() + plan.watch.watch_s - plan.watch.window_s - 2)
+        elif turned_s and stage.clock.now_s() >= turned_s[0]:
+            stage.world.erring[plan.to_release.id] = 0.9
+
+    state = rehearse(stage, plan, listeners=(turn_bad,))
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    assert any("at the end of the watch" in event.why for _, event in stage.journal.events(DEPLOY) if isinstance(event, WaitBegan))
+
+
+def test_what_is_watched_for_long_takes_no_more_room() -> None:
+    stage, plan = _quiet(requests_per_s=5.0, watch_s=2000)
+    state = rehearse(stage, plan)
+    assert {len(windows) for known in state.workers.values() for windows in known.watched.values()} == {WINDOWS_KEPT}
 
 
 def test_a_watch_may_last_longer_than_anything_else_may_take() -> None:
