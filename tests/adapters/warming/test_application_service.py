@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from rollout.adapters.warming import application_service
 from rollout.adapters.warming.application_service import ApplicationServiceWarming
 from rollout.model.errors import TransientDriverError
 from rollout.model.ids import WorkerId
@@ -135,6 +136,31 @@ def test_it_ends_in_time_whatever_is_left(serve: Serve) -> None:
     assert time.monotonic() - began_s < 1.0 + 1.5
     assert 0 < warmed.users < 10
     assert warmed.stopped == "time"
+
+
+@pytest.mark.parametrize(("cpu", "stopped"), [(0.1, "time"), (0.95, "cpu")])
+def test_the_proof_is_there_also_where_not_everybody_was_asked(serve: Serve, cpu: float, stopped: str) -> None:
+    """The last of the time is kept for it."""
+    _, warming = serve(Worker(answer_s=0.15, cpu=cpu))
+    warmed = warming.warm(SYNC1, USERS, WarmBudget(users_max=10, concurrency=1, seconds=1.6, cpu_max=0.8))
+    assert warmed.stopped == stopped
+    assert warmed.warm_s is not None
+    assert warmed.hit_ratio_after is not None
+
+
+def test_leaving_a_worker_alone_costs_us_nothing_either(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing under way there is nothing to wait for: it pauses, rather than asking the clock a million times."""
+    looks: list[float] = []
+
+    def clock() -> float:
+        looks.append(time.monotonic())
+        return looks[-1]
+
+    _, warming = serve(Worker(answer_s=0.05, cpu=0.95))
+    monkeypatch.setattr(application_service, "monotonic", clock)
+    many = tuple(f"@user{number}:a" for number in range(200))
+    warming.warm(SYNC1, many, WarmBudget(users_max=200, concurrency=1, seconds=3.0, cpu_max=0.8))
+    assert len(looks) < 500
 
 
 @pytest.mark.parametrize("cpu", [0.95, None], ids=["busy", "unknown"])
