@@ -2,21 +2,32 @@
 Whom to wake, and when: which events become pages.
 
 Told are the beginning, a wait that takes too long (once per reason), a gate that failed, the way back, and the end. The rest is for whoever
-looks. Pure: time is that of the events, which come every few seconds while a rollout lives.
+looks. What the plan said would take its time is no news: too long counts from when that time is over. Pure: time is that of the events,
+which come every few seconds while a rollout lives.
 """
 
-from rollout.deciding.state import DeployState
+from rollout.deciding.state import DeployState, StepStatus
 from rollout.interfaces.narrate import narrate
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.words import duration
 from rollout.model.event import DeployBegan, DeployFinished, DeployResumed, Event, GateRuled, Outcome, RollbackBegan
 from rollout.model.gate import Ruling
 from rollout.model.ids import DeployId
-from rollout.model.plan import Plan
+from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.ports.notifier import Page, Severity
 
-# The same reason for so long is worth a message. Draining and soaking take minutes; a guard that holds for longer is somebody's to know.
+# The same reason for so long is worth a message: what forbids to go on, is in doubt or can't be measured is somebody's to know then.
 WAIT_TOO_LONG_S = 300.0
+# The waits that the plan has a time for, and the steps whose time that is.
+_PLANNED = {
+    "survey": frozenset({Verb.SURVEY}),
+    "drain": frozenset({Verb.DRAIN}),
+    "hold": frozenset({Verb.HOLD, Verb.LET_GO}),
+    "boot": frozenset({Verb.AWAIT_HEALTHY}),
+    "ramp": frozenset({Verb.DRAIN, Verb.ADMIT}),
+    "evidence": frozenset({Verb.SOAK}),
+    "watch": frozenset({Verb.WATCH}),
+}
 
 _SEVERITIES = {
     Outcome.DEPLOYED: Severity.INFO,
@@ -71,11 +82,31 @@ class Pages:
             self._waits_for, self._since_s, self._told = waits_for, event.at_s, False
         if waits_for is None or self._told or event.at_s - self._since_s < self._wait_too_long_s:
             return None
+        if event.at_s - self._planned_until_s(waits_for[0], state) < self._wait_too_long_s:
+            return None
         self._told = True
         text = f"it has waited for {duration(event.at_s - self._since_s)}: {waits_for[1]}"
         return Page(
             "waiting", Severity.WARNING, self._plan.homeserver, self._deploy_id, event.at_s, text, "to see what holds it up: rollout why"
         )
+
+    def _planned_until_s(self, cause: str, state: DeployState) -> float:
+        """Return until when the plan said that it might wait for this; minus infinity where it said nothing."""
+        verbs = _PLANNED.get(cause, frozenset())
+        steps = [step for step in (*steps_of(self._plan.phases), *steps_of(self._plan.rollback)) if step.verb in verbs]
+        known = [(step, state.steps[step.id]) for step in steps]
+        # One that is done counts too: what was waited for stays in the state until something else is.
+        begun = [(step, at) for step, at in known if at.status is not StepStatus.PENDING]
+        return max(((at.applied_at_s or at.began_at_s or 0.0) + self._time_s(step) for step, at in begun), default=float("-inf"))
+
+    def _time_s(self, step: Step) -> float:
+        match step.verb:
+            case Verb.SURVEY:
+                return self._plan.baseline_s
+            case Verb.WATCH:
+                return self._plan.watch.watch_s
+            case _:
+                return step.deadline_s
 
     def _page(self, kind: str, severity: Severity, event: Event, what_next: str = "") -> Page:
         text = narrate(event, self._plan) or kind

@@ -6,13 +6,16 @@ import time
 import pytest
 
 from rollout.adapters.clock.system import SystemClock
-from rollout.deciding.fold import start
+from rollout.deciding.fold import fold, start
 from rollout.interfaces import pager as pager_module
 from rollout.interfaces.pager import Pager
-from rollout.interfaces.paging import Pages
+from rollout.interfaces.paging import WAIT_TOO_LONG_S, Pages
 from rollout.model.errors import TransientDriverError
-from rollout.model.event import Command, Event, Outcome
+from rollout.model.event import Command, Event, Outcome, SamplesTaken, StepBegan, WaitBegan
+from rollout.model.gate import Measured
 from rollout.model.ids import WorkerId
+from rollout.model.playbook import Baseline, Playbook, Ramp, Watch
+from rollout.planning.planner import SURVEY_STEP
 from rollout.ports.notifier import Page, Severity
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
@@ -94,6 +97,44 @@ def test_a_wait_that_takes_too_long_is_told_once() -> None:
     assert state.outcome is Outcome.PAUSED
     assert [page.kind for page in found] == ["began", "waiting", "finished"]
     assert found[1].text.startswith("it has waited for 1 min")
+
+
+def _pages(playbook: Playbook, wait_too_long_s: float) -> list[str]:
+    stage = seven_workers()
+    plan = stage.plan(playbook)
+    pages = Pages(DEPLOY, plan, wait_too_long_s)
+    found: list[Page] = []
+    rehearse(stage, plan, listeners=(lambda event, now: found.extend(page for page in (pages.of(event, now),) if page is not None),))
+    return [f"{page.kind}: {page.text}" if page.kind == "waiting" else page.kind for page in found]
+
+
+def test_what_the_plan_takes_its_time_for_wakes_nobody() -> None:
+    """The shipped playbook's five minutes of baseline, and five of the last watch, are no news."""
+    slow = PLAYBOOK.model_copy(update={"baseline": Baseline(baseline_s=300, sample_s=5), "watch": Watch(watch_s=300, window_s=60)})
+    assert _pages(slow, WAIT_TOO_LONG_S) == ["began", "finished"]
+
+
+@pytest.mark.parametrize("utilisation_max", [None, 0.9])
+def test_no_step_within_its_time_wakes_anybody(utilisation_max: float | None) -> None:
+    """Drains, boots, ramps and soaks take longer than two seconds each, and none takes longer than the plan says."""
+    ramp = Ramp(weights=(10, 100), step_s=5, down=(50,), utilisation_max=utilisation_max)
+    assert _pages(PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update={"ramp": ramp})}), 2.0) == [
+        "began",
+        "finished",
+    ]
+
+
+def test_what_goes_on_beyond_its_planned_end_is_told() -> None:
+    plan = seven_workers().plan(PLAYBOOK)
+    pages = Pages(DEPLOY, plan, wait_too_long_s=30.0)
+    state = start(plan)
+    told: dict[float, str] = {}
+    began: list[Event] = [StepBegan(1000.0, SURVEY_STEP), WaitBegan(1000.0, "survey", "watching")]
+    for event in (*began, *(SamplesTaken(1000.0 + passed_s, Measured()) for passed_s in range(1, 80))):
+        state = fold(plan, state, event)
+        if (page := pages.of(event, state)) is not None:
+            told[event.at_s] = page.text
+    assert told == {1000.0 + plan.baseline_s + 30.0: "it has waited for 50 s: watching"}
 
 
 @pytest.mark.parametrize("trouble", ["hangs", "fails", "breaks"])
