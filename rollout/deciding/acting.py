@@ -38,6 +38,9 @@ def stop(now_s: float, why: str) -> Decision:
 
 def go_back(plan: Plan, state: DeployState, why: str, now_s: float, *, blamed: WorkerId) -> Decision:
     """What a failure leads to: the way back, if there is one; otherwise make safe what is out and call for a person."""
+    if state.direction is Direction.BACK and state.blamed and blamed not in state.blamed:
+        # It was to keep the release, and doesn't come back well on it.
+        return Note(RollbackBegan(now_s, f"{state.rollback_why}; {why}", requested=False, blamed=(*sorted(state.blamed), blamed)))
     if state.direction is Direction.BACK:
         return Note(WindDownBegan(now_s, Outcome.HALTED, f"on the way back: {why}"))
     if plan.point_of_no_return is not None and state.steps[plan.point_of_no_return].status is not StepStatus.PENDING:

@@ -20,6 +20,9 @@ from rollout.model.sighting import runs
 # How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
 LAST_LOOK_S = 60.0
 
+# What brings a worker back that was restarted on the way forward.
+_RETURN = frozenset({Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.WARM, Verb.ADMIT, Verb.LET_GO})
+
 
 def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     """Answer what to do next. Never raises for a state that `fold` made."""
@@ -59,9 +62,24 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
 
 
 def open_steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
-    """List the steps that are still to be done, in order; on the way back only those of workers that are taken back."""
+    """List the steps that are still to be done, in order; on the way back those of workers that are taken back, and what was begun."""
     steps_there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
-    return tuple(step for step in steps_there if _concerns(state, step) and state.steps[step.id].status is not StepStatus.DONE)
+    there = (*_begun(plan, state), *(step for step in steps_there if _concerns(state, step)))
+    return tuple(step for step in there if state.steps[step.id].status is not StepStatus.DONE)
+
+
+def _begun(plan: Plan, state: DeployState) -> tuple[Step, ...]:
+    """
+    List, on the way back, the steps forward that bring back those who were being restarted when it began and aren't blamed.
+
+    Who keeps the release comes back as it would have: with its ramp and its deadlines. Who misses them is blamed as well (see go_back).
+    """
+    if state.direction is Direction.FORWARD:
+        return ()
+    ways = steps_of(plan.phases)
+    restarted = {step.worker for step in ways if step.verb is Verb.RESTART and state.steps[step.id].status is not StepStatus.PENDING}
+    keep = {worker for worker, known in state.workers.items() if known.touched and not is_taken_back(state, worker)} & restarted
+    return tuple(step for step in ways if step.verb in _RETURN and step.worker in keep)
 
 
 def _concerns(state: DeployState, step: Step) -> bool:
@@ -75,7 +93,8 @@ def _is_under_way(plan: Plan, state: DeployState, step: Step) -> bool:
     """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause."""
     if step.worker is None:
         return state.steps[step.id].status is not StepStatus.PENDING
-    steps_there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+    forward = steps_of(plan.phases)
+    steps_there = forward if step in forward else steps_of(plan.rollback)
     return any(other.worker == step.worker and state.steps[other.id].status is not StepStatus.PENDING for other in steps_there)
 
 
@@ -176,12 +195,14 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         release = plan.releases[plan.from_releases[worker]] if back else plan.to_release
         fresh = known.sighting if not known.missing and known.seen_at_s > max(state.progress_at_s, state.fresh_after_s) else None
         answer = None if fresh is None else runs(fresh, release)
-        if answer is not True or fresh is None or fresh.healthy is not True or known.drained_by_us:
+        if answer is not True or fresh is None or fresh.healthy is not True:
             not_seen.append(worker)
-    if not_seen:
-        why = f"a last look at {', '.join(not_seen)}"
+    # Whoever it is, and whatever became of its steps: nothing ends well with somebody out by our hand.
+    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us)
+    if not_seen or out:
+        why = f"a last look at {', '.join(sorted({*not_seen, *out}))}"
         if now_s - state.progress_at_s > LAST_LOOK_S:
-            return Finish(Outcome.HALTED, why, drained=tuple(worker for worker, known in state.workers.items() if known.drained_by_us))
+            return Finish(Outcome.HALTED, why, drained=out)
         return Wait("observation", why, now_s + LOOK_FRESH_S)
     if not back:
         skipped = "".join(f"; {worker} was skipped ({why})" for worker, why in state.skipped.items())

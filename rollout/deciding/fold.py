@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import reduce
 from typing import TypeVar, assert_never
 
-from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState
+from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState, is_taken_back
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
 from rollout.model.effect import FULL_WEIGHT, Effect
@@ -217,7 +217,9 @@ def _acted(state: DeployState, effect: Effect, at_s: float) -> DeployState:
 
 def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
     """Winding down brought a worker back outside its steps: set them so that a resumed rollout goes on from what is true now."""
-    steps = {step.verb: step.id for step in _phases_steps(plan, state.direction) if step.worker == worker}
+    # On the way back, who isn't taken back has only its steps forward to end.
+    direction = state.direction if is_taken_back(state, worker) else Direction.FORWARD
+    steps = {step.verb: step.id for step in _phases_steps(plan, direction) if step.worker == worker}
     out, back = (Verb.HOLD, Verb.LET_GO) if Verb.HOLD in steps else (Verb.DRAIN, Verb.ADMIT)
     restart, drain, admit = (state.steps[steps[verb]] if verb in steps else None for verb in (Verb.RESTART, out, back))
     if drain is not None and restart is not None and restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:
@@ -226,7 +228,7 @@ def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float)
         state = _put_step(state, steps[Verb.RESTART], StepState())
     elif admit is not None and admit.status is not StepStatus.DONE:
         state = _put_step(state, steps[back], replace(admit, status=StepStatus.DONE, finished_at_s=at_s, why="brought back while stopping"))
-        state = _skip_warming(plan, state, worker, at_s)
+        state = _skip_warming(plan, state, worker, direction, at_s)
         if state.steps[steps[Verb.AWAIT_HEALTHY]].status is not StepStatus.DONE:
             state = _put_step(
                 state, steps[Verb.AWAIT_HEALTHY], StepState(status=StepStatus.DONE, finished_at_s=at_s, why="seen while stopping")
@@ -235,8 +237,8 @@ def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float)
     return state
 
 
-def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
-    for step in _phases_steps(plan, state.direction):
+def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, direction: Direction, at_s: float) -> DeployState:
+    for step in _phases_steps(plan, direction):
         if step.verb is Verb.WARM and step.worker == worker and state.steps[step.id].status is not StepStatus.DONE:
             state = _put_step(state, step.id, StepState(status=StepStatus.DONE, finished_at_s=at_s, why="it has its users back already"))
     return state

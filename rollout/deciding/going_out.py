@@ -4,7 +4,7 @@ from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.blocking import blocker_of
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
-from rollout.deciding.state import DeployState, StepState, StepStatus
+from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb
@@ -106,7 +106,9 @@ def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
     if at.status is StepStatus.FAILED:
         return go_back(plan, state, f"{worker.id} could not be restarted: {at.why}", now_s, blamed=worker.id)
     if at.status is StepStatus.ACTIVE:
-        if at.permanent or at.attempts >= step.attempts_max:
+        # While others are taken back, nobody is put on the release once more.
+        too_late = state.direction is Direction.BACK and not is_taken_back(state, worker.id)
+        if at.permanent or at.attempts >= step.attempts_max or too_late:
             return Note(StepFailed(now_s, step.id, at.why))
         return _before_restart(plan, state, step, now_s) or perform(state, step, now_s)
     return Note(StepFinished(now_s, step.id, f"{worker.id} was started on {step.release}"))

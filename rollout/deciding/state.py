@@ -29,7 +29,7 @@ from rollout.model.sighting import SchemaSighting, Sighting
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 2
+DECISION_VERSION = 3
 
 
 class StepStatus(StrEnum):
