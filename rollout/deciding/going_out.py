@@ -69,13 +69,13 @@ def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
         if at.permanent or at.attempts >= step.attempts_max:
             return Note(StepFailed(now_s, step.id, at.why))
         blocker = blocker_of(plan, state, worker, now_s)
-        return blocker or perform(state, step, now_s, weight=_down(plan, at))
+        return blocker or perform(state, step, now_s, weight=_down(plan, state, step, at, now_s))
     if at.weight:
         # On the way down: its users move in parts.
         next_at_s = (at.applied_at_s or now_s) + plan.ramp.step_s
         if now_s < next_at_s:
             return Wait("ramp", f"{worker.id} has {at.weight} % of its weight left", next_at_s)
-        return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s, weight=_down(plan, at))
+        return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s, weight=_down(plan, state, step, at, now_s))
     sighting = seen_after(state, known, at.applied_at_s)
     deadline_at_s = (at.applied_at_s or now_s) + step.deadline_s
     if sighting is not None and sighting.proxy is not None:
@@ -93,10 +93,18 @@ def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     return Wait("drain", f"{worker.id} still has sessions", deadline_at_s)
 
 
-def _down(plan: Plan, at: StepState) -> int:
-    """Return the next weight on the way down; 0 takes the rest."""
-    weights = (*plan.ramp.down, 0)
-    return weights[min(at.weights_applied, len(plan.ramp.down))]
+def _down(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> int:
+    """
+    Return the next weight on the way down; 0 takes the rest.
+
+    A weight also admits, so only who is seen to serve gets one, and never more than it has: who is out, dead or not seen goes at once.
+    """
+    known = known_of(state, step)
+    seen = not known.missing and known.seen_at_s > max(state.fresh_after_s, now_s - LOOK_FRESH_S)
+    sighting = known.sighting if seen else None
+    if sighting is None or sighting.healthy is not True or sighting.proxy is None or not (sighting.proxy.admitted and sighting.proxy.up):
+        return 0
+    return next((weight for weight in plan.ramp.down[at.weights_applied :] if weight < sighting.proxy.weight), 0)
 
 
 def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:

@@ -9,7 +9,7 @@ from rollout.deciding.state import DeployState
 from rollout.gating.windows import WINDOWS_KEPT
 from rollout.model.effect import Effect
 from rollout.model.event import Command, DeployFinished, EffectIntended, Event, Outcome, StepBegan, StepFinished, WaitBegan
-from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Verb
 from rollout.model.playbook import Playbook, RecoveryEntry, Strategy, Watch
 from rollout.simulation.performer import Durations, Fault
@@ -293,6 +293,53 @@ def test_the_way_down_moves_users_in_parts() -> None:
     drains = [event.effect.weight for _, event in stage.journal.events(DEPLOY) if _is_drain_of(event, "sync1")]
     assert drains == [50, 0]
     assert state.workers[WorkerId("sync1")].users_moved == 10
+    assert_safe(stage, plan, state)
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "never_boots"])
+def test_the_way_down_never_admits_who_is_out_or_dead(trouble: str) -> None:
+    """client1 is drained and doesn't come up: on the way back there is nothing to move in parts, and half a weight would cut requests."""
+    stage = seven_workers()
+    plan = stage.plan(_with_strategy(canary="client1", ramp={"weights": [10, 50, 100], "step_s": 3, "down": [50]}))
+    (stage.world.hangs if trouble == "hangs" else stage.world.never_boots).add(plan.to_release.id)
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    drains = [event.effect.weight for _, event in stage.journal.events(DEPLOY) if _is_drain_of(event, "client1")]
+    assert drains == [50, 0, 0]
+    assert_safe(stage, plan, state)
+
+
+def test_the_way_down_never_admits_who_was_left_out_and_stopped() -> None:
+    """An earlier rollout was killed when client1 was drained and stopped; this one takes it as it is."""
+    stage = seven_workers()
+    client1 = WorkerId("client1")
+    with stage.drivers.ledger.fence(Effect(EffectNumber(1), StepId("client1/drain"), Verb.DRAIN, client1, stage.old.id, 0.0)):
+        stage.world.drain(client1)
+    stage.clock.advance_to(stage.clock.now_s() + 30)
+    stage.world.stop(client1)
+    plan = stage.plan(_with_strategy(ramp={"weights": [50, 100], "step_s": 3, "down": [50]}))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    assert [event.effect.weight for _, event in stage.journal.events(DEPLOY) if _is_drain_of(event, "client1")] == [0]
+    assert_safe(stage, plan, state)
+
+
+def test_the_way_down_begins_below_the_weight_that_a_worker_has() -> None:
+    """client1 has a tenth of its weight when it is taken back: it isn't raised to a half on its way out."""
+    stage = seven_workers()
+    plan = stage.plan(_with_strategy(canary="client1", ramp={"weights": [10, 100], "step_s": 60, "down": [50, 5]}))
+    lines: list[int] = []
+
+    def find(_event: Event, state: DeployState) -> None:
+        if state.steps[StepId("client1/admit")].weights_applied == 1:
+            lines.append(len(stage.journal.events(DEPLOY)))
+
+    rehearse(stage, plan, listeners=(find,))
+    stage = seven_workers()
+    state = rehearse(stage, plan, speak={lines[0] + 4: Command.ROLLBACK})
+    assert state.outcome is Outcome.ROLLED_BACK_ON_REQUEST, state.outcome_why
+    drains = [event.effect.weight for _, event in stage.journal.events(DEPLOY) if _is_drain_of(event, "client1")]
+    assert drains == [50, 5, 0, 5, 0]
     assert_safe(stage, plan, state)
 
 
