@@ -208,10 +208,11 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         skipped = "".join(f"; {worker} was skipped ({why})" for worker, why in state.skipped.items())
         unseen = f"; the last watch had too little to rule twice on {gates}" if (gates := watching.undecided(plan, state)) else ""
         return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skipped}{unseen}")
+    rest = ", ".join(worker for worker, known in state.workers.items() if known.touched and worker not in moved)
     if state.rollback_failures:
-        return Finish(Outcome.HALTED, f"every worker is back on its old release, but not well: {'; '.join(state.rollback_failures)}")
-    if state.blamed and any(known.touched for worker, known in state.workers.items() if worker not in state.blamed):
-        rest = ", ".join(worker for worker, known in state.workers.items() if known.touched and worker not in state.blamed)
+        whom = f"{', '.join(sorted(moved))} is back on the old release, {rest} not" if rest else "every worker is back on its old release"
+        return Finish(Outcome.HALTED, f"{whom}; but not everybody was shown to be well: {'; '.join(state.rollback_failures)}")
+    if rest:
         return Finish(Outcome.PAUSED, f"{', '.join(sorted(moved))} is back on the old release, {rest} not: {state.rollback_why}")
     outcome = Outcome.ROLLED_BACK_ON_REQUEST if state.rollback_requested else Outcome.ROLLED_BACK
     return Finish(outcome, f"back on the old release: {state.rollback_why}")

@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import reduce
 from typing import TypeVar, assert_never
 
+from rollout.deciding.seeing import known_of
+from rollout.deciding.soaking import gates_asked
 from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState, is_taken_back
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
@@ -90,7 +92,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
             return _with_step(_move(state, event.step_id, event), event.step_id, began_at_s=at_s)
         case StepFinished():
             state = _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
-            return _finish_step(plan, replace(state, progress_at_s=at_s), _step(plan, event.step_id), at_s)
+            return _finish_step(plan, replace(state, progress_at_s=at_s), _step(plan, event.step_id), event, at_s)
         case StepFailed():
             return _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
         case WaitBegan():
@@ -370,12 +372,12 @@ def _rule(state: DeployState, event: GateRuled) -> DeployState:
     return state
 
 
-def _finish_step(plan: Plan, state: DeployState, step: Step, at_s: float) -> DeployState:
+def _finish_step(plan: Plan, state: DeployState, step: Step, event: StepFinished, at_s: float) -> DeployState:
     """Evidence counts from the moment at which a worker carries its full share again: after its ramp, or its boot if it has none."""
     if step.worker is None:
         return state
     if step.verb is Verb.SOAK and state.direction is Direction.BACK:
-        return _keep_unproven(state, step.worker)
+        return _keep_unproven(plan, state, step, event.why)
     comes_back = (Verb.ADMIT, Verb.LET_GO)
     ramped = any(other.verb in comes_back and other.worker == step.worker for other in _phases_steps(plan, state.direction))
     if step.verb in comes_back or (step.verb is Verb.AWAIT_HEALTHY and not ramped):
@@ -383,12 +385,17 @@ def _finish_step(plan: Plan, state: DeployState, step: Step, at_s: float) -> Dep
     return state
 
 
-def _keep_unproven(state: DeployState, worker: WorkerId) -> DeployState:
-    """On the way back a gate without a ruling ends nothing, but what was not shown to be well isn't called well."""
-    rulings = state.workers[worker].verdicts.values()
-    unproven = [verdict for verdict in rulings if verdict.ruling not in {Ruling.PASS, Ruling.FAIL}]
-    sentences = tuple(f"{worker} was not shown to be well: {verdict.gate}: {verdict.because}" for verdict in unproven)
-    return replace(state, rollback_failures=(*state.rollback_failures, *sentences))
+def _keep_unproven(plan: Plan, state: DeployState, step: Step, why: str) -> DeployState:
+    """
+    On the way back a gate without a ruling ends nothing, but what was not shown to be well isn't called well.
+
+    Each gate must have passed: one that is pending until its deadline has left no ruling at all. One that failed is kept already.
+    """
+    verdicts = known_of(state, step).verdicts
+    rulings = {verdicts[gate].ruling if gate in verdicts else Ruling.PENDING for gate in gates_asked(plan, step)}
+    if rulings == {Ruling.PASS} or Ruling.FAIL in rulings:
+        return state
+    return replace(state, rollback_failures=(*state.rollback_failures, why))
 
 
 def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:

@@ -3,11 +3,18 @@
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.seeing import gone_for, known_of, well, worker_of
-from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
+from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
 from rollout.model.gate import Gate, Ruling, Verdict
+from rollout.model.ids import GateId
 from rollout.model.plan import Duty, Plan, Step
+
+
+def gates_asked(plan: Plan, step: Step) -> tuple[GateId, ...]:
+    """Name the gates that a SOAK passes only by, in their order."""
+    recovers = plan.recovery is not None and worker_of(plan, step).duty is Duty.REPLACEABLE
+    return (*step.gates, *((recovery.GATE,) if recovers else ()), *(() if step.gates else (liveness.GATE,)))
 
 
 def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -56,7 +63,9 @@ def _weigh(plan: Plan, state: DeployState, step: Step, at: StepState, verdicts: 
         if gate is not None:
             policy = gate.on_unmeasurable if verdict.ruling is Ruling.UNMEASURABLE else gate.on_inconclusive
         sentence = f"{worker.id} has no ruling on {verdict.gate} after {deadline_s:.0f} s: {verdict.because}"
-        return condemn(plan, state, step, sentence, now_s) if policy == "rollback" else stop(now_s, sentence)
+        # On the way back the others wait to be taken back as well; that this one wasn't shown to be well is kept for the end.
+        goes_on = policy == "rollback" or state.direction is Direction.BACK
+        return condemn(plan, state, step, sentence, now_s) if goes_on else stop(now_s, sentence)
     open_ones = [verdict for verdict in verdicts if verdict.ruling is not Ruling.PASS]
     cause = "measurement" if open_ones[0].ruling is Ruling.UNMEASURABLE else "evidence"
     waiting_for = ", ".join(sorted(verdict.gate for verdict in open_ones))
