@@ -121,7 +121,7 @@ class Clients:
             await asyncio.sleep(READ_RECEIPTS_EVERY_S)
 
     async def _steadily(self, rate: float, act: Callable[[], Awaitable[None]]) -> None:
-        """Begin *rate* acts a second, whether or not earlier ones have ended; a machine that was busy elsewhere gets the late ones at once."""
+        """Begin *rate* acts a second, whether or not earlier ones have ended; what a busy machine made late comes at once."""
         running: set[asyncio.Task[None]] = set()
         await self._sending.wait()
         clock = asyncio.get_running_loop().time
