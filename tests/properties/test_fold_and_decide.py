@@ -5,6 +5,7 @@ Rollouts with anything that may go wrong, drawn at random, on a simulated homese
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -14,11 +15,12 @@ from rollout.deciding.decision import Note, Perform
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DeployState
 from rollout.engine.deploy import replay
-from rollout.model.event import RESUMABLE, Command, Event, Outcome
+from rollout.model.event import RESUMABLE, Command, DeployFinished, Event, Outcome
 from rollout.model.ids import EffectNumber, WorkerId
+from rollout.model.playbook import Rollback, Strategy, Watch
 from rollout.simulation.performer import Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
-from tests.simulation.stages import PLAYBOOK
+from tests.simulation.stages import PLAYBOOK, seven_workers
 
 REPLACEABLE = [WorkerId("client1"), WorkerId("client2")]
 FEW = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -123,3 +125,55 @@ def test_every_decision_is_repeatable_and_leads_on(trouble: Trouble) -> None:
 def at_s(event: Event) -> float:
     """Tell when it happened."""
     return event.at_s
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A release that turns bad after some lines of the journal, while it is rolled with this scope and perhaps main held."""
+
+    scope: Literal["all_touched", "blamed"]
+    held: str | None
+    after: int
+    trouble: str
+    faults: dict[EffectNumber, Fault]
+    crashes: tuple[int, ...]
+    words: dict[int, Command]
+
+
+turns = st.builds(
+    Turn,
+    scope=st.sampled_from(["blamed", "blamed", "all_touched"]),
+    held=st.sampled_from([None, "main"]),
+    after=st.integers(20, 400),
+    trouble=st.sampled_from(["errs", "errs", "hangs", "exits"]),
+    faults=st.dictionaries(st.integers(1, 40).map(EffectNumber), st.sampled_from(Fault), max_size=2),
+    crashes=st.lists(st.integers(2, 500), max_size=2, unique=True).map(lambda found: tuple(sorted(found))),
+    words=st.dictionaries(st.integers(3, 500), st.sampled_from(Command), max_size=1),
+)
+
+
+@FEW
+@given(turns)
+def test_no_rollout_ends_well_with_somebody_out_by_our_hand(turn: Turn) -> None:
+    """Whoever is blamed, and whoever else was out then: everybody is back, or it is halted and they are named."""
+    stage = seven_workers(held=turn.held)
+    strategy = Strategy.model_validate(PLAYBOOK.strategy.model_dump() | {"hold": {"hold_s": 20}})
+    watched = {"strategy": strategy, "rollback": Rollback(scope=turn.scope), "watch": Watch(watch_s=60, window_s=6)}
+    plan = stage.plan(PLAYBOOK.model_copy(update=watched))
+    bad = plan.to_release.id
+
+    def turn_bad(_event: Event, state: DeployState) -> None:
+        if len(stage.journal.events(DEPLOY)) < turn.after or state.outcome is not None:
+            return
+        if turn.trouble == "errs":
+            stage.world.erring[bad] = 0.3
+        else:
+            (stage.world.hangs if turn.trouble == "hangs" else stage.world.never_boots).add(bad)
+
+    end = rehearse(stage, plan, faults=turn.faults, crash_after=turn.crashes, speak=turn.words, listeners=(turn_bad,))
+    out = {worker for worker, known in end.workers.items() if known.drained_by_us}
+    finish = [event for _, event in stage.journal.events(DEPLOY) if isinstance(event, DeployFinished)][-1]
+    assert out <= set(finish.drained)
+    assert not out or end.outcome is Outcome.HALTED
+    if end.outcome is not Outcome.HALTED:
+        assert (stage.drivers.ledger.marks(), stage.world.holds) == ({}, {})
