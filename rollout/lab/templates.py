@@ -208,7 +208,8 @@ defaults
     timeout client 120s
     timeout server 120s
     timeout queue 10s
-    timeout check 3s
+    # A worker that is busy for some seconds is not down, and where a sibling is out nobody else would be left.
+    timeout check 10s
     timeout http-request 10s
     retries 0
     option http-server-close
