@@ -22,7 +22,7 @@ from rollout.model.event import EXIT_CODES
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md")))
 WALK = ROOT / "examples/lab/README.md"
-WALK_TIMEOUT_S = 780
+WALK_TIMEOUT_S = 1200
 
 
 def commands(page: Path) -> list[str]:
