@@ -21,7 +21,7 @@ from rollout.model.sighting import ProxySighting
 from rollout.ports.traffic import Server
 
 PLAYBOOK = Path(__file__).parent / "playbook.yaml"
-COMMAND_TIMEOUT_S = 240.0
+COMMAND_TIMEOUT_S = 480.0
 EVENT_TIMEOUT_S = 120.0
 LOOK_TIMEOUT_S = 5.0
 
@@ -75,7 +75,7 @@ class Site:
     def assert_whole(self) -> None:
         """Everybody takes full traffic, and no mark of ours is left."""
         # The proxy looks at a worker twice before it believes that it is up.
-        wait_until(lambda: all(seen.up for seen in self.proxy().values()), 5.0, "the proxy has seen everybody up")
+        wait_until(lambda: all(seen.up for seen in self.proxy().values()), 15.0, "the proxy has seen everybody up")
         proxy = self.proxy()
         assert {worker: (seen.admitted, seen.up, seen.weight) for worker, seen in proxy.items()} == dict.fromkeys(proxy, (True, True, 100))
         assert self.drivers.ledger.marks() == {}

@@ -16,7 +16,7 @@ from rollout.model.errors import InvalidFileError
 from tests.end_to_end.conftest import VENVS
 from tests.end_to_end.site import Site, cut
 
-TIMEOUT_S = 180
+TIMEOUT_S = 300
 
 
 def test_everything_runs(site: Site) -> None:
