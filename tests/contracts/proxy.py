@@ -21,7 +21,8 @@ class Backend(ThreadingHTTPServer):
     """
     One worker: /health is answered at once, anything else when *released* is set; not at all, then, if *dying* is set too.
 
-    *arrived* are the times at which requests came, each with its client's port.
+    *arrived* are the times at which requests came, each with its client's port. The time is that of the connection, which is taken by one
+    thread: those that answer may overtake one another.
     """
 
     daemon_threads = True
@@ -31,6 +32,13 @@ class Backend(ThreadingHTTPServer):
         self.released = threading.Event()
         self.dying = threading.Event()
         self.arrived: list[tuple[float, int]] = []
+        self.accepted_s: dict[int, float] = {}
+
+    def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
+        """Take the next connection, and its time."""
+        connection, address = super().get_request()
+        self.accepted_s[address[1]] = time.monotonic()
+        return connection, address
 
     def handle_error(self, *_: object) -> None:
         """Say nothing of a proxy that went away in the middle of a check."""
@@ -41,7 +49,7 @@ class _Answer(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         if self.path != "/health":
-            self.server.arrived.append((time.monotonic(), int(self.headers.get("From", 0))))
+            self.server.arrived.append((self.server.accepted_s[self.client_address[1]], int(self.headers.get("From", 0))))
             self.server.released.wait(WAIT_S)
             if self.server.dying.is_set():
                 self.close_connection = True

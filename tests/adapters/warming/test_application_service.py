@@ -122,7 +122,7 @@ def test_its_proof_is_in_times_and_hits(serve: Serve) -> None:
 
 
 def test_no_more_at_a_time_than_the_budget_has(serve: Serve) -> None:
-    worker = Worker(answer_s=0.05)
+    worker = Worker(answer_s=0.3)
     _, warming = serve(worker)
     warming.warm(SYNC1, USERS, BUDGET)
     assert worker.under_way_max == BUDGET.concurrency

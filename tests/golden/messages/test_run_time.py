@@ -29,7 +29,7 @@ from tests.interfaces.homeserver import Homeserver, homeserver
 
 REFUSED = 5
 # Long enough for an honest answer on a busy machine.
-TIMEOUT_S = 1.5
+TIMEOUT_S = 3.0
 OTHERS_SECRET = "hunter2"
 # A good one, of the release that the simulated homeserver runs.
 PAGE = THEIR_PAGE.replace(b"1.163.2", b"1.0.0") + b"process_open_fds 10\nprocess_max_fds 1000\n"
