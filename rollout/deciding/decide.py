@@ -13,7 +13,7 @@ from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.seeing import LOOK_FRESH_S
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
-from rollout.model.ids import WorkerId
+from rollout.model.ids import StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.model.sighting import runs
 
@@ -164,11 +164,15 @@ def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
 
 
 def _needs_met(plan: Plan, state: DeployState, step: Step) -> bool:
-    unmet = {need for need in step.needs if state.steps[need].status is not StepStatus.DONE}
-    if unmet:
-        there = steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
-        unmet -= {other.id for other in there if other.id in unmet and not _concerns(state, other)}
-    return not unmet and not _busy_elsewhere(state, step)
+    if any(state.steps[need].status is not StepStatus.DONE for need in step.needs):
+        # A step that nobody takes is in nobody's way, but what it needs still comes first: each names only the one before it.
+        met: set[StepId] = set()
+        for other in steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback):
+            if state.steps[other.id].status is StepStatus.DONE or (not _concerns(state, other) and met.issuperset(other.needs)):
+                met.add(other.id)
+        if not met.issuperset(step.needs):
+            return False
+    return not _busy_elsewhere(state, step)
 
 
 def _busy_elsewhere(state: DeployState, step: Step) -> bool:

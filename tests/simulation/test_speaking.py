@@ -1,8 +1,9 @@
 """A person pauses, goes on, and leaves workers out; and a roll-back that takes back only who is blamed."""
 
 from rollout.deciding.state import DeployState
-from rollout.model.event import Command, Event, Outcome, RollbackBegan, StepBegan
+from rollout.model.event import Command, Event, Outcome, RollbackBegan, StepBegan, StepFinished
 from rollout.model.ids import WorkerId
+from rollout.model.plan import steps_of
 from rollout.model.playbook import Rollback, Watch
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
@@ -49,6 +50,17 @@ def test_a_skipped_worker_is_left_as_it_is_and_named() -> None:
     assert state.outcome_why == "6 workers run 2.0.0; sync2 was skipped ()"
     assert stage.world.workers[SYNC2].runs == stage.old.id
     assert stage.world.cuts.get(SYNC2, 0) == 0
+
+
+def test_skipping_one_does_not_let_those_after_it_begin_early() -> None:
+    """The first worker still meets the release alone, and the last watch still begins when everybody else has passed."""
+    line = _line(seven_workers(), "client1/restart")
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    rehearse(stage, plan, speak={line: (Command.SKIP, SYNC2)})
+    turns = [event.step_id for _, event in stage.journal.events(DEPLOY) if isinstance(event, StepFinished)]
+    planned = [step.id for step in steps_of(plan.phases) if step.worker != SYNC2]
+    assert turns == planned
 
 
 def test_a_worker_that_is_out_can_not_be_skipped() -> None:
