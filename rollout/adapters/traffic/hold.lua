@@ -92,6 +92,7 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
     local me = backend.next
     backend.waiting[me] = now_s()
     backend.waiting_count = backend.waiting_count + 1
+    backend.waiting[me] = now_s() -- with the count: who comes after the hold's time, before its sweep, may not have to wait at all
     backend.waiting_max = math.max(backend.waiting_max, backend.waiting_count)
     while backend.hold == hold and now_s() < hold.until_s do
         backend.waiting[me] = now_s()
