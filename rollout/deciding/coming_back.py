@@ -133,7 +133,7 @@ def let_go(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: flo
     applied_at_s = at.applied_at_s or now_s
     sighting = seen_after(state, known, applied_at_s)
     proxy = sighting.proxy if sighting is not None else None
-    if proxy is not None and not proxy.held and proxy.admitted and proxy.up:
+    if proxy is not None and not proxy.holding and proxy.admitted and proxy.up:
         return Note(StepFinished(now_s, step.id, f"what waited for {worker.id} goes on"))
     deadline_at_s = applied_at_s + step.deadline_s
     if now_s >= deadline_at_s:

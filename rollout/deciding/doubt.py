@@ -36,7 +36,7 @@ def _shows(sighting: Sighting, effect: Effect, intended_at_s: float) -> bool | N
         case Verb.HOLD:
             return None if sighting.proxy is None else sighting.proxy.held
         case Verb.LET_GO:
-            return None if sighting.proxy is None else not sighting.proxy.held
+            return None if sighting.proxy is None else not sighting.proxy.holding
         case Verb.WARM:
             # Nothing shows it, and warming again is harmless.
             return False

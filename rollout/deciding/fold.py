@@ -139,7 +139,7 @@ def _resume(state: DeployState, event: DeployResumed, at_s: float) -> DeployStat
 def _take_up(step: StepState, at_s: float) -> StepState:
     """Deadlines and attempts count from now on: the time in which nobody was there is not the worker's fault."""
     if step.status in {StepStatus.PENDING, StepStatus.DONE}:
-        return step
+        return replace(step, attempts=0)
     return replace(
         step,
         status=StepStatus.ACTIVE if step.status is StepStatus.FAILED else step.status,
@@ -179,6 +179,9 @@ def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s
         state = _move(state, effect.step_id, event)
         weights = state.steps[effect.step_id].weights_applied + (1 if effect.verb in {Verb.ADMIT, Verb.DRAIN} else 0)
         state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights, weight=effect.weight)
+        if effect.verb is Verb.LET_GO and effect.worker is not None and _step(plan, effect.step_id).verb is Verb.HOLD:
+            # Too little of the hold was left for the restart.
+            state = _after_return(plan, state, effect.worker, at_s)
     elif effect.verb in {Verb.ADMIT, Verb.LET_GO} and effect.worker is not None:
         state = _after_return(plan, state, effect.worker, at_s)
     if effect.worker is None:
@@ -225,9 +228,9 @@ def _after_return(plan: Plan, state: DeployState, worker: WorkerId, at_s: float)
     out, back = (Verb.HOLD, Verb.LET_GO) if Verb.HOLD in steps else (Verb.DRAIN, Verb.ADMIT)
     restart, drain, admit = (state.steps[steps[verb]] if verb in steps else None for verb in (Verb.RESTART, out, back))
     if drain is not None and restart is not None and restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:
-        # Not restarted yet: it must be drained again first.
-        state = _put_step(state, steps[out], StepState())
-        state = _put_step(state, steps[Verb.RESTART], StepState())
+        # Not restarted yet: it must be drained again first. What has been tried counts, or it could go on for ever.
+        state = _put_step(state, steps[out], StepState(attempts=drain.attempts + 1, why="it was let go before its restart"))
+        state = _put_step(state, steps[Verb.RESTART], StepState(attempts=restart.attempts, why=restart.why))
     elif admit is not None and admit.status is not StepStatus.DONE:
         state = _put_step(state, steps[back], replace(admit, status=StepStatus.DONE, finished_at_s=at_s, why="brought back while stopping"))
         state = _skip_warming(plan, state, worker, direction, at_s)

@@ -1,14 +1,21 @@
 """Taking a worker out of traffic and restarting it: WARM, DRAIN, HOLD, RESTART."""
 
+from dataclasses import replace
+
 from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.blocking import blocker_of
-from rollout.deciding.decision import Decision, Note, Wait
+from rollout.deciding.decision import Decision, Note, Perform, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
-from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, is_taken_back
+from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
-from rollout.model.plan import Plan, Step, Verb
+from rollout.model.plan import Plan, Step, Verb, Worker
+from rollout.model.sighting import ProxySighting, Sighting
 from rollout.model.warming import Warmed
+
+# With less than this share of a hold's time left nobody is restarted any more. Requests under way may take 0.3 of it to end
+# (planning/worker_steps.py), so a hold that nothing delayed has more left.
+HOLD_SHARE_TO_BOOT = 0.5
 
 
 def warm(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -40,7 +47,8 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     """Let new requests wait in the proxy until those under way have ended; if these take too long, nothing is restarted."""
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
-        return blocker_of(plan, state, worker, now_s) or Note(StepBegan(now_s, step.id))
+        blocker = blocker_of(plan, state, worker, now_s) or _before_hold(worker, seen_lately(state, known, now_s), now_s)
+        return blocker or Note(StepBegan(now_s, step.id))
     if at.status is StepStatus.FAILED:
         return stop(now_s, f"{worker.id} could not be held: {at.why}")
     if at.status is StepStatus.ACTIVE:
@@ -56,6 +64,15 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     if now_s >= deadline_at_s:
         return Note(StepFailed(now_s, step.id, f"it still has {sessions_of(sighting)} after {step.deadline_s:.0f} s, and new ones wait"))
     return Wait("hold", f"{worker.id} still has requests under way; new ones wait at the proxy", deadline_at_s)
+
+
+def _before_hold(worker: Worker, sighting: Sighting | None, now_s: float) -> Wait | None:
+    """What an earlier hold let go goes on one after the other. Held anew before its end, it would still come, and be cut by the restart."""
+    if sighting is None or sighting.proxy is None:
+        return Wait("observation", f"{worker.id} has not been seen at the proxy lately", now_s + LOOK_FRESH_S)
+    if sighting.proxy.hold.waiting and not sighting.proxy.holding:
+        return Wait("hold", f"what waited for {worker.id} before is still going on", now_s + LOOK_FRESH_S)
+    return None
 
 
 def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -132,7 +149,20 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
     sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
+    if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
+        # Where it is down already only its restart helps: what is let go before would be cut.
+        left_s = _hold_left_s(plan, known, sighting.proxy, now_s)
+        if left_s is not None and left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s:
+            why = f"only {left_s:.0f} s of its hold are left, so it is held anew"
+            return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if not (sighting.proxy.held or not sighting.proxy.admitted) or sighting.proxy.sessions != 0:
         why = f"{worker.id} has got traffic again"
-        return blocker_of(plan, state, worker, now_s) or perform(state, drain, now_s, weight=0, why=why)
+        waits = _before_hold(worker, sighting, now_s) if drain.verb is Verb.HOLD else None
+        return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
     return None
+
+
+def _hold_left_s(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:
+    """Return how long the proxy still holds, by its own clock; None when it doesn't."""
+    held_for_s = proxy.hold.held_for_s
+    return None if held_for_s is None else plan.hold.hold_s - held_for_s - (now_s - known.seen_at_s)

@@ -280,4 +280,5 @@ class Changes:
 def _steady(sighting: Sighting) -> Sighting:
     if sighting.proxy is None:
         return sighting
-    return replace(sighting, proxy=replace(sighting.proxy, sessions=None, requests=0, cuts=0, counters={}))
+    hold = replace(sighting.proxy.hold, held_for_s=None, waiting=min(1, sighting.proxy.hold.waiting), waiting_max=0)
+    return replace(sighting, proxy=replace(sighting.proxy, sessions=None, requests=0, cuts=0, counters={}, hold=hold))

@@ -84,7 +84,7 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case DeployResumed():
             return f"taken up again by {event.operator}: everything is looked at before anything is done"
         case EffectIntended():
-            return _intended(event.effect)
+            return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
             release = event.release
             return f"{release.id} is prepared: schema {release.schema_version}, compatible back to {release.schema_compat_version}"
@@ -126,12 +126,15 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             assert_never(event)
 
 
-def _intended(effect: Effect) -> str:
+def _intended(effect: Effect, plan: Plan) -> str:
     if effect.verb is Verb.DRAIN:
         act = f"taking {effect.worker} down to {effect.weight} %" if drains_in_part(effect) else f"draining {effect.worker}"
     else:
         act = _ACTS[effect.verb].format(worker=effect.worker, weight=effect.weight, release=effect.release, warms=_listed(effect.warms))
-    return f"{act} (effect {effect.number})"
+    step = _step(effect.step_id, plan)
+    # What a step isn't for by itself: letting go before it is held anew.
+    because = f": {effect.why}" if step is not None and effect.verb is not step.verb else ""
+    return f"{act} (effect {effect.number}){because}"
 
 
 def _began(step_id: StepId, plan: Plan) -> str:

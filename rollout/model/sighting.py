@@ -23,13 +23,31 @@ class ProcessSighting:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldSighting:
+    """
+    What holding has come to at one backend; of several proxies the sum.
+
+    *held_for_s* is how long the proxy that has held longest holds now, None when none does. *waiting* requests have yet to go on: held, or
+    let go one after the other; *waiting_max* were at most during the last hold. Since the proxy started *shed* were answered 503 because
+    too many waited, and *let_go_late* were let go by the proxy's own bound before anybody said so.
+    """
+
+    held_for_s: float | None = None
+    waiting: int = 0
+    waiting_max: int = 0
+    shed: int = 0
+    let_go_late: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ProxySighting:
     """
     What the proxy says of one server.
 
     *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are
     open ones, those that old proxy processes still hold after a reload included; None when those could not be asked. The counters are
-    since the proxy started. *held*: new requests for its backend wait in the proxy.
+    since the proxy started. *held*: new requests for its backend wait in the proxy; in each of them, where there are several. *hold* says
+    for how long, and what came of it.
     """
 
     admitted: bool
@@ -40,6 +58,12 @@ class ProxySighting:
     cuts: int
     counters: dict[str, int] = field(default_factory=dict)
     held: bool = False
+    hold: HoldSighting = HoldSighting()
+
+    @property
+    def holding(self) -> bool:
+        """Tell whether new requests wait anywhere: one proxy of several that holds is enough for that."""
+        return self.held or self.hold.held_for_s is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,19 +72,14 @@ class PoolSighting:
     What the proxy says of one backend.
 
     *requests* counts since the proxy started, *arrivals_per_s* is over its last second. *can_hold*: its requests pass through the hold.
-    *waiting* requests are held now, *waiting_max* were at most during this hold; *shed* were answered 503 because there were too many, and
-    *let_go_late* were let go by the proxy's own bound before anybody said so.
+    *held* and the rest are as in ProxySighting and HoldSighting.
     """
 
     requests: int
     arrivals_per_s: float
     can_hold: bool = False
     held: bool = False
-    held_for_s: float | None = None
-    waiting: int = 0
-    waiting_max: int = 0
-    shed: int = 0
-    let_go_late: int = 0
+    hold: HoldSighting = HoldSighting()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,4 +188,4 @@ def is_out(sighting: Sighting) -> bool | None:
     if sighting.proxy is None:
         return None
     proxy = sighting.proxy
-    return not (proxy.admitted and proxy.up and proxy.weight > 0) or proxy.held
+    return not (proxy.admitted and proxy.up and proxy.weight > 0) or proxy.holding

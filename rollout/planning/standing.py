@@ -77,7 +77,7 @@ def _illness(worker: WorkerId, sighting: Sighting, *, proxied: bool) -> list[str
         return []
     if sighting.proxy is None:
         return [f"{worker} can't be seen at the proxy{_because(sighting)}"]
-    if sighting.proxy.held:
+    if sighting.proxy.holding:
         return [f"{worker}'s requests are held at the proxy, and not by us: the proxy lets go by itself in a while"]
     return [] if sighting.proxy.up else [f"{worker} is not healthy: the proxy's own check has it down"]
 

@@ -139,11 +139,12 @@ class SimulatedTraffic:
                 seen[worker] = ProxySighting(
                     admitted=it.admitted,
                     weight=it.weight,
-                    up=self._world.answers(name),
+                    up=self._world.up(name),
                     sessions=self._world.sessions(name),
                     requests=int(it.served),
                     cuts=self._world.cuts.get(name, 0),
                     held=self._world.is_held(server.backend),
+                    hold=self._world.hold_of(server.backend),
                 )
         return seen
 

@@ -115,13 +115,14 @@ def rehearse(
     *,
     faults: Mapping[EffectNumber, Fault] | None = None,
     crash_after: Sequence[int] = (),
+    nobody_for_s: float = 0.0,
     speak: Mapping[int, Command | tuple[Command, WorkerId]] | None = None,
     listeners: Sequence[Listener] = (),
     durations: Durations = Durations(),
 ) -> DeployState:
     """
-    Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed; *speak* says what a person asks
-    after how many events, and of which worker if of one.
+    Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
+    what a person asks after how many events, and of which worker if of one.
 
     Raises AssertionError when it doesn't end.
     """
@@ -132,6 +133,7 @@ def rehearse(
             return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
+            stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
             resumed = True
 
 

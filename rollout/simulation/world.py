@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
-from rollout.model.sighting import PoolSighting
+from rollout.model.sighting import HoldSighting, PoolSighting
 from rollout.simulation.virtual_clock import VirtualClock
 
 
@@ -54,11 +54,23 @@ class Hold:
 
 
 @dataclass(slots=True)
+class AfterHolds:
+    """What came of a backend's holds: *waiting* requests go on since *at_s*; *shed* and *late* are counted since the proxy started."""
+
+    at_s: float = 0.0
+    waiting: int = 0
+    waiting_max: int = 0
+    shed: int = 0
+    late: int = 0
+
+
+@dataclass(slots=True)
 class World:
     """
     The whole homeserver. Times in seconds.
 
-    What a worker does that is held ends within *held_ends_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
+    What a worker does that is held ends within *held_ends_s*. The proxy sees a worker up *check_s* after it answers, and
+    lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
     after a start, less and less over *cold_s*.
     """
 
@@ -66,6 +78,8 @@ class World:
     workers: dict[WorkerId, SimulatedWorker]
     releases: dict[ReleaseId, Release]
     boot_s: float = 3.0
+    check_s: float = 1.0
+    let_go_per_s: float = 250.0
     stop_s: float = 0.2
     session_life_s: float = 20.0
     held_ends_s: float = 0.3
@@ -79,6 +93,7 @@ class World:
     migrated: set[ReleaseId] = field(default_factory=set)
     can_hold: set[str] = field(default_factory=set)
     holds: dict[str, Hold] = field(default_factory=dict)
+    after_holds: dict[str, AfterHolds] = field(default_factory=dict)
     request_cpu_s: float = 0.005
     cold_factor: float = 1.0
     cold_s: float = 60.0
@@ -88,18 +103,21 @@ class World:
         it = self.workers[worker]
         return it.started_at_s is not None and self.clock.now_s() >= it.started_at_s + self.boot_s and it.runs not in self.hangs
 
+    def up(self, worker: WorkerId) -> bool:
+        """Tell whether the proxy's own check sees that it answers."""
+        it = self.workers[worker]
+        return self.answers(worker) and self.clock.now_s() >= (it.started_at_s or 0.0) + self.boot_s + self.check_s
+
     def takes_requests(self, worker: WorkerId) -> bool:
         """Tell whether the proxy sends it new requests."""
         it = self.workers[worker]
-        return it.proxied and it.admitted and it.weight > 0 and self.answers(worker) and not self.is_held(it.backend or "")
+        return it.proxied and it.admitted and it.weight > 0 and self.up(worker) and not self.is_held(it.backend or "")
 
     def is_held(self, backend: str) -> bool:
         """Tell whether requests of a backend wait. The proxy lets them go by itself when the time is up."""
         hold = self.holds.get(backend)
         if hold is not None and self.clock.now_s() >= hold.began_at_s + hold.hold_s:
-            del self.holds[backend]
-            for worker in self.members(backend):
-                self._let_through(worker)
+            self._end_hold(backend, hold.began_at_s + hold.hold_s, late=True)
             return False
         return hold is not None
 
@@ -114,9 +132,7 @@ class World:
     def let_go(self, backend: str) -> None:
         """Let what waits go on."""
         if self.is_held(backend):
-            del self.holds[backend]
-            for worker in self.members(backend):
-                self._let_through(worker)
+            self._end_hold(backend, self.clock.now_s(), late=False)
 
     def members(self, backend: str) -> list[WorkerId]:
         """List the servers of a backend."""
@@ -126,20 +142,48 @@ class World:
         """Describe a backend as the proxy does."""
         members = [self.workers[worker] for worker in self.members(backend)]
         held = self.is_held(backend)
-        held_for_s = self.clock.now_s() - self.holds[backend].began_at_s if held else None
-        arrivals_per_s = sum(it.requests_per_s for it in members)
         return PoolSighting(
             requests=int(sum(it.served for it in members)),
-            arrivals_per_s=arrivals_per_s,
+            arrivals_per_s=self._arrivals_per_s(backend),
             can_hold=backend in self.can_hold,
             held=held,
-            held_for_s=held_for_s,
-            waiting=round(arrivals_per_s * held_for_s) if held_for_s is not None else 0,
+            hold=self.hold_of(backend),
         )
 
+    def hold_of(self, backend: str) -> HoldSighting:
+        """Describe what holding has come to, as the proxy does."""
+        held = self.is_held(backend)
+        before = self.after_holds.get(backend, AfterHolds())
+        if not held:
+            return HoldSighting(None, self._going_on(backend), before.waiting_max, before.shed, before.late)
+        held_for_s = self.clock.now_s() - self.holds[backend].began_at_s
+        waiting, shed = self._piled(backend, held_for_s)
+        return HoldSighting(held_for_s, waiting + self._going_on(backend), waiting, before.shed + shed, before.late)
+
+    def _arrivals_per_s(self, backend: str) -> float:
+        return sum(self.workers[worker].requests_per_s for worker in self.members(backend))
+
+    def _piled(self, backend: str, held_for_s: float) -> tuple[int, int]:
+        """Count those that wait in a hold, and those that were too many."""
+        came, most = round(self._arrivals_per_s(backend) * held_for_s), self.holds[backend].hold_max
+        return min(came, most), max(0, came - most)
+
+    def _going_on(self, backend: str) -> int:
+        """Count those that were let go and have yet to reach the server."""
+        before = self.after_holds.get(backend, AfterHolds())
+        return max(0, before.waiting - round(self.let_go_per_s * (self.clock.now_s() - before.at_s)))
+
+    def _end_hold(self, backend: str, at_s: float, *, late: bool) -> None:
+        before = self.after_holds.get(backend, AfterHolds())
+        waiting, shed = self._piled(backend, at_s - self.holds[backend].began_at_s)
+        self.after_holds[backend] = AfterHolds(at_s, waiting, waiting, before.shed + shed, before.late + (waiting if late else 0))
+        del self.holds[backend]
+        for worker in self.members(backend):
+            self._let_through(worker)
+
     def _let_through(self, worker: WorkerId) -> None:
-        """What waited goes to a server that isn't there: cut."""
-        if not self.answers(worker):
+        """What waited goes to a server that isn't there, or that the proxy has yet to see: cut."""
+        if not self.up(worker):
             self._cut(worker, self.workers[worker].sessions)
         self.workers[worker].changed_at_s = self.clock.now_s()
 
@@ -161,7 +205,7 @@ class World:
         it = self.workers[worker]
         now_s = self.clock.now_s()
         if it.started_at_s is not None and (self.takes_requests(worker) or not it.proxied):
-            since_s = max(it.served_until_s, it.started_at_s + self.boot_s)
+            since_s = max(it.served_until_s, it.started_at_s + self.boot_s + (self.check_s if it.proxied else 0.0))
             done = max(0.0, now_s - since_s) * it.requests_per_s * it.weight / 100
             it.served += done
             it.errors += done * self.erring.get(it.runs, 0.0)
@@ -191,7 +235,7 @@ class World:
         """End its process; what is under way there is cut."""
         it = self.workers[worker]
         self.serve(worker)
-        self._cut(worker, self.sessions(worker))
+        self._cut(worker, self.sessions(worker) + self._going_on(it.backend or ""))
         it.started_at_s = None
         self._count_out()
 

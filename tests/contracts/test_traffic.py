@@ -162,11 +162,15 @@ def test_a_pool_is_held_until_it_is_let_go(plant: Plant) -> None:
         assert plant.look(SYNC1).held
         assert plant.look(SYNC1).admitted, "a hold is no drain"
         assert plant.pool().held
-        assert plant.pool().held_for_s is not None
+        assert plant.pool().hold.held_for_s is not None
+        assert plant.look(SYNC1).hold.held_for_s is not None
+    plant.pass_s(0.5)
+    assert 0.4 < (plant.look(SYNC1).hold.held_for_s or 0.0) < TIMEOUT_S, "since the first of them"
     for _ in range(2):
         plant.traffic.let_go(SERVERS[SYNC1], TIMEOUT_S)
         assert not plant.look(SYNC1).held
-        assert (plant.pool().held, plant.pool().held_for_s) == (False, None)
+        assert (plant.pool().held, plant.pool().hold.held_for_s) == (False, None)
+        assert not plant.look(SYNC1).holding
     assert plant.look(SYNC1).cuts == 0
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from rollout.deciding.state import DeployState
-from rollout.model.event import Command, EffectIntended, Event, Outcome, StepBegan
+from rollout.model.event import Command, EffectIntended, EffectSucceeded, Event, Outcome, StepBegan
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.plan import Verb
-from rollout.simulation.performer import Fault
-from rollout.simulation.rehearse import DEPLOY, rehearse
+from rollout.simulation.performer import Durations, Fault
+from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 from tests.simulation.test_rollouts import assert_safe
 
@@ -72,6 +72,60 @@ def test_a_crash_at_any_moment_of_the_hold_is_taken_up() -> None:
         assert stage.world.holds == {}
         assert stage.world.cuts == {}, line
         assert_safe(stage, plan, state)
+
+
+def _number_of(verb: Verb) -> EffectNumber:
+    """Number main's effect in a rollout that nothing disturbs."""
+    stage = seven_workers(held="main")
+    rehearse(stage, stage.plan(SHORT))
+    effects = [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
+    return next(effect.number for effect in effects if (effect.worker, effect.verb) == (MAIN, verb))
+
+
+def _verbs(stage: Stage) -> list[Verb]:
+    """List what was done to main."""
+    effects = [event.effect for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
+    return [effect.verb for effect in effects if effect.worker == MAIN]
+
+
+@pytest.mark.parametrize("gone_s", [8.0, 11.0, 17.0, 19.0])
+def test_what_is_left_of_a_hold_after_a_crash_is_enough_for_a_boot_or_it_is_held_anew(gone_s: float) -> None:
+    """The proxy's bound ran on while nobody was there; what waited goes on, all of it, before main is held again and restarted."""
+    reference, number = seven_workers(held="main"), _number_of(Verb.HOLD)
+    rehearse(reference, reference.plan(SHORT))
+    events = enumerate((event for _, event in reference.journal.events(DEPLOY)), 1)
+    held = next(line for line, event in events if isinstance(event, EffectSucceeded) and event.number == number)
+    stage = seven_workers(held="main")
+    stage.world.let_go_per_s = 60.0
+    plan = stage.plan(SHORT)
+    state = rehearse(stage, plan, crash_after=(held,), nobody_for_s=gone_s)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    again = [] if gone_s < SHORT.strategy.hold.hold_s / 2 else [Verb.LET_GO, Verb.HOLD]
+    assert _verbs(stage) == [Verb.HOLD, *again, Verb.RESTART, Verb.LET_GO]
+    assert stage.world.cuts == {}
+    assert_safe(stage, plan, state)
+
+
+def test_a_restart_that_fails_late_is_tried_again_in_a_new_hold() -> None:
+    stage = seven_workers(held="main")
+    plan = stage.plan(SHORT)
+    state = rehearse(stage, plan, faults={_number_of(Verb.RESTART): Fault.FAILS}, durations=Durations(restart_s=12.0))
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    assert _verbs(stage) == [Verb.HOLD, Verb.RESTART, Verb.LET_GO, Verb.HOLD, Verb.RESTART, Verb.LET_GO]
+    assert stage.world.cuts == {}
+    assert_safe(stage, plan, state)
+
+
+def test_holding_anew_gives_a_restart_no_more_attempts() -> None:
+    """What failed in one hold counts in the next."""
+    stage = seven_workers(held="main")
+    first = _number_of(Verb.RESTART)
+    faults = {EffectNumber(first + later): Fault.FAILS for later in (0, 3, 6, 9)}
+    state = rehearse(stage, stage.plan(SHORT), faults=faults, durations=Durations(restart_s=12.0))
+    assert "main could not be restarted" in state.rollback_why
+    assert _verbs(stage)[:5] == [Verb.HOLD, Verb.RESTART, Verb.LET_GO, Verb.HOLD, Verb.RESTART]
+    assert stage.world.cuts == {}
+    assert stage.world.holds == {}
 
 
 @pytest.mark.parametrize("command", [Command.INTERRUPT, Command.ABORT, Command.ROLLBACK])

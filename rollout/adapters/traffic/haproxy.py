@@ -15,6 +15,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
 from typing import Any
@@ -26,7 +27,7 @@ from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriv
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
-from rollout.model.sighting import PoolSighting, ProxyLimits, ProxySighting
+from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, ProxySighting
 from rollout.ports.traffic import Server
 
 # Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
@@ -72,9 +73,9 @@ class Haproxy:
             joined = {worker: _both(sighting, seen[worker]) for worker, sighting in joined.items() if worker in seen}
         # Asked last: a reload meanwhile has a session counted twice, which is only a longer drain, and not left out.
         old = self._old_sessions(end_s)
-        held = self._held(end_s) if any(servers[worker].backend in self._may_be_held for worker in joined) else frozenset[str]()
+        held = self._held({servers[worker].backend for worker in joined} & self._may_be_held, end_s)
         return {
-            worker: replace(_with_old(sighting, old, servers[worker]), held=servers[worker].backend in held)
+            worker: replace(_with_old(sighting, old, servers[worker]), **held.get(servers[worker].backend, {}))
             for worker, sighting in joined.items()
         }
 
@@ -127,9 +128,21 @@ class Haproxy:
         found = [_limits_at(place, end_s) for place in self._sockets]
         return min(found, key=lambda one: one.connections_max - one.connections)
 
-    def _held(self, end_s: float) -> frozenset[str]:
-        """Name the backends that a proxy holds; with several of them, those that any holds."""
-        return frozenset(name for place in self._sockets for name, row in _holds(place, end_s).items() if row.get("held_for_s"))
+    def _held(self, backends: Collection[str], end_s: float) -> dict[str, dict[str, Any]]:
+        """Say of backends whether every proxy holds them, and what holding has come to."""
+        if not backends:
+            return {}
+        rows: list[dict[str, HoldSighting]] = []
+        for place in self._sockets:
+            with _understood(place):
+                rows.append({name: _hold_of(row) for name, row in _holds(place, end_s).items() if name in backends})
+        return {
+            name: {
+                "held": all(name in row and row[name].held_for_s is not None for row in rows),
+                "hold": reduce(_both_holds, (row.get(name, HoldSighting()) for row in rows)),
+            }
+            for name in backends
+        }
 
     def _command(self, command: str, end_s: float) -> None:
         for number, place in enumerate(self._sockets):
@@ -264,15 +277,33 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
             arrivals_per_s=float(row["rate"] or 0),
             # Where nothing has come yet, nothing tells whether it would pass through the hold.
             can_hold=hold is not None or (loaded and requests == 0),
-            **({} if hold is None else _hold_of(hold)),
+            **({} if hold is None else _in_pool(_hold_of(hold))),
         )
     return found
 
 
-def _hold_of(row: Mapping[str, str]) -> dict[str, Any]:
-    held_for_s = float(row["held_for_s"]) if row["held_for_s"] else None
-    counts = {"waiting": "waiting", "waiting_max": "waiting_max", "shed": "shed", "let_go_late": "late"}
-    return {"held": held_for_s is not None, "held_for_s": held_for_s, **{name: int(row[column]) for name, column in counts.items()}}
+def _hold_of(row: Mapping[str, str]) -> HoldSighting:
+    return HoldSighting(
+        held_for_s=float(row["held_for_s"]) if row["held_for_s"] else None,
+        waiting=int(row["waiting"]),
+        waiting_max=int(row["waiting_max"]),
+        shed=int(row["shed"]),
+        let_go_late=int(row["late"]),
+    )
+
+
+def _both_holds(one: HoldSighting, other: HoldSighting) -> HoldSighting:
+    return HoldSighting(
+        held_for_s=max((seconds for seconds in (one.held_for_s, other.held_for_s) if seconds is not None), default=None),
+        waiting=one.waiting + other.waiting,
+        waiting_max=one.waiting_max + other.waiting_max,
+        shed=one.shed + other.shed,
+        let_go_late=one.let_go_late + other.let_go_late,
+    )
+
+
+def _in_pool(hold: HoldSighting) -> dict[str, Any]:
+    return {"held": hold.held_for_s is not None, "hold": hold}
 
 
 def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
@@ -280,12 +311,8 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
         requests=one.requests + other.requests,
         arrivals_per_s=one.arrivals_per_s + other.arrivals_per_s,
         can_hold=one.can_hold and other.can_hold,
-        held=one.held or other.held,
-        held_for_s=max((seconds for seconds in (one.held_for_s, other.held_for_s) if seconds is not None), default=None),
-        waiting=one.waiting + other.waiting,
-        waiting_max=one.waiting_max + other.waiting_max,
-        shed=one.shed + other.shed,
-        let_go_late=one.let_go_late + other.let_go_late,
+        held=one.held and other.held,
+        hold=_both_holds(one.hold, other.hold),
     )
 
 

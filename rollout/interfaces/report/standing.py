@@ -58,7 +58,7 @@ def _proxy(proxy: ProxySighting | None) -> str:
         return "unknown"
     words = "admitted" if proxy.admitted else "drained"
     words += "" if proxy.weight == _FULL_WEIGHT else f" at {proxy.weight} %"
-    words += ", held" if proxy.held else ""
+    words += ", held" if proxy.holding else ""
     return words if proxy.up else f"{words}, down"
 
 
@@ -89,7 +89,7 @@ def _values(entry: WorkerEntry, standing: Standing, sighting: Sighting) -> Mappi
         "activated": None if process is None else process.activated,
         "healthy": sighting.healthy,
         "admitted": None if proxy is None else proxy.admitted,
-        "held": None if proxy is None else proxy.held,
+        "held": None if proxy is None else proxy.holding,
         "weight": None if proxy is None else proxy.weight,
         "up": None if proxy is None else proxy.up,
         "sessions": None if proxy is None else proxy.sessions,

@@ -44,14 +44,14 @@ def _pool(proxy: Proxy) -> PoolSighting:
 
 def _begin(proxy: Proxy, requests: int) -> None:
     """Begin some that are seen to wait, one after the other."""
-    before = _pool(proxy).waiting
+    before = _pool(proxy).hold.waiting
     for wanted in range(before + 1, before + requests + 1):
         proxy.begin_request()
         until(partial(_waits, proxy, wanted))
 
 
 def _waits(proxy: Proxy, requests: int) -> bool:
-    return _pool(proxy).waiting == requests
+    return _pool(proxy).hold.waiting == requests
 
 
 def _is_up(proxy: Proxy) -> bool:
@@ -66,11 +66,11 @@ def test_what_comes_while_the_server_restarts_is_answered_when_it_is_back(proxy:
     _begin(proxy, 5)
     backend.released.clear()
     ask(proxy.admin, "set server sync/main health up")
-    assert _pool(proxy).waiting == 5, "nobody goes on by itself"
+    assert _pool(proxy).hold.waiting == 5, "nobody goes on by itself"
     backend.released.set()
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     assert proxy.answers() == [200] * 5
-    seen = _pool(proxy)
+    seen = _pool(proxy).hold
     assert (seen.waiting, seen.waiting_max, seen.shed, seen.let_go_late) == (0, 5, 0, 0)
 
 
@@ -82,7 +82,7 @@ def test_the_proxy_lets_go_by_itself_when_the_time_is_up(proxy: Proxy) -> None:
     assert proxy.answers() == [200] * 3
     assert 2.9 <= time.monotonic() - began_s < 9
     until(lambda: not _pool(proxy).held)
-    assert _pool(proxy).let_go_late == 3, "and it is told that it was not us who did"
+    assert _pool(proxy).hold.let_go_late == 3, "and it is told that it was not us who did"
 
 
 def test_beyond_the_most_that_may_wait_others_are_sent_away_with_a_time_to_come_back(proxy: Proxy) -> None:
@@ -97,7 +97,7 @@ def test_beyond_the_most_that_may_wait_others_are_sent_away_with_a_time_to_come_
         assert 25 <= waits_s <= 30
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     assert [int(one.recv(65_536).split()[1]) for one in proxy.open[:2]] == [200] * 2
-    assert _pool(proxy).shed == 3
+    assert _pool(proxy).hold.shed == 3
 
 
 def test_who_came_first_goes_on_first_and_not_all_at_once(proxy: Proxy) -> None:
@@ -125,9 +125,21 @@ def test_who_hangs_up_while_waiting_leaves_nothing_behind_when_the_hold_is_over(
         one.close()
     proxy.open.clear()
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
-    until(lambda: _pool(proxy).waiting == 0)
+    until(lambda: _pool(proxy).hold.waiting == 0)
     proxy.begin_request()
     assert proxy.answers() == [200]
+
+
+def test_who_comes_just_as_a_hold_expires_is_not_counted_for_ever(proxy: Proxy) -> None:
+    """Its time is over, it is about to be swept away, and nobody waits: who comes then goes on at once."""
+    for _ in range(20):
+        _driver(proxy).hold(SERVER, HoldBound(hold_s=0.02, hold_max=100), TIMEOUT_S)
+        time.sleep(0.03)
+        proxy.begin_request()
+    assert set(proxy.answers()) == {200}
+    until(lambda: not _pool(proxy).held)
+    time.sleep(0.3)
+    assert _pool(proxy).hold.waiting == 0
 
 
 def test_a_reload_forgets_the_hold_and_that_is_seen(proxy: Proxy) -> None:
@@ -169,9 +181,16 @@ def test_of_two_proxies_both_hold_and_what_waits_adds_up(tmp_path: Path) -> None
         both.hold(SERVER, LONG, TIMEOUT_S)
         _begin(one, 2)
         _begin(other, 1)
-        assert both.pools(["sync"], TIMEOUT_S)["sync"].waiting == 3
+        assert both.pools(["sync"], TIMEOUT_S)["sync"].hold.waiting == 3
         both.let_go(SERVER, TIMEOUT_S)
         assert one.answers() + other.answers() == [200] * 3
+        _driver(one).hold(SERVER, LONG, TIMEOUT_S)
+        half = both.look({MAIN: SERVER}, TIMEOUT_S)[MAIN]
+        assert not half.held, "the other sends it requests"
+        assert half.holding, "and there is something to let go"
+        assert not both.pools(["sync"], TIMEOUT_S)["sync"].held
+        both.let_go(SERVER, TIMEOUT_S)
+        assert not both.look({MAIN: SERVER}, TIMEOUT_S)[MAIN].holding
         assert not Haproxy((one.admin, unable.admin), None, {"sync"}).pools(["sync"], TIMEOUT_S)["sync"].can_hold
         with pytest.raises(PermanentDriverError):
             Haproxy((one.admin, unable.admin), None, {"sync"}).hold(SERVER, LONG, TIMEOUT_S)
