@@ -5,17 +5,26 @@ No journal, no lock and no database are needed. Only workers that carry our mark
 named. One that was being taken back from a release that failed is not admitted on that release.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.model.effect import FULL_WEIGHT, Effect
-from rollout.model.errors import DriverError
+from rollout.model.errors import DriverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
+from rollout.ports.traffic import Server
 
 RESCUE_TIMEOUT_S = 5.0
+# A worker that answers us is down for the proxy until its next checks: by HAProxy's own defaults two of them, two seconds apart.
+UP_WITHIN_S = 10.0
+LOOK_EVERY_S = 0.5
+
+
+def _pass(seconds: float) -> None:
+    threading.Event().wait(seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +35,17 @@ class Rescued:
     left_out: dict[WorkerId, str]
 
 
-def admit_ours(drivers: Drivers, inventory: Inventory, condemned: Mapping[WorkerId, ReleaseId] | None = None) -> Rescued:
+def admit_ours(
+    drivers: Drivers,
+    inventory: Inventory,
+    condemned: Mapping[WorkerId, ReleaseId] | None = None,
+    pause: Callable[[float], object] = _pass,
+) -> Rescued:
     """
-    Admit every worker that has our mark and answers, at its full weight.
+    Admit every worker that has our mark and answers, at its full weight. What waits for one is let go once the proxy sees it up.
 
-    *condemned* is what a worker must not be admitted on, besides what its mark says. Raises DriverError when the ledger can't be read.
+    *condemned* is what a worker must not be admitted on, besides what its mark says; *pause* lets seconds pass. Raises DriverError when the
+    ledger can't be read.
     """
     marks = {
         worker: replace(mark, condemned=(condemned or {}).get(worker, mark.condemned)) for worker, mark in drivers.ledger.marks().items()
@@ -54,12 +69,26 @@ def admit_ours(drivers: Drivers, inventory: Inventory, condemned: Mapping[Worker
                 with drivers.ledger.fence(effect):
                     drivers.traffic.admit(places[worker], FULL_WEIGHT, RESCUE_TIMEOUT_S)
                     if _can_be_held(worker, inventory):
+                        _await_up(drivers, worker, places[worker], pause)
                         drivers.traffic.let_go(places[worker], RESCUE_TIMEOUT_S)
             except DriverError as error:
                 left_out[worker] = str(error)
             else:
                 admitted.append(worker)
     return Rescued(tuple(admitted), left_out)
+
+
+def _await_up(drivers: Drivers, worker: WorkerId, place: Server, pause: Callable[[float], object]) -> None:
+    """What is let go to a server that the proxy sees down is answered 503; raises DriverError when it stays so."""
+    for _ in range(round(UP_WITHIN_S / LOOK_EVERY_S)):
+        proxy = drivers.traffic.look({worker: place}, RESCUE_TIMEOUT_S).get(worker)
+        if proxy is not None and (proxy.up or not proxy.holding):
+            return
+        pause(LOOK_EVERY_S)
+    raise TransientDriverError(
+        f"it answers, but the proxy's own check has it down for {UP_WITHIN_S:.0f} s; its requests wait until the proxy's bound is over",
+        remedy="again, once the proxy sees it up",
+    )
 
 
 def _can_be_held(worker: WorkerId, inventory: Inventory) -> bool:

@@ -1,5 +1,7 @@
 """Break-glass, without a journal: what is ours comes back, but never on a release that it was being taken back from."""
 
+from collections.abc import Callable
+
 from rollout.engine.rescue import admit_ours
 from rollout.model.effect import Effect
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
@@ -67,3 +69,38 @@ def test_what_is_held_is_let_go() -> None:
     assert admit_ours(stage.drivers, stage.inventory).admitted == (MAIN,)
     assert not stage.world.is_held("main")
     assert stage.drivers.ledger.marks() == {}
+
+
+def test_what_is_held_is_let_go_once_the_proxy_sees_it_up() -> None:
+    """It answers us at once, but the proxy's next check is a while away: until then all that waits would be answered 503."""
+    stage = _restarted_while_held()
+    assert admit_ours(stage.drivers, stage.inventory, pause=_passing(stage)).admitted == (MAIN,)
+    assert not stage.world.is_held("main")
+    assert stage.world.cuts == {}
+
+
+def test_what_the_proxy_does_not_see_up_stays_held_and_is_named() -> None:
+    """For the proxy lets go by itself, and whoever reads this may look why."""
+    stage = _restarted_while_held()
+    stage.world.check_s = 100.0
+    rescued = admit_ours(stage.drivers, stage.inventory, pause=_passing(stage))
+    assert rescued.admitted == ()
+    assert "the proxy's own check has it down for 10 s" in rescued.left_out[MAIN]
+    assert stage.world.is_held("main")
+    assert list(stage.drivers.ledger.marks()) == [MAIN]
+    assert stage.world.cuts == {}
+
+
+def _restarted_while_held() -> Stage:
+    """Main answers since now."""
+    stage = seven_workers(held="main")
+    _out(stage, Verb.HOLD, MAIN)
+    stage.clock.advance_to(stage.clock.now_s() + stage.world.held_ends_s)
+    stage.world.stop(MAIN)
+    stage.world.start(MAIN)
+    stage.clock.advance_to(stage.clock.now_s() + stage.world.boot_s)
+    return stage
+
+
+def _passing(stage: Stage) -> Callable[[float], None]:
+    return lambda seconds: stage.clock.advance_to(stage.clock.now_s() + seconds)
