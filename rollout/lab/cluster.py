@@ -70,10 +70,11 @@ def up(
     return lab
 
 
-def prepare_bad_release(lab: Lab, version: str, say: Progress = print) -> None:
-    """Make a bad release and install it, so that a rollout finds it there. Raises PermanentDriverError where that can't be."""
+def install(lab: Lab, version: str, say: Progress = print) -> None:
+    """Install a release, so that a rollout finds it there; a bad one is made first. Raises PermanentDriverError where that can't be."""
     say(f"installing Synapse {version}")
-    make_bad_release(version, lab.target / "locks")
+    if version not in VERSIONS:
+        make_bad_release(version, lab.target / "locks")
     releases = _releases(lab)
     running = releases.activations([WorkerId("main")])[WorkerId("main")].release
     if running is None:

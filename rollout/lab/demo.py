@@ -39,8 +39,9 @@ CUTS_MIN = 5
 LONG_POLLS_MIN = 8
 REQUESTS_MIN = 50
 HELD_MIN = 100
-# What a request may wait longer than main takes to boot.
-HOLD_MARGIN_S = 0.5
+# What a request may wait longer than main takes to boot: half a second, and on a machine so slow that main needs longer than two seconds a
+# quarter of its boot, since what comes after the boot is as slow there.
+HOLD_MARGIN_S, HOLD_MARGIN_SHARE = 0.5, 0.25
 ROLLING_S_MAX = 300.0
 BOTH_S_MAX = 480.0
 # A sibling takes over there.
@@ -77,7 +78,8 @@ def run_demo(out: Path, playbook: Path, *, keep: bool = False) -> int:
     try:
         lab = cluster.up(directory, VERSIONS[0], venvs=out.parent / "venvs", say=_say)
         # Now, while nobody uses the machine: what is shown is what becomes of it, not how it is installed.
-        cluster.prepare_bad_release(lab, BAD, say=_say)
+        for version in (VERSIONS[1], BAD):
+            cluster.install(lab, version, say=_say)
         setup_s = time.monotonic() - began_s
         summary = {"setup_s": round(setup_s, 1), **_demonstrate(lab, out, playbook)}
     finally:
@@ -258,7 +260,7 @@ def _missed_by_good(good: Mapping[str, Any]) -> Iterator[str]:
     main = good["main"]
     if main["held_requests"] < HELD_MIN:
         yield f"void: {main['held_requests']} requests came for main while it was held, fewer than {HELD_MIN}"
-    elif main["slowest_s"] > main["boot_s"] + HOLD_MARGIN_S:
+    elif main["slowest_s"] > main["boot_s"] + max(HOLD_MARGIN_S, HOLD_MARGIN_SHARE * main["boot_s"]):
         yield f"a request for main took {main['slowest_s']} s, and main's boot {main['boot_s']} s"
 
 

@@ -44,7 +44,7 @@ def measure(place: Path) -> list[dict[str, object]]:
         # Refused when it is prepared, which is what shall be seen.
         for version in BAD_VERSIONS:
             if not version.endswith("+config"):
-                cluster.prepare_bad_release(lab, version)
+                cluster.install(lab, version)
             else:
                 make_bad_release(version, lab.target / "locks")
         tool = Tool(lab, PLAYBOOK, place / "journal.db")

@@ -86,7 +86,7 @@ def release(directory: Path, version: str) -> int:
     found = load_lab(directory)
     if found is None:
         raise InvalidFileError("there is no lab", where=str(directory), remedy=f"rollout lab up --dir {directory}")
-    cluster.prepare_bad_release(found, version)
+    cluster.install(found, version)
     click.echo(f"to roll it out: rollout deploy --to {version}")
     return 0
 
