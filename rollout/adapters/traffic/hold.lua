@@ -90,7 +90,6 @@ core.register_action("rollout_hold", { "http-req" }, function(txn)
     end
     backend.next = backend.next + 1
     local me = backend.next
-    backend.waiting[me] = now_s()
     backend.waiting_count = backend.waiting_count + 1
     backend.waiting[me] = now_s() -- with the count: who comes after the hold's time, before its sweep, may not have to wait at all
     backend.waiting_max = math.max(backend.waiting_max, backend.waiting_count)
