@@ -1,6 +1,6 @@
 """The ramp follows how busy a worker is: never more than twice at once, and no more than keeps it below the playbook's utilisation."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.deciding.admission import STEP_MIN, next_weight
@@ -34,6 +34,7 @@ def test_failed_canaries_take_some_back() -> None:
     assert next_weight(50, _busy(0.1, canary_failures=1), None, 0.7) == 30
 
 
+@settings(deadline=None)
 @given(st.integers(1, 100), st.floats(0, 5), st.floats(0, 5), st.floats(0.05, 1))
 def test_a_weight_is_a_percentage_and_rises_by_doubling_at_most(weight: int, used: float, before: float, most: float) -> None:
     wanted = next_weight(weight, _busy(used), _busy(before), most)

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rollout.homeservers.synapse.roles import duty_of
@@ -93,6 +93,7 @@ def _plan(case: Case) -> Plan | None:
         return None
 
 
+@settings(deadline=None)
 @given(cases())
 def test_a_pool_is_never_short_of_more_than_it_may(case: Case) -> None:
     """No wave, with what somebody else has drained, takes more of a pool out than max_unavailable, or all of it."""
@@ -108,6 +109,7 @@ def test_a_pool_is_never_short_of_more_than_it_may(case: Case) -> None:
                 assert sizes[pool] == 1 or out + foreign[pool] < sizes[pool]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_what_cannot_be_replaced_goes_one_at_a_time(case: Case) -> None:
     if (plan := _plan(case)) is None:
@@ -118,6 +120,7 @@ def test_what_cannot_be_replaced_goes_one_at_a_time(case: Case) -> None:
         assert all(count == 1 for count in alone.values())
 
 
+@settings(deadline=None)
 @given(cases())
 def test_every_worker_has_one_turn_or_a_reason(case: Case) -> None:
     if (plan := _plan(case)) is None:
@@ -128,6 +131,7 @@ def test_every_worker_has_one_turn_or_a_reason(case: Case) -> None:
     assert all(count == 1 for count in turns.values())
 
 
+@settings(deadline=None)
 @given(cases())
 def test_main_is_last_and_what_moves_easily_is_first(case: Case) -> None:
     """After the canary, and unless the playbook puts roles side by side."""
@@ -146,6 +150,7 @@ def test_main_is_last_and_what_moves_easily_is_first(case: Case) -> None:
     assert ranks == sorted(ranks)
 
 
+@settings(deadline=None)
 @given(cases())
 def test_needs_are_steps_that_come_before(case: Case) -> None:
     """So that the steps form no circle, and the first of every worker waits for the whole wave before it."""
@@ -165,6 +170,7 @@ def test_needs_are_steps_that_come_before(case: Case) -> None:
     assert len(ids) == len(set(ids))
 
 
+@settings(deadline=None)
 @given(cases())
 def test_the_way_back_covers_everybody_newest_first(case: Case) -> None:
     if (plan := _plan(case)) is None:
@@ -177,6 +183,7 @@ def test_the_way_back_covers_everybody_newest_first(case: Case) -> None:
         assert step.release == plan.from_releases[step.worker]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_dependencies_go_first_within_a_role(case: Case) -> None:
     if (plan := _plan(case)) is None:
@@ -189,6 +196,7 @@ def test_dependencies_go_first_within_a_role(case: Case) -> None:
                     assert turn[needed] < turn[worker.id]
 
 
+@settings(deadline=None)
 @given(cases())
 def test_who_is_drained_is_admitted(case: Case) -> None:
     """And whoever is left out by us gets its traffic back."""
@@ -202,6 +210,7 @@ def test_who_is_drained_is_admitted(case: Case) -> None:
                 assert (worker.id, Verb.ADMIT) in verbs
 
 
+@settings(deadline=None)
 @given(cases(), st.integers(0, 500), st.floats(0, 1e6))
 def test_the_same_homeserver_gets_the_same_plan(case: Case, sessions: int, later_s: float) -> None:
     """Sessions, counters and times make no difference; a saved plan read back is the same plan."""
@@ -227,6 +236,7 @@ def test_many_of_these_cases_get_a_plan() -> None:
     """The invariants above look at plans, not at refusals alone."""
     planned: list[bool] = []
 
+    @settings(deadline=None)
     @given(cases())
     def look(case: Case) -> None:
         planned.append(_plan(case) is not None)
