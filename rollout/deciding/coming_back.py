@@ -3,7 +3,7 @@
 from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.admission import next_weight
 from rollout.deciding.decision import Decision, Note, Wait
-from rollout.deciding.seeing import gone_for, known_of, seen_after, worker_of
+from rollout.deciding.seeing import gone_for, known_of, not_held, seen_after, worker_of
 from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.plan import Plan, Step, Worker
@@ -134,7 +134,9 @@ def let_go(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: flo
     sighting = seen_after(state, known, applied_at_s)
     proxy = sighting.proxy if sighting is not None else None
     if proxy is not None and not proxy.holding and proxy.admitted and proxy.up:
-        return Note(StepFinished(now_s, step.id, f"what waited for {worker.id} goes on"))
+        waited = f" ({proxy.hold.waiting_max} at the most)" if proxy.hold.waiting_max else ""
+        lost = f"; {text}" if (text := not_held(known)) else ""
+        return Note(StepFinished(now_s, step.id, f"what waited for {worker.id} goes on{waited}{lost}"))
     deadline_at_s = applied_at_s + step.deadline_s
     if now_s >= deadline_at_s:
         return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s the proxy does not show it with its requests"))

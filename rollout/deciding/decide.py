@@ -10,11 +10,11 @@ from dataclasses import replace
 
 from rollout.deciding import doubt, safety, steps, watching
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
-from rollout.deciding.seeing import LOOK_FRESH_S
+from rollout.deciding.seeing import LOOK_FRESH_S, not_held, steps_that_way
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import StepId, WorkerId
-from rollout.model.plan import Plan, Step, Verb, steps_of
+from rollout.model.plan import Duty, Plan, Step, Verb, steps_of
 from rollout.model.sighting import runs
 
 # How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
@@ -99,11 +99,17 @@ def _is_under_way(plan: Plan, state: DeployState, step: Step) -> bool:
 
 
 def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
-    """Name the workers that are worth measuring now: those under way or touched, and their pools; or all while surveying."""
-    under_way = [step for step in open_steps(plan, state) if state.steps[step.id].status is not StepStatus.PENDING]
-    if any(step.verb is Verb.SURVEY for step in under_way):
+    """
+    Name the workers that are worth measuring now: those under way or touched, and their pools.
+
+    All while surveying, and while one has its turn whose work the others ask for (it isn't replaceable): what fails then, fails with them.
+    """
+    begun = {step.worker for step in steps_that_way(plan, state) if state.steps[step.id].status is not StepStatus.PENDING}
+    turns = {step.worker for step in open_steps(plan, state) if step.worker in begun}
+    surveying = any(step.verb is Verb.SURVEY and state.steps[step.id].status is not StepStatus.PENDING for step in open_steps(plan, state))
+    if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in plan.workers):
         return frozenset(worker.id for worker in plan.workers)
-    chosen = {step.worker for step in under_way} | {worker for worker, known in state.workers.items() if known.touched}
+    chosen = turns | {worker for worker, known in state.workers.items() if known.touched}
     pools = {worker.pool for worker in plan.workers if worker.id in chosen and worker.pool is not None}
     return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
 
@@ -119,7 +125,10 @@ def is_eager(plan: Plan, state: DeployState) -> bool:
 
 
 def _answer(state: DeployState, answer: Decision | Wait, now_s: float) -> Decision:
-    """A wait is written down once, when its reason changes; then it is only waited for."""
+    """A wait is written down once, when its reason changes; then it is only waited for. The end says what the holds did not keep."""
+    if isinstance(answer, Finish):
+        lost = "".join(f"; while {worker} was held, {text}" for worker, known in state.workers.items() if (text := not_held(known)))
+        return replace(answer, why=answer.why + lost)
     if not isinstance(answer, Wait):
         return answer
     if not answer.quiet and (state.waiting is None or (state.waiting.cause, state.waiting.why) != (answer.cause, answer.why)):

@@ -40,7 +40,7 @@ from rollout.model.event import (
 from rollout.model.gate import Gate, Measured, Ruling, Tally
 from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
-from rollout.model.sighting import Observation
+from rollout.model.sighting import Observation, Sighting, grown
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -285,11 +285,18 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
         since = None if well else (seen.taken_at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
         well_since_s = (known.well_since_s or seen.taken_at_s) if well else None
         workers[worker] = replace(
-            known, sighting=sighting, seen_at_s=seen.taken_at_s, missing="", unhealthy_since_s=since, well_since_s=well_since_s
+            _with_hold(known, sighting),
+            sighting=sighting,
+            seen_at_s=seen.taken_at_s,
+            missing="",
+            unhealthy_since_s=since,
+            well_since_s=well_since_s,
         )
     guards = seen.guards or state.guards
     broken = bool(guard_rules.broken(plan.guards, guards))
     since_s = (seen.taken_at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
+    if seen.pools:
+        state = replace(state, pools=seen.pools, proxy=seen.proxy, proxy_seen_at_s=seen.taken_at_s)
     return replace(
         state,
         workers=workers,
@@ -299,6 +306,14 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
         releases_seen=frozenset(seen.releases) or state.releases_seen,
         observed_at_s=seen.taken_at_s,
     )
+
+
+def _with_hold(known: WorkerState, sighting: Sighting) -> WorkerState:
+    if sighting.proxy is None:
+        return known
+    before, now = known.hold or sighting.proxy.hold, sighting.proxy.hold
+    shed, late = grown(before.shed, now.shed), grown(before.let_go_late, now.let_go_late)
+    return replace(known, hold=now, shed=known.shed + shed, let_go_late=known.let_go_late + late)
 
 
 def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:

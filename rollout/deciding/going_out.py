@@ -12,10 +12,13 @@ from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker
 from rollout.model.sighting import ProxySighting, Sighting
 from rollout.model.warming import Warmed
+from rollout.planning import holding
 
 # With less than this share of a hold's time left nobody is restarted any more. Requests under way may take 0.3 of it to end
 # (planning/worker_steps.py), so a hold that nothing delayed has more left.
 HOLD_SHARE_TO_BOOT = 0.5
+# A thorough look comes every five seconds (engine/perform.py) and may take a few; one may be lost.
+POOLS_FRESH_S = 15.0
 
 
 def warm(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -48,6 +51,7 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
         blocker = blocker_of(plan, state, worker, now_s) or _before_hold(worker, seen_lately(state, known, now_s), now_s)
+        blocker = blocker or _too_much(plan, state, worker, now_s)
         return blocker or Note(StepBegan(now_s, step.id))
     if at.status is StepStatus.FAILED:
         return stop(now_s, f"{worker.id} could not be held: {at.why}")
@@ -72,6 +76,19 @@ def _before_hold(worker: Worker, sighting: Sighting | None, now_s: float) -> Wai
         return Wait("observation", f"{worker.id} has not been seen at the proxy lately", now_s + LOOK_FRESH_S)
     if sighting.proxy.hold.waiting and not sighting.proxy.holding:
         return Wait("hold", f"what waited for {worker.id} before is still going on", now_s + LOOK_FRESH_S)
+    return None
+
+
+def _too_much(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | None:
+    """Reckon the hold with the traffic of now: the plan may be hours old. On the way back nothing is worse than what runs now."""
+    if state.direction is Direction.BACK:
+        return None
+    seen = state.pools.get(worker.pool) if worker.pool is not None else None
+    soon_s = now_s + LOOK_FRESH_S
+    if seen is None or state.proxy_seen_at_s <= state.fresh_after_s or now_s - state.proxy_seen_at_s > POOLS_FRESH_S:
+        return Wait("observation", f"what comes in for {worker.id} has not been seen at the proxy lately", soon_s)
+    if why := next(holding.too_much(worker, seen, state.proxy, plan.hold), None):
+        return Wait("capacity", why, soon_s)
     return None
 
 

@@ -33,6 +33,13 @@ def gone_for(known: WorkerState, now_s: float) -> str:
     return ""
 
 
+def not_held(known: WorkerState) -> str:
+    """Say which requests the hold of a worker did not keep for it; empty when there were none. No counter of its server knows of them."""
+    shed = f"{known.shed} requests were refused (503), because too many waited" if known.shed else ""
+    late = f"{known.let_go_late} were let go by the proxy itself, because its time was up" if known.let_go_late else ""
+    return ", and ".join(part for part in (shed, late) if part)
+
+
 def sessions_of(sighting: Sighting | None) -> str:
     if sighting is None or sighting.proxy is None or sighting.proxy.sessions is None:
         return "an unknown number of sessions"

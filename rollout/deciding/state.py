@@ -23,9 +23,9 @@ from rollout.model.event import (
     StepFinished,
 )
 from rollout.model.gate import GuardReading, Tally, Verdict
-from rollout.model.ids import EffectNumber, GateId, ReleaseId, StepId, WorkerId
+from rollout.model.ids import EffectNumber, GateId, PoolId, ReleaseId, StepId, WorkerId
 from rollout.model.release import Release
-from rollout.model.sighting import SchemaSighting, Sighting
+from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, SchemaSighting, Sighting
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
@@ -106,6 +106,7 @@ class WorkerState:
     *windows* are the last stretches since it was admitted, for the load-recovery gate, and *watched* those for each gate that it is watched
     by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open
     when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
+    *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
     """
 
     sighting: Sighting | None = None
@@ -130,6 +131,9 @@ class WorkerState:
     users_moved: int = 0
     canary_answered_at_s: float | None = None
     warmed: Warmed | None = None
+    hold: HoldSighting | None = None
+    shed: int = 0
+    let_go_late: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +151,8 @@ class DeployState:
 
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
-    last finished. *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any.
+    last finished. *pools* and *proxy* were seen at *proxy_seen_at_s*, with the last thorough look. *skipped* are workers that a person has
+    left as they are, and why; *blamed* those that alone are taken back, if any.
     """
 
     direction: Direction = Direction.FORWARD
@@ -174,6 +179,9 @@ class DeployState:
     guards: tuple[GuardReading, ...] = ()
     guard_broken_since_s: float | None = None
     observed_at_s: float = float("-inf")
+    pools: dict[PoolId, PoolSighting] = field(default_factory=dict)
+    proxy: ProxyLimits | None = None
+    proxy_seen_at_s: float = float("-inf")
     waiting: Waiting | None = None
     asked: Command | None = None
     skipped: dict[WorkerId, str] = field(default_factory=dict)

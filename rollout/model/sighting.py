@@ -39,6 +39,11 @@ class HoldSighting:
     let_go_late: int = 0
 
 
+def grown(before: int, now: int) -> int:
+    """Return by how much a counter has grown; one of a proxy that was restarted counts from nought again."""
+    return now - before if now >= before else now
+
+
 @dataclass(frozen=True, slots=True)
 class ProxySighting:
     """

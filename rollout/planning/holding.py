@@ -9,8 +9,8 @@ it, or the proxy, is refused.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from rollout.model.plan import Duty, Worker
-from rollout.model.sighting import PoolSighting
+from rollout.model.plan import Duty, HoldBound, Worker
+from rollout.model.sighting import PoolSighting, ProxyLimits
 from rollout.planning.forecast import BOOT_S
 from rollout.planning.situation import Situation
 
@@ -58,16 +58,16 @@ def refusals(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
                 "proxy (hold.lua and its http-request rule in haproxy.cfg); mend that, or write hold: false"
             )
         else:
-            yield from _too_much(worker, seen, situation)
+            hold = situation.playbook.strategy.hold
+            yield from too_much(worker, seen, situation.observation.proxy, HoldBound(hold.hold_s, hold.hold_max))
 
 
-def _too_much(worker: Worker, seen: PoolSighting, situation: Situation) -> Iterator[str]:
-    hold = situation.playbook.strategy.hold
+def too_much(worker: Worker, seen: PoolSighting, proxy: ProxyLimits | None, hold: HoldBound) -> Iterator[str]:
+    """Say what a hold of a worker's pool would be too much for. Asked when it is planned, and again before it begins."""
     piled = pile(seen, hold.hold_s)
     whole = f"{ARRIVALS_MARGIN:g} × {seen.arrivals_per_s:g} requests a second × hold_s of {hold.hold_s:g} s = {piled.most:.0f}"
     if piled.most > hold.hold_max:
         yield f"{worker.id}: a hold could pile up {whole}, and hold_max is {hold.hold_max}: the others would be refused"
-    proxy = situation.observation.proxy
     if proxy is None:
         yield f"{worker.id}: how many connections the proxy may have could not be seen, so nobody knows whether a hold fits"
         return

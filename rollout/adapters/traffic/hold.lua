@@ -139,7 +139,7 @@ core.register_cli({ "rollout-hold" }, "rollout-hold BACKEND SECONDS MOST : let n
     local backend = backend_of(name)
     if backend.hold == nil then
         backend.hold = { since_s = now_s(), until_s = now_s() + hold_s, most = hold_max, first = backend.next + 1, head = backend.next + 1 }
-        backend.waiting_max, backend.shed, backend.late = 0, 0, 0
+        backend.waiting_max = 0
     end
     answer(applet, "")
 end)

@@ -28,7 +28,7 @@ from rollout.model.event import (
 from rollout.model.gate import Measured, Ruling
 from rollout.model.ids import EffectNumber, GateId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
-from rollout.model.sighting import ProxySighting
+from rollout.model.sighting import HoldSighting, ProxySighting, grown
 
 # What ends a wait: another one, an act, a turn, or the end. As in deciding/fold.py.
 _ENDS_A_WAIT = (WaitBegan, EffectIntended, RollbackBegan, WindDownBegan, DeployFinished, DeployResumed)
@@ -43,11 +43,12 @@ class WorkerAccount:
 
     *drained_at_s* is when it was first drained or held, *users_moved* how many sessions it had then, *sessions_at_drain* what was still
     open when it was first seen drained; *admitted_at_s* is when it first got traffic again. *drain_s* lasts until no session was left,
-    *held_s* from the intent to hold its requests until they were let go, *boot_s* from the intent to stop the old process until the new one
-    answered as its release, *ramp_s* from the first weight to the last one seen, *soak_s* until the gates were done with it. *out_s* is how
-    long it took no requests by our hand. *attempts* counts restarts, *warmed* the users that it was warmed with, *replication_failures*
-    requests between workers that failed while it was out, *cuts* requests that the proxy saw cut at it while it was looked at closely.
-    *verdicts* are the last.
+    *held_s* from the intent to hold its requests until they were let go; *waiting_max* were held at the most, *shed* refused because there
+    were too many, and *let_go_late* let go by the proxy's own bound (none of these is among the cuts); *boot_s* from the intent to stop the
+    old process until the new one answered as its release, *ramp_s* from the first weight to the last one seen, *soak_s* until the gates
+    were done with it. *out_s* is how long it took no requests by our hand. *attempts* counts restarts, *warmed* the users that it was
+    warmed with, *replication_failures* requests between workers that failed while it was out, *cuts* requests that the proxy saw cut at it
+    while it was looked at closely. *verdicts* are the last.
     """
 
     drained_at_s: float | None
@@ -56,6 +57,9 @@ class WorkerAccount:
     sessions_at_drain: int | None
     drain_s: float
     held_s: float
+    waiting_max: int
+    shed: int
+    let_go_late: int
     boot_s: float
     ramp_s: float
     soak_s: float
@@ -97,6 +101,11 @@ class _Row:
     sessions: int = 0
     held_since_s: float | None = None
     held_s: float = 0.0
+    hold_seen: HoldSighting | None = None
+    waiting_max: int = 0
+    shed: int = 0
+    let_go_late: int = 0
+    back_at_s: float | None = None
     warmed: int = 0
     replication_failures: float = 0.0
     drain_since_s: float | None = None
@@ -122,6 +131,9 @@ class _Row:
             sessions_at_drain=self.sessions_at_drain,
             drain_s=self.drain_s,
             held_s=self.held_s,
+            waiting_max=self.waiting_max,
+            shed=self.shed,
+            let_go_late=self.let_go_late,
             boot_s=self.boot_s,
             ramp_s=self.ramp_s,
             soak_s=self.soak_s,
@@ -261,13 +273,17 @@ class _Book:
         if effect.verb is Verb.LET_GO and row.held_since_s is not None:
             row.held_s += at_s - row.held_since_s
             row.held_since_s = None
+            row.back_at_s = at_s
 
     def _blame_replication(self, measured: Measured) -> None:
-        """What failed between workers counts against those that were out then."""
-        failed = sum(tally.replication_failures for tally in measured.tallies.values())
+        """What failed between workers counts against those that were out then, or for a part of the time that was measured."""
+        tallies = measured.tallies.values()
         for row in self._rows.values():
             if row.boot_since_s is not None or row.held_since_s is not None:
-                row.replication_failures += failed
+                row.replication_failures += sum(tally.replication_failures for tally in tallies)
+            elif (back_at_s := row.back_at_s) is not None:
+                row.replication_failures += sum(tally.replication_failures for tally in tallies if tally.since_s < back_at_s)
+                row.back_at_s = None if any(tally.until_s >= back_at_s for tally in tallies) else back_at_s
 
     def _finish(self, step: Step, at_s: float) -> None:
         if step.worker is None:
@@ -279,6 +295,7 @@ class _Book:
         elif step.verb is Verb.AWAIT_HEALTHY and row.boot_since_s is not None:
             row.boot_s += at_s - row.boot_since_s
             row.boot_since_s = None
+            row.back_at_s = at_s
             if step.worker not in self._admitted_by_step:
                 _is_back(row, at_s)
         elif step.verb is Verb.ADMIT and row.ramp_since_s is not None:
@@ -299,6 +316,11 @@ def _see(row: _Row, proxy: ProxySighting) -> None:
     if row.drained_at_s is not None and row.sessions_at_drain is None and (proxy.held or not proxy.admitted):
         row.sessions_at_drain = proxy.sessions
     if row.cuts_seen is not None:
-        # A proxy that was restarted counts from nought again.
-        row.cuts += proxy.cuts - row.cuts_seen if proxy.cuts >= row.cuts_seen else proxy.cuts
+        row.cuts += grown(row.cuts_seen, proxy.cuts)
     row.cuts_seen = proxy.cuts
+    if row.hold_seen is not None:
+        row.shed += grown(row.hold_seen.shed, proxy.hold.shed)
+        row.let_go_late += grown(row.hold_seen.let_go_late, proxy.hold.let_go_late)
+    row.hold_seen = proxy.hold
+    if row.drained_at_s is not None:
+        row.waiting_max = max(row.waiting_max, proxy.hold.waiting_max)

@@ -98,6 +98,8 @@ def test_beyond_the_most_that_may_wait_others_are_sent_away_with_a_time_to_come_
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     assert [int(one.recv(65_536).split()[1]) for one in proxy.open[:2]] == [200] * 2
     assert _pool(proxy).hold.shed == 3
+    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
+    assert _driver(proxy).look({MAIN: SERVER}, TIMEOUT_S)[MAIN].hold.shed == 3, "and the next hold counts on"
 
 
 def test_who_came_first_goes_on_first_and_not_all_at_once(proxy: Proxy) -> None:
