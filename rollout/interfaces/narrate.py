@@ -132,8 +132,8 @@ def _intended(effect: Effect, plan: Plan) -> str:
     else:
         act = _ACTS[effect.verb].format(worker=effect.worker, weight=effect.weight, release=effect.release, warms=_listed(effect.warms))
     step = _step(effect.step_id, plan)
-    # What a step isn't for by itself: letting go before it is held anew.
-    because = f": {effect.why}" if step is not None and effect.verb is not step.verb else ""
+    # Letting go isn't what a HOLD is for: it is held anew.
+    because = f": {effect.why}" if effect.verb is Verb.LET_GO and step is not None and step.verb is Verb.HOLD else ""
     return f"{act} (effect {effect.number}){because}"
 
 

@@ -133,6 +133,8 @@ def test_a_restart_that_fails_late_is_tried_again_in_a_new_hold() -> None:
     state = rehearse(stage, plan, faults={_number_of(Verb.RESTART): Fault.FAILS}, durations=Durations(restart_s=12.0))
     assert state.outcome is Outcome.DEPLOYED, state.outcome_why
     assert _verbs(stage) == [Verb.HOLD, Verb.RESTART, Verb.LET_GO, Verb.HOLD, Verb.RESTART, Verb.LET_GO]
+    told = [narrate(event, plan) or "" for _, event in stage.journal.events(DEPLOY)]
+    assert any("letting go" in line and line.endswith("s of its hold are left, so it is held anew") for line in told)
     assert stage.world.cuts == {}
     assert_safe(stage, plan, state)
 
