@@ -4,7 +4,7 @@ How to roll: the playbook file, as written by a person. Times are seconds, ratio
 A playbook says nothing about one homeserver (that is the inventory) nor about one release (that is an argument of the command).
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,9 +26,9 @@ class Ramp(BaseModel):
 
     model_config = _STRICT
 
-    weights: tuple[int, ...] = Field(default=(25, 50, 100), min_length=1)
+    weights: tuple[Annotated[int, Field(ge=1, le=100)], ...] = Field(default=(25, 50, 100), min_length=1)
     step_s: float = Field(default=10.0, ge=0)
-    down: tuple[int, ...] = ()
+    down: tuple[Annotated[int, Field(ge=1, le=99)], ...] = ()
     utilisation_max: float | None = Field(default=None, gt=0, le=1)
 
 
@@ -67,7 +67,7 @@ class Strategy(BaseModel):
 
     role_order: tuple[Role | tuple[Role, ...], ...] = ()
     canary: WorkerId | None = Field(default=None, description="the first worker; if absent the first replaceable one in role order")
-    max_unavailable: dict[PoolId, int] = Field(default={}, description="per pool; 1 where absent")
+    max_unavailable: dict[PoolId, Annotated[int, Field(ge=1)]] = Field(default={}, description="per pool; 1 where absent")
     drain_timeout_s: float = Field(default=90.0, gt=0)
     boot_timeout_s: float = Field(default=120.0, gt=0)
     progress_deadline_s: float = Field(default=1800.0, gt=0)

@@ -28,7 +28,7 @@ PLAYBOOK = {
     "name": "quick",
     "strategy": {"ramp": {"weights": [100], "step_s": 0}, "drain_timeout_s": 10, "boot_timeout_s": 10, "progress_deadline_s": 60},
     "baseline": {"baseline_s": 0, "sample_s": 0.2},
-    "watch": {"watch_s": 1},
+    "watch": {"watch_s": 1, "window_s": 1},
     "gates": [
         {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 5, "soak_s": 0.2, "fresh_s": 5, "deadline_s": 10},
     ],

@@ -6,19 +6,21 @@ from urllib.parse import urlsplit
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
-from rollout.homeservers.synapse.roles import ROLE_ORDER, duty_of, evidence_of
+from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
+from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Duty
 from rollout.model.playbook import Playbook
 from rollout.planning.evidence import gates_of
 
 _FULL_WEIGHT = 100  # percent
+# Of these, nothing is ever above 1.
+_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used"})
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 
 def of_inventory(inventory: Inventory) -> Iterator[Problem]:
-    """Find workers whose role, pool, server, address or dependency isn't there, or isn't theirs alone."""
+    """Find workers whose role, pool, server, address, page or dependency isn't there, or isn't theirs alone."""
     servers: dict[tuple[str, str], WorkerId] = {}
     urls: dict[str, WorkerId] = {}
     for worker_id, worker in inventory.workers.items():
@@ -35,6 +37,7 @@ def of_inventory(inventory: Inventory) -> Iterator[Problem]:
         for index, needed in enumerate(worker.depends_on):
             if needed not in inventory.workers:
                 yield _unknown((*here, "depends_on", index), "worker", needed, inventory.workers)
+    yield from _shared(inventory)
     try:
         TopologicalSorter({worker_id: worker.depends_on for worker_id, worker in inventory.workers.items()}).prepare()
     except CycleError as error:
@@ -45,6 +48,24 @@ def of_inventory(inventory: Inventory) -> Iterator[Problem]:
             remedy="remove one of them",
             at_key=True,
         )
+
+
+def _shared(inventory: Inventory) -> Iterator[Problem]:
+    """Find what only one can have: a metrics page, being main, a backend."""
+    pages: dict[str, WorkerId] = {}
+    for worker_id, worker in inventory.workers.items():
+        if (first := pages.setdefault(worker.metrics.rstrip("/"), worker_id)) != worker_id:
+            what = f'"{worker_id}" would be judged by the metrics page of "{first}", {shortened(worker.metrics)}'
+            yield Problem(("workers", worker_id, "metrics"), what, remedy="its own: each process has one")
+    mains = [worker_id for worker_id, worker in inventory.workers.items() if worker.role == "main"]
+    for worker_id in mains[1:]:
+        what = f'"{worker_id}" and "{mains[0]}" are both main, and a homeserver has one main process'
+        yield Problem(("workers", worker_id, "role"), what, remedy="the role of what it does, such as client")
+    backends: dict[str, PoolId] = {}
+    for pool_id, pool in inventory.pools.items():
+        if (other := backends.setdefault(pool.backend, pool_id)) != pool_id:
+            what = f'"{pool_id}" and "{other}" are the same backend, {shortened(pool.backend)}: each would count its workers alone'
+            yield Problem(("pools", pool_id, "backend"), what, remedy="one pool for all workers of a backend")
 
 
 def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Problem]:
@@ -60,6 +81,8 @@ def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Pro
         yield from _role(("liveness_only", index), role)
     yield from _gates(playbook)
     yield from _limits(playbook)
+    yield from _guards(playbook)
+    yield from _times(playbook)
     if inventory is not None:
         yield from _against(playbook, inventory)
 
@@ -87,6 +110,16 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
         seen.add(gate.id)
         if gate.ratio_max is None and gate.max is None:
             yield Problem(here, f'the gate "{gate.id}" has no threshold', remedy="ratio_max (times the baseline) or max (absolute)")
+        if gate.metric in _FRACTIONS:
+            yield from _fraction((*here, "max"), f'the gate "{gate.id}"', gate.metric, gate.max)
+            yield from _fraction((*here, "slack"), f'the gate "{gate.id}"', gate.metric, gate.slack)
+        if gate.fresh_s < playbook.baseline.sample_s:
+            yield Problem(
+                (*here, "fresh_s"),
+                f'the gate "{gate.id}" would find no data fresh: fresh_s is {gate.fresh_s:g} s, and it is looked every '
+                f"{playbook.baseline.sample_s:g} s (baseline.sample_s)",
+                remedy=f"{playbook.baseline.sample_s:g} or more",
+            )
         if gate.deadline_s <= gate.soak_s:
             yield Problem(
                 (*here, "deadline_s"),
@@ -103,19 +136,71 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
 def _limits(playbook: Playbook) -> Iterator[Problem]:
     here: tuple[str | int, ...] = ("strategy", "ramp", "weights")
     weights = playbook.strategy.ramp.weights
-    if list(weights) != sorted(set(weights)) or weights[0] < 1 or weights[-1] != _FULL_WEIGHT:
+    if list(weights) != sorted(set(weights)) or weights[-1] != _FULL_WEIGHT:
         yield Problem(here, "the weights of a ramp must rise, from 1 or more to 100", remedy="[25, 50, 100]")
-    for pool, out_max in playbook.strategy.max_unavailable.items():
-        if out_max < 1:
-            yield Problem(
-                ("strategy", "max_unavailable", pool), "max_unavailable must be 1 or more: with 0 nothing could be rolled", remedy="1"
-            )
+    down = playbook.strategy.ramp.down
+    if list(down) != sorted(set(down), reverse=True):
+        yield Problem(
+            ("strategy", "ramp", "down"), "the weights on the way down must fall, from 99 or less to 1 or more", remedy="[50, 25]"
+        )
+
+
+def _guards(playbook: Playbook) -> Iterator[Problem]:
+    seen = set()
+    for index, guard in enumerate(playbook.guards):
+        if guard.guard in seen:
+            yield Problem(("guards", index, "guard"), f"the guard {guard.guard} appears twice", remedy="remove one of them")
+        seen.add(guard.guard)
+        if guard.guard in _FRACTIONS:
+            yield from _fraction(("guards", index, "max"), "the guard", guard.guard, guard.max)
+
+
+def _fraction(path: tuple[str | int, ...], who: str, name: str, value: float | None) -> Iterator[Problem]:
+    """What is written in percent would switch a gate or a guard off: nothing is ever above it."""
+    if value is not None and value > 1:
+        remedy = f"{value / _FULL_WEIGHT:g}" if value <= _FULL_WEIGHT else "1 or less"
+        yield Problem(path, f"{who} could never fail: {name} is a fraction, and {path[-1]} is {value:g}", remedy=remedy)
+
+
+def _times(playbook: Playbook) -> Iterator[Problem]:
+    """Find times of which one makes another meaningless."""
+    strategy, baseline, watch, recovery = playbook.strategy, playbook.baseline, playbook.watch, playbook.recovery
+    waits = {index: gate.deadline_s for index, gate in enumerate(playbook.gates)}
+    longest = max(waits, key=lambda index: waits[index], default=None)
+    if longest is not None and strategy.progress_deadline_s < waits[longest]:
+        yield Problem(
+            ("gates", longest, "deadline_s"),
+            f'the gate "{playbook.gates[longest].id}" may wait {waits[longest]:g} s, and after {strategy.progress_deadline_s:g} s without '
+            "progress the rollout pauses (strategy.progress_deadline_s)",
+            remedy=f"{strategy.progress_deadline_s:g} or less, or progress_deadline_s: {waits[longest]:g}",
+        )
+    if 0 < baseline.baseline_s < baseline.sample_s:
+        yield Problem(
+            ("baseline", "sample_s"),
+            f"a baseline of {baseline.baseline_s:g} s would have no two looks: sample_s is {baseline.sample_s:g} s",
+            remedy=f"{baseline.baseline_s:g} or less",
+        )
+    if 0 < watch.watch_s < watch.window_s:
+        yield Problem(
+            ("watch", "window_s"),
+            f"a watch of {watch.watch_s:g} s would have no window: window_s is {watch.window_s:g} s",
+            remedy=f"{watch.watch_s:g} or less",
+        )
+    if recovery is not None and recovery.recovery_s > recovery.deadline_s:
+        yield Problem(
+            ("recovery", "recovery_s"),
+            f"recovery_s is {recovery.recovery_s:g} s, and deadline_s, which ends the wait for it, {recovery.deadline_s:g} s",
+            remedy=f"{recovery.deadline_s:g} or less, or deadline_s: {recovery.recovery_s:g}",
+        )
 
 
 def _against(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
     canary = playbook.strategy.canary
     if canary is not None and canary not in inventory.workers:
         yield _unknown(("strategy", "canary"), "worker", canary, inventory.workers)
+    if playbook.strategy.warm is not None and inventory.warming_driver is None:
+        what = "warm needs a warming_driver, which the inventory doesn't have"
+        yield Problem(("strategy", "warm"), what, remedy="warming_driver in the inventory, or no warm", at_key=True)
     for pool, out_max in playbook.strategy.max_unavailable.items():
         if pool not in inventory.pools:
             yield _unknown(("strategy", "max_unavailable", pool), "pool", pool, inventory.pools, at_key=True)
@@ -124,15 +209,14 @@ def _against(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
 
 
 def _nobody_left(pool: PoolId, out_max: int, inventory: Inventory) -> Iterator[Problem]:
-    """A sibling is to take over from a replaceable worker, so one must be left, unless requests can wait for it."""
-    roles = [worker.role for worker in inventory.workers.values() if worker.pool == pool]
-    replaceable = any(duty_of(role) is Duty.REPLACEABLE for role in roles)
-    if not replaceable or out_max < len(roles) or (len(roles) == 1 and inventory.pools[pool].hold):
+    """One worker must be left to answer, whatever its role, unless requests can wait for the only one."""
+    count = sum(worker.pool == pool for worker in inventory.workers.values())
+    if count == 0 or out_max < count or (count == 1 and inventory.pools[pool].hold):
         return
     yield Problem(
         ("strategy", "max_unavailable", pool),
-        f"{len(roles)} of {len(roles)} in pool {pool} may be out: its users would get errors",
-        remedy=str(len(roles) - 1) if len(roles) > 1 else f"`hold: true` for pool {pool} in the inventory, or another worker in it",
+        f"{count} of {count} in pool {pool} may be out: its users would get errors",
+        remedy=str(count - 1) if count > 1 else f"`hold: true` for pool {pool} in the inventory, or another worker in it",
     )
 
 
