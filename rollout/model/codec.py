@@ -17,6 +17,8 @@ from rollout.model.event import Event
 from rollout.model.plan import Plan
 from rollout.model.release import Release
 
+# Of a key that somebody else wrote so much is shown.
+_PART_MAX = 60
 _EVENT_KINDS: dict[str, Any] = {kind.__name__: kind for kind in events.Event.__args__}
 
 
@@ -67,5 +69,20 @@ def load_release(text: str) -> Release:
 def _load(kind: Any, text: str) -> Any:  # noqa: ANN401  (the caller names the type)
     try:
         return _adapter(kind).validate_python(json.loads(text), strict=False)
-    except (ValidationError, json.JSONDecodeError) as error:
-        raise InvalidFileError(f"not a valid {kind.__name__}", why=str(error)) from error
+    except (ValueError, RecursionError) as error:
+        raise InvalidFileError(f"not a valid {kind.__name__}", why=_why(error)) from error
+
+
+def _why(error: ValueError | RecursionError) -> str:
+    """Say in one line what is wrong first."""
+    match error:
+        case ValidationError():
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(str(part)[:_PART_MAX] for part in first["loc"])
+            return f"{place}: {first['msg']}" if place else first["msg"]
+        case json.JSONDecodeError():
+            return f"it is not JSON: {error.msg} in line {error.lineno}, column {error.colno}"
+        case RecursionError():
+            return "it is nested too deep"
+        case _:
+            return "a number in it is too long"

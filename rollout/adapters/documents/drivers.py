@@ -1,9 +1,7 @@
 """What drivers say of their settings, with its place in the inventory."""
 
-from pathlib import Path
-
 from rollout.adapters.documents.marked_yaml import Document, Place
-from rollout.adapters.documents.read import combined, read_document
+from rollout.adapters.documents.read import combined
 from rollout.adapters.problem import Problem
 from rollout.adapters.registry import DRIVERS, open_driver
 from rollout.adapters.settings import InvalidSettingsError
@@ -11,13 +9,13 @@ from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import DriverSettings, Inventory
 
 
-def explained(path: Path, inventory: Inventory) -> InvalidFileError | None:
+def explained(document: Document, inventory: Inventory) -> InvalidFileError | None:
     """
-    Open every driver of the inventory in *path* once more, connecting to nothing, and say with line and column what each doesn't accept.
+    Open every driver of the *inventory* in *document* once more, connecting to nothing, and say with line and column what each doesn't
+    accept.
 
     None when all of them do, after all.
     """
-    document = read_document(path)
     placed = [found for port in DRIVERS for found in _problems(document, port, getattr(inventory, f"{port}_driver"), inventory)]
     return combined(document, placed) if placed else None
 

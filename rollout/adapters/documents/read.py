@@ -14,6 +14,7 @@ from rollout.adapters import schemas
 from rollout.adapters.documents import cross_checks, marked_yaml
 from rollout.adapters.documents.marked_yaml import Document, Place
 from rollout.adapters.problem import Problem
+from rollout.adapters.reading import PipeError, read_bounded
 from rollout.adapters.schemas import Schema
 from rollout.adapters.wording import Wording
 from rollout.model.errors import InvalidFileError
@@ -31,13 +32,19 @@ _NAMED = frozenset({"workers", "pools"})
 _REMEDIES: dict[type[Exception], str] = {
     FileNotFoundError: "another path: nothing is there",
     IsADirectoryError: "the path of a file in it",
+    PipeError: "a file, or a command that writes one: <(…)",
     PermissionError: "chmod or sudo: whoever runs this must be able to read it",
 }
 
 
 def read_inventory(path: Path) -> Inventory:
     """Read an inventory. Raises InvalidFileError with file, line and column for whatever is wrong with it."""
-    return _read(read_document(path), Inventory, cross_checks.of_inventory)
+    return inventory_in(read_document(path))
+
+
+def inventory_in(document: Document) -> Inventory:
+    """Make an inventory of a file that was read. Raises as `read_inventory` does."""
+    return _read(document, Inventory, cross_checks.of_inventory)
 
 
 def read_playbook(path: Path, inventory: Inventory | None = None, *, whole: bool = False) -> Playbook:
@@ -55,8 +62,7 @@ def read_playbook(path: Path, inventory: Inventory | None = None, *, whole: bool
 def read_document(path: Path) -> Document:
     """Read a file, as far as its YAML goes. Raises InvalidFileError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(marked_yaml.BYTES_MAX + 1)
+        content = read_bounded(path, marked_yaml.BYTES_MAX)
     except (OSError, ValueError) as error:
         why = (error.strerror or "" if isinstance(error, OSError) else str(error)).lower()
         remedy = _REMEDIES.get(type(error), "another path")
@@ -85,12 +91,13 @@ def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model]
         found = Wording(document.root, schema, document.texts).problems(model.errors(include_url=False))
         wrong = [problem for problem in found if problem.path not in told]
     problems = [problem for _, problem in first] + wrong
-    if problems and not any(map(_hides_names, problems)):
+    hides_names = any(map(_hides_names, problems))
+    if problems and not hides_names:
         # Of keys that appear twice the first is there, and those that are none are not.
         to_remove = [problem.path for _, problem in first if not problem.at_key] + [problem.path for problem in wrong]
         model = _validated(kind, _without(document.root, to_remove, schema))
     placed = first + _placed(document, wrong)
-    if not isinstance(model, ValidationError):
+    if not isinstance(model, ValidationError) and not hides_names:
         # What is wrong in an entry may be why something else doesn't fit there.
         entries = {problem.path[:_ENTRY_DEPTH] for problem in problems}
         placed += _placed(document, [problem for problem in cross_check(model) if problem.path[:_ENTRY_DEPTH] not in entries])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.drivers import explained
-from rollout.adapters.documents.read import read_inventory
+from rollout.adapters.documents.read import inventory_in, read_document
 from rollout.adapters.journal.sql import open_journal
 from rollout.engine.deploy import Site
 from rollout.engine.drivers import Drivers, open_drivers
@@ -35,12 +35,14 @@ class Opened:
 
 def open_homeserver(inventory_path: Path) -> Opened:
     """Read the inventory and open its drivers, connecting to nothing yet. Raises InvalidFileError."""
-    inventory = read_inventory(inventory_path)
+    # Read once: what comes out of a pipe is gone then.
+    document = read_document(inventory_path)
+    inventory = inventory_in(document)
     try:
         drivers = open_drivers(inventory)
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
-        raise explained(inventory_path, inventory) or error from None
+        raise explained(document, inventory) or error from None
     return Opened(inventory, drivers, SystemClock(), operator())
 
 

@@ -1,5 +1,6 @@
 """`check` and `plan`: everything that can be said before anything is done."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -7,11 +8,11 @@ import click
 from rollout.adapters.documents.read import read_playbook
 from rollout.interfaces.cli.opening import before_anything, open_homeserver
 from rollout.interfaces.cli.options import FILE, inventory_option, json_option, playbook_option
-from rollout.interfaces.cli.selecting import Selection, plan_for, selectors
+from rollout.interfaces.cli.selecting import Selection, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.codec import dump_json
 from rollout.model.errors import InvalidFileError
-from rollout.model.ids import Role
+from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
 
@@ -31,6 +32,11 @@ def check(inventory_path: Path, playbook_path: Path | None) -> int:
     inventory = opened.inventory
     click.echo(f"{inventory_path}: {inventory.homeserver} has {len(inventory.workers)} workers, {len(inventory.pools)} pools at the proxy")
     click.echo(f"drivers: {', '.join(_drivers(inventory))}; each accepts its settings")
+    for pool, worker in _alone(inventory):
+        click.echo(
+            f"pool {pool}: requests will be cut while {worker}, its only worker, is out; `hold: true` in the inventory and hold.lua at the "
+            "proxy would let them wait"
+        )
     if playbook_path is None:
         click.echo("no playbook was given, so none was checked")
         return 0
@@ -53,8 +59,17 @@ def _drivers(inventory: Inventory) -> list[str]:
         "probe": inventory.probe_driver,
         "ledger": inventory.ledger_driver,
         "database": inventory.database_driver,
+        "warming": inventory.warming_driver,
+        "notifier": inventory.notifier_driver,
     }
     return [f"{port} {one.driver}" for port, one in settings.items() if one is not None]
+
+
+def _alone(inventory: Inventory) -> Iterator[tuple[PoolId, WorkerId]]:
+    for pool, entry in inventory.pools.items():
+        members = [worker for worker, one in inventory.workers.items() if one.pool == pool]
+        if len(members) == 1 and not entry.hold:
+            yield pool, members[0]
 
 
 def _roles(inventory: Inventory) -> list[Role]:
@@ -79,8 +94,9 @@ def plan(
 ) -> int:
     """Show what a rollout would do: every step with its reason, and the way back. Nothing is touched."""
     opened = open_homeserver(inventory_path)
+    playbook = playbook_for(opened, playbook_path, selection)
     with before_anything():
-        planned = plan_for(opened, playbook_path, selection)
+        planned = plan_for(opened, playbook, selection)
     click.echo(dump_json(planned, indent=2) if as_json else plan_text(planned), nl=as_json)
     if output_path is not None:
         _save(planned, output_path)

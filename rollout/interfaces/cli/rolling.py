@@ -3,16 +3,19 @@
 import secrets
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.adapters.reading import read_bounded
+from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
 from rollout.interfaces.cli.opening import Opened, before_anything
 from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
-from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, selectors
+from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
@@ -20,10 +23,15 @@ from rollout.model.codec import load_plan
 from rollout.model.errors import InvalidFileError, RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
+from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
 from rollout.planning.digest import digest_of_plan, digest_of_playbook
 from rollout.planning.drift import explain_stale
 from rollout.ports.journal import DeployLine
+
+# Of a thousand workers a plan has about ten.
+PLAN_BYTES_MAX = 32_000_000
 
 
 @click.command()
@@ -48,27 +56,45 @@ def deploy(
     if saved is not None and selection:
         raise click.UsageError("a saved plan says already what to roll to: leave --to, --config, --restart, --only and --until out")
     desk = open_desk(inventory_path, journal_place, events)
-    if playbook_path is not None:
-        # A file that is wrong is said before anybody else is kept out.
-        read_playbook(playbook_path, desk.opened.inventory)
+    # Files that are wrong are said before anybody else is kept out.
+    if saved is None:
+        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection)
+    else:
+        named = None if playbook_path is None else read_playbook(playbook_path, desk.opened.inventory)
+        planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk.opened, named)
     with ExitStack() as held:
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
-            plan = plan_for(desk.opened, playbook_path, selection) if saved is None else _load(saved, desk.opened, playbook_path)
+            plan = planned()
         return _deploy(desk, plan, yes=yes)
 
 
-def _load(path: Path, opened: Opened, playbook_path: Path | None) -> Plan:
-    """Read a saved plan. Raises RefusedError with what has changed since it was made."""
+def _read(path: Path, inventory: Inventory) -> Plan:
+    """Read a saved plan. Raises InvalidFileError."""
+    where, again = str(path), f"rollout plan -o {path}"
     try:
-        plan = load_plan(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidFileError("the plan can't be read", where=str(path), why=str(error)) from error
-    if plan.homeserver != opened.inventory.homeserver:
-        raise InvalidFileError(f"this is a plan for {plan.homeserver}, not for {opened.inventory.homeserver}", where=str(path))
+        content = read_bounded(path, PLAN_BYTES_MAX)
+        text = content.decode()
+    except (OSError, ValueError) as error:
+        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
+        raise InvalidFileError("the plan can't be read", where=where, why=why, remedy=again) from error
+    if len(content) > PLAN_BYTES_MAX:
+        raise InvalidFileError(f"the file is larger than {PLAN_BYTES_MAX:,} bytes: it is no plan", where=where, remedy=again)
+    try:
+        plan = load_plan(text)
+    except InvalidFileError as error:
+        raise InvalidFileError("this is no plan that `rollout plan` saved", where=where, why=error.why, remedy=again) from error
+    if plan.homeserver != inventory.homeserver:
+        what = f"this is a plan for {shortened(plan.homeserver)}, not for {inventory.homeserver}"
+        raise InvalidFileError(what, where=where, remedy="the plan or the inventory that goes with the other")
     if digest_of_plan(plan) != plan.digest:
-        raise InvalidFileError("the plan was changed after it was saved", where=str(path), remedy="rollout plan -o …")
-    playbook_digest = plan.playbook_digest if playbook_path is None else digest_of_playbook(read_playbook(playbook_path, opened.inventory))
+        raise InvalidFileError("the plan was changed after it was saved", where=where, remedy=again)
+    return plan
+
+
+def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None) -> Plan:
+    """Return the plan. Raises RefusedError with what has changed since it was made."""
+    playbook_digest = plan.playbook_digest if playbook is None else digest_of_playbook(playbook)
     if changes := explain_stale(plan, observe(opened), playbook_digest):
         raise RefusedError("the plan is stale", where=str(path), why="\n".join(changes), remedy="plan again, and look at what is different")
     return plan

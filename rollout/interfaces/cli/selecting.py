@@ -98,16 +98,19 @@ def _may_run(sighting: Sighting | None) -> bool:
     return sighting is not None and (sighting.process is None or sighting.process.running)
 
 
-def plan_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Plan:
+def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Playbook:
+    """Read the playbook. Raises InvalidFileError; UsageError when there is none, or when it wasn't said what to roll to."""
+    if not (selection.to or selection.config or selection.restart):
+        raise click.UsageError("what shall run? --to VERSION, --config DIR, or --restart")
+    return read_playbook(need_playbook(playbook_path), opened.inventory)
+
+
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
     """
     Look at the homeserver and plan.
 
-    Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError;
-    UsageError when it wasn't said what to roll to.
+    Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError.
     """
-    if not (selection.to or selection.config or selection.restart):
-        raise click.UsageError("what shall run? --to VERSION, --config DIR, or --restart")
-    playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
     config = selection.config
     if config is not None and not config.is_dir():
         raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")

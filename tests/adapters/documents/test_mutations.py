@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.documents.drivers import explained
-from rollout.adapters.documents.read import read_inventory, read_playbook
+from rollout.adapters.documents.read import inventory_in, read_document, read_inventory, read_playbook
 from rollout.model.errors import InvalidFileError
 
 REPOSITORY = Path(__file__).parents[3]
@@ -68,7 +68,8 @@ def test_every_slip_is_read_or_refused_with_a_remedy(seed: int, tmp_path: Path) 
         file.write_text(slipped(kind.read_text(), dice), encoding="utf-8")
         try:
             if kind is INVENTORY:
-                if (error := explained(file, read_inventory(file))) is not None:
+                document = read_document(file)
+                if (error := explained(document, inventory_in(document))) is not None:
                     refused.append(error)
             else:
                 read_playbook(file, good, whole=True)
