@@ -51,6 +51,15 @@ def test_check_says_what_it_checked(site: Homeserver) -> None:
     assert "2 workers" in done.output
 
 
+def test_output_that_cannot_be_written_is_said_in_one_line() -> None:
+    """A full disk is no bug of ours, and no traceback."""
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "rollout", "schema", "plan"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "rollout: the output can't be written: no space left on device\n")
+
+
 def test_a_typing_error_is_found_with_its_line_and_touches_nothing(site: Homeserver) -> None:
     site.playbook.write_text("name: quick\nstrategy:\n  drain_timeout: 10\n")
     done = site.run("check")

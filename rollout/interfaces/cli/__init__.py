@@ -23,7 +23,11 @@ Whoever types `rollout --help`, or mistypes a command, shall not wait for a data
 click is imported. A command's module is imported when it is called, and may then import what it needs like any other.
 """
 
+import errno
 import importlib
+import os
+import sys
+from contextlib import suppress
 
 import click
 
@@ -55,6 +59,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 OUR_BUG = 1
 INTERRUPTED = 130
+# What writing to a full disk or a closed descriptor says; no file of ours is named then.
+CANNOT_BE_WRITTEN = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EBADF})
 
 
 class Commands(click.Group):
@@ -94,12 +100,27 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("\nrollout: interrupted", err=True)
             return INTERRUPTED
-        except (click.ClickException, click.exceptions.Exit, OSError):
+        except (click.ClickException, click.exceptions.Exit, BrokenPipeError):
             # click says these itself: wrong usage, an early end, and a reader of our output that has gone.
             raise
+        except OSError as error:
+            if error.errno not in CANNOT_BE_WRITTEN or error.filename is not None:
+                _own_up(error)
+            else:
+                _let_go_of_output()
+                click.echo(f"rollout: the output can't be written: {(error.strerror or '').lower()}", err=True)
+            return OUR_BUG
         except Exception as error:  # noqa: BLE001  (the last place at which anything can be said)
             _own_up(error)
             return OUR_BUG
+
+
+def _let_go_of_output() -> None:
+    """What is left of it would be tried once more at the end, and fail again."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _own_up(error: Exception) -> None:
