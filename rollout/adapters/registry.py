@@ -9,6 +9,7 @@ import importlib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 
+from rollout.adapters.secrecy import plain_name
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import DriverSettings, Inventory
 
@@ -40,7 +41,7 @@ def open_driver(port: str, settings: DriverSettings, inventory: Inventory) -> ob
         return loaded(settings.settings(), inventory)
     known = ", ".join(sorted({*DRIVERS[port], *_foreign(port)}))
     raise InvalidFileError(
-        f"there is no driver {settings.driver!r} for {port}",
+        f"there is no driver {plain_name(settings.driver)!r} for {port}",
         where=f"{port}_driver",
         why=f"drivers are: {known}",
         remedy=f"driver: {next(iter(DRIVERS[port]))}",

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from rollout.adapters.problem import Problem
+from rollout.adapters.reading import read_bounded
+from rollout.adapters.secrecy import without_credentials
 from rollout.adapters.wording import OWN, Wording
 from rollout.model.errors import InvalidFileError
 
@@ -41,14 +43,14 @@ def check(kind: type[_Checked], settings: Mapping[str, object], where: str) -> _
         # Through JSON and strictly, as the inventory itself is read: a number in quotes is no number here either.
         return kind.model_validate_json(json.dumps(settings, default=str), strict=True)
     except ValidationError as error:
-        problems = Wording(settings, kind.model_json_schema()).problems(error.errors(include_url=False))
+        problems = Wording(settings, kind.model_json_schema(), above=(where,)).problems(error.errors(include_url=False))
         raise InvalidSettingsError(where, tuple(problems)) from None
 
 
 def resolve_secret(reference: str) -> str:
     """Return what `env:NAME` or `file:PATH` refers to. Raises InvalidFileError naming the reference; no error ever holds the secret."""
     kind, _, name = reference.partition(":")
-    if kind not in {"env", "file"} or not name:
+    if kind not in {"env", "file"} or not name or (kind == "env" and not name.isidentifier()):
         raise InvalidFileError("a secret is written as env:NAME or file:PATH, not as itself", remedy="env:NAME or file:PATH")
     secret = _from_environment(name) if kind == "env" else _from_file(name)
     if not secret:
@@ -62,10 +64,10 @@ def _from_environment(name: str) -> str:
     return os.environ[name].strip()
 
 
-def _from_file(name: str) -> str:
+def _from_file(path: str) -> str:
+    name = without_credentials(path)
     try:
-        with Path(name).open("rb") as file:
-            content = file.read(SECRET_BYTES_MAX + 1)
+        content = read_bounded(Path(path), SECRET_BYTES_MAX)
     except (OSError, ValueError) as error:
         why = (error.strerror or "" if isinstance(error, OSError) else str(error)).lower()
         raise InvalidFileError(f"there is no secret file:{name}: {why}", remedy="a file that whoever runs this can read") from error
@@ -78,14 +80,28 @@ def _from_file(name: str) -> str:
         raise InvalidFileError(f"the secret file:{name} is not UTF-8", remedy="save it as UTF-8") from None
 
 
+def refused(what: str, remedy: str) -> PydanticCustomError:
+    """Make what a validator of a setting raises, in our own words."""
+    # A template of pydantic's own would take braces in a path for something to fill in.
+    return PydanticCustomError(OWN, "{what}", {"what": what, "remedy": remedy})
+
+
 def _can_be_resolved(reference: str) -> str:
     try:
         resolve_secret(reference)
     except InvalidFileError as error:
-        # A template of pydantic's own would take braces in a path for something to fill in.
-        raise PydanticCustomError(OWN, "{what}", {"what": error.what, "remedy": error.remedy}) from None
+        raise refused(error.what, error.remedy) from None
     return reference
+
+
+def _not_empty(written: object) -> object:
+    # An empty path would be the directory in which somebody happens to be.
+    if isinstance(written, str) and not written.strip():
+        raise PydanticKnownError("string_too_short", {"min_length": 1})
+    return written
 
 
 # A setting that refers to a secret: checked with the others, so that it is told with its place, and resolved by who needs it.
 SecretReference = Annotated[str, AfterValidator(_can_be_resolved)]
+# A setting that names a file or a directory.
+FilePath = Annotated[Path, BeforeValidator(_not_empty)]

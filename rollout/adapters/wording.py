@@ -9,24 +9,18 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from rollout.adapters import schemas
+from rollout.adapters import schemas, secrecy
 from rollout.adapters.problem import Problem
 from rollout.adapters.quantities import meant_by
 from rollout.adapters.schemas import Path, Schema
+from rollout.adapters.secrecy import without_credentials
 
 # Long enough for any name or number that is meant.
 _CHARACTERS_MAX = 60
-_SECRET = re.compile(r"password|passwd|secret|token|dsn|key", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(://)[^/\s\"']*@")
 # These are written in percent; every other share is a fraction.
 _PERCENT = frozenset({"weights", "down"})
 # Raised by our own validators, with a remedy of their own (settings.py).
 OWN = "own"
-
-
-def without_credentials(text: str) -> str:
-    """Leave out what stands before the host of an address."""
-    return _CREDENTIALS.sub(r"\1…@", text)
 
 
 def shortened(text: str) -> str:
@@ -60,11 +54,15 @@ def reading_of(value: object, written: str = "") -> str:
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """*root* is what was checked, *schema* what it was checked against; *texts* has numbers as they were written."""
+    """
+    *root* is what was checked, *schema* what it was checked against; *texts* has numbers as they were written, *above* is where *root*
+    stands in the file.
+    """
 
     root: object
     schema: Schema
     texts: Mapping[Path, str] = field(default_factory=dict)
+    above: Path = ()
 
     def problems(self, errors: Iterable[ErrorDetails]) -> list[Problem]:
         """Word them all, but for those that only follow from others."""
@@ -93,7 +91,8 @@ class Wording:
             case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
                 return self._out_of_bounds(path, name, context)
             case "string_too_short" | "too_short":
-                return Problem(path, f"{name} is empty", remedy=f"{name}: {self._shape(path)}")
+                remedy = "what belongs there, or no such entry" if isinstance(path[-1], int) else f"{name}: {self._shape(path)}"
+                return Problem(path, f"{name} is empty", remedy)
             case "enum" | "literal_error":
                 return self._not_one_of(path, name, context)
             case kind if kind == OWN:
@@ -123,7 +122,7 @@ class Wording:
         if not path:
             return "the file"
         if isinstance(path[-1], int):
-            return f"an entry of {self._name(path[:-1])}"
+            return self._name(path[:-1]) if isinstance(path[-2], int) else f"an entry of {self._name(path[:-1])}"
         free = len(path) > 1 and not schemas.keys(self.schema, path[:-1])
         return f"{path[-2]}.{shortened(path[-1])}" if free else shortened(path[-1])
 
@@ -134,7 +133,10 @@ class Wording:
     def _shape(self, path: Path) -> str:
         """Sketch what belongs there."""
         needed = schemas.required(self.schema, path)
-        entry = (schemas.at(self.schema, path) or {}).get("additionalProperties")
+        part = schemas.at(self.schema, path) or {}
+        if part.get("type") == "array":
+            return "[…]"
+        entry = part.get("additionalProperties")
         if not needed and isinstance(entry, Mapping):
             return f"{{NAME: {self._shape((*path, 'NAME'))}}}"
         return f"{{{', '.join(f'{key}: …' for key in needed)}}}" if needed else "…"
@@ -144,8 +146,10 @@ class Wording:
         there = reading_of(value, self.texts.get(path, ""))
         if value is None:
             remedy = self._or_default(path, f"{name}: …")
-        elif _SECRET.search(name):
-            there, remedy = "what stands there", "env:NAME or file:PATH"
+        elif secrecy.is_secret((*self.above, *path)):
+            there = "what stands there"
+            if not secrecy.is_secret_section(path):
+                remedy = "env:NAME or file:PATH" if wanted == "text" else wanted
         return Problem(path, f"{name} must be {wanted}, not {there}", remedy=remedy)
 
     def _no_text(self, path: Path, name: str) -> Problem:
@@ -183,7 +187,7 @@ class Wording:
     def _no_mapping(self, path: Path, name: str) -> Problem:
         value = self._at(path)
         if name.endswith("_driver") and isinstance(value, str):
-            remedy = f"{{driver: {shortened(value)}}}"
+            remedy = f"{{driver: {'NAME' if secrecy.is_secret(path) else shortened(value)}}}"
         else:
             shape = self._shape(path)
             remedy = shape if shape != "…" else f"{{{next(iter(schemas.keys(self.schema, path)), 'key')}: …}}"
@@ -211,7 +215,7 @@ class Wording:
         part = schemas.at(self.schema, path) or {}
         default = part.get("default")
         if isinstance(default, int | float) and not isinstance(default, bool):
-            return f"{default:g}, which it is if left out"
+            return f"{default:.12g}, which it is if left out"
         return otherwise
 
     def _written(self, path: Path) -> str:

@@ -12,9 +12,11 @@ from typing import Protocol
 
 import yaml
 
+from rollout.adapters import secrecy
 from rollout.adapters.documents.scalars import UNPRINTABLE, Scalar, TrapError, read_scalar
 from rollout.adapters.problem import Problem
-from rollout.adapters.wording import reading_of, shortened, without_credentials
+from rollout.adapters.secrecy import without_credentials
+from rollout.adapters.wording import reading_of, shortened
 from rollout.model.errors import InvalidFileError
 
 # libyaml reads a megabyte in a second, PyYAML's own parser in ten; what both say of where things are is the same.
@@ -30,8 +32,12 @@ _SHOWN_MAX = 140
 Path = tuple[str | int, ...]
 Value = Scalar | list["Value"] | dict[str, "Value"]
 
-# What shall stay out of messages: secrets are references, but a file that is wrong may hold one all the same.
+# For what can't be told by its place, such as what stands in a comment.
 _SECRET = re.compile(r"((?:password|passwd|secret|token|dsn|key)[\w-]*[\"']?\s*:\s*)(?![\"']?(?:env|file):)[^,}\s].*", re.IGNORECASE)
+# A trap of YAML would be told with what was written.
+_NO_REFERENCE = ("a secret is written as env:NAME or file:PATH, not as itself", "env:NAME or file:PATH")
+# Where no place is known, because it is no YAML, a line belongs to the section that was named last.
+_SECTION = re.compile(r"\b(\w*driver\w*|homeserver|kind|workers|pools|name|strategy|gates|guards)[\"']?\s*:")
 _DOUBLE = "remove one of them"
 # Of some keys it can be said what having two of them would mean.
 _DOUBLES = {"pool": f"{_DOUBLE}: a worker is in one pool"}
@@ -60,7 +66,8 @@ class Document:
     Plain values, and where each value and each key of a mapping stands.
 
     *texts* has the numbers as they were written (to whoever wrote 1.10 it is not 1.1). *problems* are YAML's own; in place of such a value
-    stands nothing, and *traps* has it as it was written and as a plain number or truth value.
+    stands nothing, and *traps* has it as it was written and as a plain number or truth value. *secrets* is where secrets may stand, from
+    a place to a place, in the order of the file.
     """
 
     name: str
@@ -71,6 +78,7 @@ class Document:
     texts: dict[Path, str] = field(default_factory=dict)
     problems: list[tuple[Place, Problem]] = field(default_factory=list)
     traps: dict[Path, tuple[str, str]] = field(default_factory=dict)
+    secrets: list[tuple[Place, Place]] = field(default_factory=list)
 
     def place(self, path: Path, *, key: bool = False) -> Place:
         """Find where *path* stands; of a path that isn't in the file, its nearest parent."""
@@ -82,14 +90,33 @@ class Document:
 
     def error(self, place: Place, what: str, *, why: str = "", remedy: str = "") -> InvalidFileError:
         """Make the error that names the file, the place and the offending line."""
-        line = self.lines[place.line - 1] if place.line <= len(self.lines) else ""
-        shown = f"│ {_around(_without_secrets(line), place.column)}" if line.strip() else ""
+        line = self._shown(place.line) if place.line <= len(self.lines) else ""
+        shown = f"│ {_around(_without_secrets(line), place.column)}" if line.strip() not in {"", secrecy.HIDDEN} else ""
         return InvalidFileError(
             what,
             where=f"{self.name}:{place.line}:{place.column}",
             why="\n".join(part for part in (shown, why) if part),
             remedy=remedy,
         )
+
+    def may_hide(self, number: int) -> bool:
+        """Tell whether a line of a file that is no YAML may have a secret in it."""
+        if "driver" in self.lines[number - 1]:
+            return True
+        sections = _SECTION.findall("\n".join(self.lines[:number]))
+        return bool(sections) and "driver" in sections[-1]
+
+    def _shown(self, number: int) -> str:
+        """Return a line without the secrets in it."""
+        line = self.lines[number - 1]
+        if () not in self.values:
+            return "" if self.may_hide(number) else line
+        for begin, end in reversed(self.secrets):
+            if begin.line <= number <= end.line:
+                first = begin.column - 1 if number == begin.line else len(line) - len(line.lstrip())
+                last = end.column - 1 if number == end.line else len(line)
+                line = line[:first] + secrecy.HIDDEN + line[last:] if first < last else line
+        return line
 
 
 def parse(name: str, content: bytes) -> Document:
@@ -170,10 +197,11 @@ def _bound(document: Document, text: str) -> None:
     for event in yaml.parse(text, Loader=_LOADER):
         place = _place(event.start_mark)
         if isinstance(event, yaml.AliasEvent):
-            raise document.error(place, f"the alias *{shortened(event.anchor or '')} is not supported", remedy="write the value out")
+            name = "" if document.may_hide(place.line) else f" *{shortened(event.anchor or '')}"
+            raise document.error(place, f"the alias{name} is not supported", remedy="write the value out")
         if isinstance(event, yaml.CollectionStartEvent | yaml.ScalarEvent) and event.tag is not None:
-            tag = shortened(event.tag.replace("tag:yaml.org,2002:", "!!"))
-            raise document.error(place, f"the tag {tag} is not supported", remedy="the plain value, in quotes if it is text")
+            name = "" if document.may_hide(place.line) else f" {shortened(event.tag.replace('tag:yaml.org,2002:', '!!'))}"
+            raise document.error(place, f"the tag{name} is not supported", remedy="the plain value, in quotes if it is text")
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > NESTING_MAX:
@@ -191,6 +219,9 @@ def _convert(document: Document, path: Path, node: yaml.Node) -> Value:
     try:
         value = read_scalar(node.tag, node.value)
     except TrapError as trap:
+        if secrecy.is_secret(path):
+            document.problems.append((place, Problem(path, *_NO_REFERENCE)))
+            return None
         document.problems.append((place, Problem(path, trap.what, trap.remedy)))
         document.traps[path] = (node.value, trap.plain)
         return None
@@ -203,6 +234,7 @@ def _mapping(document: Document, path: Path, node: yaml.MappingNode) -> dict[str
     mapping: dict[str, Value] = {}
     for key_node, value_node in node.value:
         place = _place(key_node.start_mark)
+        _note_secret(document, (*path, str(key_node.value)), value_node)
         key = _key(document, path, key_node)
         if key is None:
             continue
@@ -216,6 +248,21 @@ def _mapping(document: Document, path: Path, node: yaml.MappingNode) -> dict[str
     return mapping
 
 
+def _note_secret(document: Document, path: Path, node: yaml.Node) -> None:
+    """Remember where it stands, if it may be one and isn't in one already."""
+    begin, end = _place(node.start_mark), _place(node.end_mark)
+    if document.secrets and (document.secrets[-1][1].line, document.secrets[-1][1].column) > (begin.line, begin.column):
+        return
+    text = str(node.value) if isinstance(node, yaml.ScalarNode) else ""
+    if secrecy.is_secret(path):
+        # Of a section each setting is looked at by itself.
+        shown = secrecy.is_reference(text) or (secrecy.is_secret_section(path) and isinstance(node, yaml.MappingNode))
+    else:
+        shown = not secrecy.is_secret_section(path[:1]) or secrecy.plain_name(text) == text
+    if not shown:
+        document.secrets.append((begin, end))
+
+
 def _key(document: Document, path: Path, node: yaml.Node) -> str | None:
     """Return a key; None when it is none, and a problem."""
     what, remedy = "a key must be text", "one word"
@@ -225,8 +272,14 @@ def _key(document: Document, path: Path, node: yaml.Node) -> str | None:
         except TrapError as trap:
             what, remedy = trap.what, f'"{shortened(node.value)}" in quotes' if trap.plain else trap.remedy
         else:
-            if isinstance(key, str):
+            if isinstance(key, str) and key and key == key.strip():
                 return key
+            if isinstance(key, str):
+                # The models strip what they read: two keys that differ in spaces would become one.
+                what = "the key has spaces around it" if key.strip() else "the key is empty"
+                remedy = shortened(key.strip()) or "a name"
+                document.problems.append((_place(node.start_mark), Problem((*path, key), what, remedy, at_key=True)))
+                return None
             remedy = f'"{shortened(node.value)}" in quotes'
     document.problems.append((_place(node.start_mark), Problem((*path, str(node.value)), what, remedy, at_key=True)))
     return None

@@ -21,7 +21,7 @@ from typing import IO
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from rollout.adapters.settings import Settings, check
+from rollout.adapters.settings import FilePath, Settings, check
 from rollout.model.effect import Effect
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
@@ -33,7 +33,7 @@ from rollout.ports.ledger import brings_back, marked
 class LedgerSettings(Settings):
     """*path*: the ledger, beside the proxy."""
 
-    path: Path
+    path: FilePath
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "FileLedger":

@@ -12,6 +12,7 @@ from itertools import chain
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import Field
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
@@ -31,7 +32,7 @@ KINDS = frozenset({"", "text/plain", "application/openmetrics-text"})
 class ScrapeSettings(Settings):
     """*page_bytes_max*: a longer page is not read; Synapse's have about 200 KB."""
 
-    page_bytes_max: int = 16_000_000
+    page_bytes_max: int = Field(default=16_000_000, gt=0)
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Scrape":

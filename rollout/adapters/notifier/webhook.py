@@ -8,39 +8,43 @@ Addresses of webhooks are secrets, so they are references, and no error repeats 
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Annotated
 
 import requests
+from pydantic import AfterValidator
 from urllib3.exceptions import HTTPError
 
 from rollout.adapters.in_time import POOLS
-from rollout.adapters.settings import Settings, check, resolve_secret
-from rollout.model.errors import InvalidFileError, TransientDriverError
+from rollout.adapters.settings import SecretReference, Settings, check, refused, resolve_secret
+from rollout.model.errors import TransientDriverError
 from rollout.model.inventory import Inventory
 from rollout.ports.notifier import Page
 
 ANSWER_BYTES_MAX = 65_536
 
 
+def _holds_an_address(reference: str) -> str:
+    if not resolve_secret(reference).startswith(("http://", "https://")):
+        raise refused(f"what {reference} holds is no address", "https://…")
+    return reference
+
+
+_AddressReference = Annotated[SecretReference, AfterValidator(_holds_an_address)]
+
+
 class WebhookSettings(Settings):
     """*url*: a reference to the webhook's address; *heartbeat*: one to the address that expects to be asked every half minute."""
 
-    url: str
-    heartbeat: str | None = None
+    url: _AddressReference
+    heartbeat: _AddressReference | None = None
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Webhook":
     """Open the driver; nothing is sent yet. Raises InvalidFileError when a secret isn't there or is no address."""
     del inventory
     checked = check(WebhookSettings, settings, "notifier_driver")
-    heartbeat = None if checked.heartbeat is None else _address(checked.heartbeat)
-    return Webhook(_address(checked.url), heartbeat)
-
-
-def _address(reference: str) -> str:
-    address = resolve_secret(reference)
-    if not address.startswith(("http://", "https://")):
-        raise InvalidFileError(f"what {reference} holds is no address", remedy="https://…")
-    return address
+    heartbeat = None if checked.heartbeat is None else resolve_secret(checked.heartbeat)
+    return Webhook(resolve_secret(checked.url), heartbeat)
 
 
 class Webhook:

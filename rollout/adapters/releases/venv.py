@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import IO
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from rollout.adapters.settings import FilePath, Settings, check
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import dump_json, load_release
-from rollout.model.errors import InvalidFileError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release, make_release
@@ -71,21 +71,16 @@ for worker, paths in json.loads(sys.argv[1]).items():
 """
 
 
-class Settings(BaseModel):
+class VenvSettings(Settings):
     """*target* is the directory above; *locks* holds `<version>.txt`, pip requirements with hashes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    target: Path
-    locks: Path
+    target: FilePath
+    locks: FilePath
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "VenvReleases":
     """Open the driver. Raises InvalidFileError for settings that don't fit."""
-    try:
-        checked = Settings.model_validate(settings)
-    except ValidationError as error:
-        raise InvalidFileError("releases_driver doesn't fit", why=str(error), remedy="{driver: venv, target: DIR, locks: DIR}") from error
+    checked = check(VenvSettings, settings, "releases_driver")
     return VenvReleases(checked.target, checked.locks, tuple(inventory.workers))
 
 

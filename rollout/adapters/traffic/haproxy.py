@@ -18,9 +18,11 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
-from typing import Any
+from typing import Annotated, Any
 
-from rollout.adapters.settings import Settings, check
+from pydantic import AfterValidator, Field
+
+from rollout.adapters.settings import FilePath, Settings, check, refused
 from rollout.adapters.traffic.runtime_api import read, tell
 from rollout.adapters.wording import shortened
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
@@ -39,6 +41,13 @@ _HOLDS = "# backend,"
 _OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
 
+def _each_once(sockets: tuple[Path, ...]) -> tuple[Path, ...]:
+    # A proxy that is asked twice would count twice.
+    if twice := [str(one) for one in dict.fromkeys(sockets) if sockets.count(one) > 1]:
+        raise refused(f"sockets names {shortened(twice[0])} twice", "remove one of them")
+    return sockets
+
+
 class HaproxySettings(Settings):
     """
     *sockets*: every proxy in front of the homeserver; all must agree. *master_socket*: HAProxy's master (`-S`), if it has one.
@@ -46,8 +55,8 @@ class HaproxySettings(Settings):
     Without a master there is no reload that leaves old processes behind.
     """
 
-    sockets: tuple[Path, ...]
-    master_socket: Path | None = None
+    sockets: Annotated[tuple[FilePath, ...], Field(min_length=1), AfterValidator(_each_once)]
+    master_socket: FilePath | None = None
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxy":

@@ -18,7 +18,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from rollout.adapters.in_time import POOLS
-from rollout.adapters.settings import Settings, check, resolve_secret
+from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.homeservers.synapse.warm_up import warm_up_path
 from rollout.model.errors import TransientDriverError
 from rollout.model.ids import WorkerId
@@ -42,7 +42,7 @@ _FIGURES = re.compile(rb"^(process_cpu_seconds_total|synapse_util_caches_cache(?
 class ApplicationServiceSettings(Settings):
     """*as_token*: a reference to the token of an application service whose namespace holds the users; it must not be exclusive."""
 
-    as_token: str
+    as_token: SecretReference
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "ApplicationServiceWarming":

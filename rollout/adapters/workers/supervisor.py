@@ -16,7 +16,7 @@ from typing import Any
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Error, Fault, ServerProxy, Transport
 
-from rollout.adapters.settings import Settings, check
+from rollout.adapters.settings import FilePath, Settings, check
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -40,7 +40,7 @@ LOOK_TIMEOUT_S = 5.0
 class SupervisorSettings(Settings):
     """*socket*: supervisord's unix socket."""
 
-    socket: Path
+    socket: FilePath
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Supervisor":

@@ -123,4 +123,5 @@ def test_what_is_no_address_is_refused_without_repeating_it(monkeypatch: pytest.
     monkeypatch.setenv("HOOK", SECRET)
     with pytest.raises(InvalidFileError) as raised:
         build({"url": "env:HOOK"}, seven_workers().inventory)
+    assert raised.value.what == "what env:HOOK holds is no address"
     assert SECRET not in str(raised.value)
