@@ -13,13 +13,16 @@ _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-z]+)", re.IGNORECASE)
 _NUMBER = re.compile(r"\s*([-+]?\d+(?:\.\d+)?(?:e[-+]?\d{1,2})?)\s*(%?)\s*\Z", re.IGNORECASE)
 # `1,5` is one and a half to many; `1,500` is anybody's guess.
 _COMMA = re.compile(r"\s*(\d+),(\d{1,2}|\d{4,})\s*\Z")
+_UNITS_BYTES = {"kb": 1e3, "mb": 1e6, "gb": 1e9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
+_SIZE = re.compile(rf"\s*(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS_BYTES)})\s*\Z", re.IGNORECASE)
 # Longer than any number that is meant.
 _CHARACTERS_MAX = 40
 
 
-def meant_by(text: str, *, seconds: bool, percent: bool) -> float | None:
+def meant_by(text: str, *, seconds: bool, percent: bool, size: bool = False) -> float | None:
     """
-    Read "90", "50%" (a fraction, unless the field is in *percent*), "1,5" and, for a field in *seconds*, "90s", "5 min", "1m30s".
+    Read "90", "50%" (a fraction, unless the field is in *percent*), "1,5" and, for a field in *seconds*, "90s", "5 min", "1m30s", or "16MB"
+    for a *size*.
 
     None when it isn't clear what is meant.
     """
@@ -30,6 +33,8 @@ def meant_by(text: str, *, seconds: bool, percent: bool) -> float | None:
         return value / 100 if number[2] and not percent else value
     if comma := _COMMA.match(text):
         return float(f"{comma[1]}.{comma[2]}")
+    if size and (found := _SIZE.match(text)):
+        return float(found[1]) * _UNITS_BYTES[found[2].lower()]
     return _duration_s(text) if seconds else None
 
 

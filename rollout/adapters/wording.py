@@ -75,6 +75,9 @@ class Wording:
                 problem = self._problem(details)
                 # Of a union there is one error for each of its branches, the simplest first.
                 found.setdefault((problem.path, problem.at_key), problem)
+        # A list in a list was meant as one: what is wrong is in it.
+        meant = {path[:-1] for path, _ in found if len(path) > 1 and isinstance(path[-1], int) and isinstance(path[-2], int)}
+        found = {(path, at_key): problem for (path, at_key), problem in found.items() if path not in meant}
         misspelt = {(*problem.path[:-1], problem.remedy) for problem in found.values() if problem.at_key}
         gaps = [self._missing(details) for details in missing if (*self._path(details), str(details["loc"][-1])) not in misspelt]
         return [*found.values(), *gaps]
@@ -177,7 +180,7 @@ class Wording:
             value = value[0]
         meant: float | None = None
         if isinstance(value, str):
-            meant = meant_by(value, seconds=seconds, percent=not _PERCENT.isdisjoint(path))
+            meant = meant_by(value, seconds=seconds, percent=not _PERCENT.isdisjoint(path), size="bytes" in name)
         elif isinstance(value, int | float) and not isinstance(value, bool):
             meant = value
         if meant is None or (whole and meant != int(meant)):

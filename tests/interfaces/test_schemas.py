@@ -22,6 +22,17 @@ def test_the_command_prints_it(kind: str, site: Homeserver) -> None:
     assert json.loads(site.run("schema", kind).output) == schema_of(kind)
 
 
+def test_a_schema_refuses_what_check_refuses_without_the_other_file() -> None:
+    """So that an editor says it first: roles that there are not, gates without a threshold, weights that are no percent."""
+    role = schema_of("inventory")["$defs"]["WorkerEntry"]["properties"]["role"]
+    assert "event_persister" in role["enum"]
+    playbook = schema_of("playbook")["$defs"]
+    assert playbook["GateEntry"]["anyOf"] == [{"required": ["ratio_max"]}, {"required": ["max"]}]
+    assert playbook["GateEntry"]["properties"]["roles"]["items"]["enum"] == role["enum"]
+    assert playbook["Ramp"]["properties"]["down"]["items"] == {"type": "integer", "minimum": 1, "maximum": 99}
+    assert playbook["Strategy"]["properties"]["max_unavailable"]["additionalProperties"]["minimum"] == 1
+
+
 def test_a_schema_refuses_unknown_keys_and_knows_every_one() -> None:
     playbook = schema_of("playbook")
     assert playbook["additionalProperties"] is False

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
@@ -228,13 +228,25 @@ def _same(path: tuple[str, WorkerId], what: str, first: WorkerId) -> Iterator[Pr
 
 
 def _address(path: tuple[str | int, ...], url: str) -> Iterator[Problem]:
+    if any(map(str.isspace, url)):
+        yield Problem(path, f"{path[-1]} has a space in it", remedy=shortened("".join(url.split())))
+        return
     try:
         parts = urlsplit(url)
-        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        good = False
-    if not good:
+        parts = None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         yield Problem(path, f"{path[-1]} is no address that begins with http:// or https://", remedy=_EXAMPLE_URL)
+    elif not _port_is_good(parts):
+        port = parts.netloc.rpartition(":")[2]
+        yield Problem(path, f"{path[-1]} has a port that there is not: {shortened(port)}", remedy="a port from 1 to 65535")
+
+
+def _port_is_good(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 def _role(path: tuple[str | int, ...], role: Role) -> Iterator[Problem]:

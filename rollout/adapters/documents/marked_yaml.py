@@ -147,9 +147,8 @@ def parse(name: str, content: bytes) -> Document:
         )
     document.root = _convert(document, (), node)
     if not isinstance(document.root, dict):
-        raise document.error(
-            document.place(()), f"the top of the file is a mapping (`key: value`), not {reading_of(document.root)}", remedy="key: value"
-        )
+        there = reading_of(document.traps[()][0] if () in document.traps else document.root)
+        raise document.error(document.place(()), f"the top of the file is a mapping (`key: value`), not {there}", remedy="key: value")
     return document
 
 

@@ -29,6 +29,8 @@ _PROBLEMS_SHOWN_MAX = 10
 _ENTRY_DEPTH = 2
 # The sections whose entries are named elsewhere.
 _NAMED = frozenset({"workers", "pools"})
+# How names of numbers end: what they count, last.
+_OF_NUMBERS = ("_max", "_min", "_s")
 _REMEDIES: dict[type[Exception], str] = {
     FileNotFoundError: "another path: nothing is there",
     IsADirectoryError: "the path of a file in it",
@@ -116,6 +118,9 @@ def _fitting(document: Document, problem: Problem, schema: Schema) -> Problem:
             return replace(problem, remedy=plain)
         case "number" | "integer" if plain or problem.remedy.endswith(" in quotes"):
             return replace(problem, remedy="a number")
+        case None if plain and problem.path and str(problem.path[-1]).endswith(_OF_NUMBERS):
+            # A driver's own setting, of which no more is known here.
+            return replace(problem, remedy="a number" if plain in {"true", "false"} else plain)
         case _:
             return problem
 
