@@ -44,8 +44,9 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
         steps_left = tuple(step for step in steps_left if _is_under_way(plan, state, step))
         if not steps_left and not state.in_flight and not state.in_doubt:
             return Note(WindDownBegan(now_s, Outcome.PAUSED, "paused on request"))
+    met = _met(plan, state)
     for step in steps_left:
-        if not _needs_met(plan, state, step):
+        if not met.issuperset(step.needs) or _busy_elsewhere(state, step):
             continue
         answer = steps.advance(plan, state, step, now_s)
         if not isinstance(answer, Wait):
@@ -172,16 +173,17 @@ def _stuck(plan: Plan, state: DeployState, now_s: float) -> bool:
     return now_s - state.progress_at_s > plan.progress_deadline_s
 
 
-def _needs_met(plan: Plan, state: DeployState, step: Step) -> bool:
-    if any(state.steps[need].status is not StepStatus.DONE for need in step.needs):
-        # A step that nobody takes is in nobody's way, but what it needs still comes first: each names only the one before it.
-        met: set[StepId] = set()
-        for other in steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback):
-            if state.steps[other.id].status is StepStatus.DONE or (not _concerns(state, other) and met.issuperset(other.needs)):
-                met.add(other.id)
-        if not met.issuperset(step.needs):
-            return False
-    return not _busy_elsewhere(state, step)
+def _met(plan: Plan, state: DeployState) -> set[StepId]:
+    """
+    Name the steps that others needn't wait for: those that are done, and those that nobody takes.
+
+    What a step that nobody takes needs comes first all the same: each names only the one before it.
+    """
+    met = {step for step, at in state.steps.items() if at.status is StepStatus.DONE}
+    for step in steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback):
+        if not _concerns(state, step) and met.issuperset(step.needs):
+            met.add(step.id)
+    return met
 
 
 def _busy_elsewhere(state: DeployState, step: Step) -> bool:

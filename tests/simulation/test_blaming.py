@@ -38,16 +38,17 @@ def _assert_nobody_is_out(stage: Stage, state: DeployState) -> None:
     assert not set(REPLACEABLE) & set(stage.world.cuts)
 
 
-@pytest.mark.parametrize("after_s", [10, 12, 14])
+@pytest.mark.parametrize("after_s", [14, 16, 18])
 def test_who_is_being_restarted_when_another_is_blamed_comes_back(after_s: float) -> None:
-    """client1 turns bad while sync1 is out: client1 goes back, and sync1 gets its traffic again on the release that it has."""
+    """A client worker turns bad while sync1 is out: it goes back, and sync1 gets its traffic again on the release that it has."""
     stage = seven_workers()
     plan = stage.plan(_blaming())
     state = rehearse(stage, plan, listeners=(_TurnsBad(stage, plan.to_release.id, "sync1/drain", after_s),))
     assert state.outcome is Outcome.PAUSED
-    assert state.outcome_why.startswith("client1 is back on the old release, sync1, client2 not: ")
+    (blamed,) = {"client1", "client2"} & state.blamed
+    assert state.outcome_why.startswith(f"{blamed} is back on the old release, sync1, ")
     assert stage.world.workers[WorkerId("sync1")].runs == plan.to_release.id
-    assert stage.world.workers[WorkerId("client1")].runs == stage.old.id
+    assert stage.world.workers[WorkerId(blamed)].runs == stage.old.id
     _assert_nobody_is_out(stage, state)
 
 
@@ -80,11 +81,11 @@ def test_what_waits_for_main_is_let_go_while_another_is_taken_back(after_s: floa
 
 @pytest.mark.parametrize("trouble", ["hangs", "never_boots"])
 def test_who_can_not_come_back_on_the_release_is_blamed_too(trouble: str) -> None:
-    """client1 is blamed while sync1 is being restarted, and sync1 doesn't come up: both are taken back, in one roll-back that says so."""
+    """A client worker is blamed while sync1 is being restarted, and sync1 doesn't come up: both are taken back, in one roll-back that says so."""
     stage = seven_workers()
     plan = stage.plan(_blaming())
     bad = plan.to_release.id
-    turns_bad = _TurnsBad(stage, bad, "sync1/drain", 10)
+    turns_bad = _TurnsBad(stage, bad, "sync1/drain", 14)
 
     def break_down(event: Event, state: DeployState) -> None:
         turns_bad(event, state)
