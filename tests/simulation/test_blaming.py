@@ -81,7 +81,7 @@ def test_what_waits_for_main_is_let_go_while_another_is_taken_back(after_s: floa
 
 @pytest.mark.parametrize("trouble", ["hangs", "never_boots"])
 def test_who_can_not_come_back_on_the_release_is_blamed_too(trouble: str) -> None:
-    """A client worker is blamed while sync1 is being restarted, and sync1 doesn't come up: both are taken back, in one roll-back that says so."""
+    """A client worker is blamed while sync1 is being restarted, and sync1 doesn't come up: both are taken back, in one roll-back."""
     stage = seven_workers()
     plan = stage.plan(_blaming())
     bad = plan.to_release.id
