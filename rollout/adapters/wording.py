@@ -19,8 +19,15 @@ from rollout.adapters.secrecy import without_credentials
 _CHARACTERS_MAX = 60
 # These are written in percent; every other share is a fraction.
 _PERCENT = frozenset({"weights", "down"})
+_NO_NUMBER = re.compile(r"(?:could not convert string to float|invalid literal for int\(\) with base 10): (.*)")
 # Raised by our own validators, with a remedy of their own (settings.py).
 OWN = "own"
+
+
+def reason_of(error: Exception) -> str:
+    """Return what an error says, shortened; of a number that is none without Python's words for it."""
+    number = _NO_NUMBER.match(str(error))
+    return shortened(f"{number[1]} is no number" if number else str(error))
 
 
 def shortened(text: str) -> str:

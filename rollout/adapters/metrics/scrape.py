@@ -6,7 +6,6 @@ it cheap. Whatever isn't a metrics page (HTML, an error, half a page, too much o
 they are: compressing one costs the worker more than sending it, and what a few kilobytes unfold to can't be bounded by their number.
 """
 
-import re
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -19,13 +18,11 @@ from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
 from rollout.adapters.in_time import POOLS
 from rollout.adapters.settings import Settings, check
-from rollout.adapters.wording import shortened
+from rollout.adapters.wording import reason_of, shortened
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sample import Page, Sample
 
-# What Python says of a number that is none.
-_NO_NUMBER = re.compile(r"could not convert string to float: (.*)")
 THREADS_MAX = 32
 CHUNK_BYTES = 65_536
 # As exporters call it; one that calls it nothing is believed.
@@ -82,8 +79,7 @@ class Scrape:
             families = text_string_to_metric_families("\n".join(lines) + "\n")
             samples = tuple(Sample(one.name, one.labels, one.value) for one in chain.from_iterable(family.samples for family in families))
         except (ValueError, KeyError, IndexError) as error:
-            number = _NO_NUMBER.match(str(error))
-            return f"the page can't be parsed: {shortened(f'{number[1]} is no number' if number else str(error))}"
+            return f"the page can't be parsed: {reason_of(error)}"
         return _twice(samples) or Page(samples)
 
     def _text(self, url: str, timeout_s: float) -> str:

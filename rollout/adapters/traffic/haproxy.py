@@ -24,7 +24,7 @@ from pydantic import AfterValidator, Field
 
 from rollout.adapters.settings import FilePath, Settings, check, refused
 from rollout.adapters.traffic.runtime_api import read, tell
-from rollout.adapters.wording import shortened
+from rollout.adapters.wording import reason_of, shortened
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -38,8 +38,6 @@ ADMIN_OUT = 0x7F
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
 _HOLDS = "# backend,"
-# What Python says of a number that is none.
-_NO_NUMBER = re.compile(r"invalid literal for int\(\) with base 10: (.*)")
 _OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
 
@@ -203,9 +201,7 @@ def _understood(place: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, LookupError, csv.Error) as error:
-        number = _NO_NUMBER.match(str(error))
-        why = f"{number[1]} is no number" if number else str(error)
-        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=shortened(why)) from error
+        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=reason_of(error)) from error
 
 
 def _sighting(state: Mapping[str, str], stat: Mapping[str, str]) -> ProxySighting:
