@@ -2,8 +2,11 @@
 What to do next: two pure functions, `fold` and `decide`, over the plan and what the journal says has happened.
 
 state.py    what is remembered, and the one table of how a step may move
-fold.py     state + event -> state
+fold.py     state + event -> state, for what was done
+noticing.py the same for what was seen and measured
 decide.py   plan + state + time -> decision
+index.py    what can be read off a plan once
+agenda.py   what is still to be done
 steps.py    what each verb waits for and when it is done; those of one worker are in
               going_out.py    WARM, DRAIN, HOLD, RESTART
               coming_back.py  AWAIT_HEALTHY, ADMIT, LET_GO

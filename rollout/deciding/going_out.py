@@ -5,7 +5,8 @@ from dataclasses import replace
 from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.blocking import blocker_of
 from rollout.deciding.decision import Decision, Note, Perform, Wait
-from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
+from rollout.deciding.index import index_of
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, worker_of
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
@@ -159,8 +160,7 @@ def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
 def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait | None:
     """Look once more: still drained or held, and still allowed to be down."""
     worker, known = worker_of(plan, step), known_of(state, step)
-    out = (Verb.DRAIN, Verb.HOLD)
-    drain = next((other for other in steps_that_way(plan, state) if other.worker == worker.id and other.verb in out), None)
+    drain = index_of(plan).way(state.direction).out.get(worker.id)
     if drain is None:
         return blocker_of(plan, state, worker, now_s)
     sighting = seen_lately(state, known, now_s)

@@ -8,12 +8,13 @@ the way back, on what it ran before, since the release that failed is never admi
 
 from rollout.deciding.acting import next_number
 from rollout.deciding.decision import Decision, Finish, Perform, Wait
+from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
 from rollout.deciding.state import DeployState, WorkerState, is_taken_back
 from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
-from rollout.model.plan import Plan, Verb, steps_of
+from rollout.model.plan import Plan, Verb
 from rollout.model.sighting import runs
 
 # Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
@@ -71,7 +72,8 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
 
 def is_held(plan: Plan, worker: WorkerId) -> bool:
     """Tell whether a worker is held, rather than drained, while it restarts."""
-    return any(step.verb is Verb.HOLD and step.worker == worker for step in steps_of(plan.phases))
+    out = index_of(plan).forward.out.get(worker)
+    return out is not None and out.verb is Verb.HOLD
 
 
 def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId, now_s: float) -> Decision:

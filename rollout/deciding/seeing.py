@@ -1,7 +1,8 @@
 """What may be gone by: only what was seen after the act, and lately."""
 
-from rollout.deciding.state import DeployState, Direction, WorkerState
-from rollout.model.plan import Plan, Step, Worker, steps_of
+from rollout.deciding.index import index_of
+from rollout.deciding.state import DeployState, WorkerState
+from rollout.model.plan import Plan, Step, Worker
 from rollout.model.sighting import Sighting
 
 # A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
@@ -54,8 +55,7 @@ def known_of(state: DeployState, step: Step) -> WorkerState:
 
 
 def worker_of(plan: Plan, step: Step) -> Worker:
-    return next(worker for worker in plan.workers if worker.id == step.worker)
-
-
-def steps_that_way(plan: Plan, state: DeployState) -> tuple[Step, ...]:
-    return steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+    if step.worker is None:
+        msg = f"{step.id} concerns no worker"
+        raise ValueError(msg)
+    return index_of(plan).workers[step.worker]

@@ -3,6 +3,8 @@ What is remembered of a rollout: everything is derived from the journal by `fold
 
 State is kept per worker and per step, with a map of the effects in flight, so that steps of different pools may overlap. Tallies are
 sums, not samples, so that the state of a long rollout stays small.
+
+What is copied with every event has no slots: that makes a copy thirty times as cheap (model/changed.py).
 """
 
 from dataclasses import dataclass, field
@@ -71,7 +73,7 @@ TRANSITIONS: dict[tuple[StepStatus, type[object], bool], StepStatus] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class StepState:
     """
     One step. *began_at_s* and *applied_at_s* are seconds since the epoch; *attempts* counts effects that failed; *weights_applied* counts
@@ -92,7 +94,7 @@ class StepState:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class WorkerState:
     """
     One worker.
@@ -144,7 +146,7 @@ class Waiting:
     why: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DeployState:
     """
     The whole rollout.

@@ -8,7 +8,7 @@ never fail, and would look like health.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rollout.gating.evidence import measured
+from rollout.gating.evidence import samples
 from rollout.model.gate import Gate, Metric, Tally
 
 # So many that fail, one after the other, show that a worker which had passed is no longer well. One may be a hiccup.
@@ -43,7 +43,7 @@ def extend(
     """Add a tally to the last window, or begin another one when that is complete (for *gate*, if given); keep the last few."""
     rates = tuple(completed_per_s(peer) for peer in peers)
     last = windows[-1] if windows else None
-    if last is None or _is_complete(last, window_s, gate):
+    if last is None or is_complete(last, window_s, gate):
         return (*windows, Window(own, rates, controls))[-WINDOWS_KEPT:]
     # Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count.
     before_s, now_s = seconds(last.own), seconds(own)
@@ -55,11 +55,12 @@ def extend(
 
 def complete(windows: Sequence[Window], window_s: float, gate: Gate | None = None) -> list[Window]:
     """Leave out the window that is still being filled."""
-    return [window for window in windows if _is_complete(window, window_s, gate)]
+    return [window for window in windows if is_complete(window, window_s, gate)]
 
 
-def _is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
-    return seconds(window.own) >= window_s and (gate is None or measured(gate.metric, window.own)[1] >= gate.samples_min)
+def is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
+    """Tell whether it has lasted long enough and holds the samples that *gate*, if given, asks for."""
+    return seconds(window.own) >= window_s and (gate is None or samples(gate.metric, window.own) >= gate.samples_min)
 
 
 def completed(tally: Tally) -> float:
