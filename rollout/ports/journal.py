@@ -51,6 +51,11 @@ class Keeping:
     size_bytes: int
 
 
+def has_ended(line: DeployLine) -> bool:
+    """Tell whether a rollout can't be taken up again."""
+    return line.outcome is not None and line.outcome not in RESUMABLE
+
+
 def dispensable(lines: Sequence[DeployLine], newest_max: int | None, since_s: float | None) -> tuple[DeployLine, ...]:
     """
     Choose what history can do without, of *lines*, newest first: all but the newest *newest_max*, and what ended before *since_s*.
@@ -61,9 +66,8 @@ def dispensable(lines: Sequence[DeployLine], newest_max: int | None, since_s: fl
         line
         for place, line in enumerate(lines)
         if place > 0
-        and line.finished_at_s is not None
-        and line.outcome not in RESUMABLE
-        and ((newest_max is not None and place >= newest_max) or (since_s is not None and line.finished_at_s < since_s))
+        and has_ended(line)
+        and ((newest_max is not None and place >= newest_max) or (since_s is not None and (line.finished_at_s or 0.0) < since_s))
     )
 
 
@@ -109,6 +113,10 @@ class Journal(Protocol):
 
     def take_requests(self, deploy_id: DeployId) -> list[Request]:
         """Return the requests that were left, and forget them."""
+        ...
+
+    def prove(self) -> None:
+        """Write something that changes nothing. Raises DriverError when that can't be."""
         ...
 
     def keeping(self) -> Keeping:

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from rollout.adapters.journal.database import Database
 from rollout.adapters.journal.places import open_database
-from rollout.adapters.journal.tables import BASELINES, DEPLOYS, EVENTS, METADATA, REQUESTS, prepare
+from rollout.adapters.journal.tables import BASELINES, DEPLOYS, EVENTS, METADATA, REQUESTS, SCHEMA, prepare
 from rollout.model.codec import dump_json, event_kind, event_version, load_event, load_plan
 from rollout.model.errors import InvalidFileError, PermanentDriverError
 from rollout.model.event import Command, DeployFinished, Event, Outcome
@@ -167,6 +167,10 @@ class SqlJournal:
         if self._database.read(lambda connection: connection.execute(query.limit(1)).first()) is not None:
             self._database.write(take)
         return [taken[number] for number in sorted(taken)]
+
+    def prove(self) -> None:
+        """See ports.journal."""
+        self._database.write(lambda connection: connection.execute(SCHEMA.update().values(version=SCHEMA.c.version)))
 
     def keeping(self) -> Keeping:
         """See ports.journal."""
