@@ -82,7 +82,11 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             to = plan.to_release.version
             return f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
         case DeployResumed():
-            return f"taken up again by {event.operator}: everything is looked at before anything is done"
+            taken = f"taken up again by {event.operator}: everything is looked at before anything is done"
+            if event.accepted_version is None:
+                return taken
+            versions = f"what version {event.accepted_version} of the decision code began, version {event.decision_version} goes on with"
+            return f"{taken}; {versions}, as asked"
         case EffectIntended():
             return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:

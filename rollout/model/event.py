@@ -67,12 +67,17 @@ class DeployBegan:
 
 @dataclass(frozen=True, slots=True)
 class DeployResumed:
-    """A new process took the rollout up; *last_number* is the highest number the ledger knows."""
+    """
+    A new process took the rollout up; *last_number* is the highest number the ledger knows.
+
+    *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
+    """
 
     at_s: float
     decision_version: int
     operator: str
     last_number: EffectNumber
+    accepted_version: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """`deploy`, `resume`, `abort`, `rollback`: everything that changes something."""
 
+import os
 import secrets
 import sys
 from contextlib import ExitStack
@@ -13,8 +14,17 @@ from rollout.adapters.reading import read_bounded
 from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
+from rollout.interfaces.cli.keeping import concerns
 from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
+from rollout.interfaces.cli.options import (
+    FILE,
+    accept_version_option,
+    events_option,
+    inventory_option,
+    journal_option,
+    playbook_option,
+    rollout_argument,
+)
 from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
@@ -105,6 +115,9 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
+    with before_anything():
+        for concern in concerns(desk.journal.keeping(), os.environ):
+            desk.say(f"note: {concern}")
     if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
     began_at_s = desk.opened.clock.now_s()
@@ -116,10 +129,11 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
 
 @click.command()
 @rollout_argument
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -127,15 +141,16 @@ def resume(inventory_path: Path, journal_place: str | None, events: str | None, 
             held.enter_context(lock(desk.opened, "resume"))
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-        return take_up(desk, chosen, plan, None)
+        return take_up(desk, chosen, plan, None, accept_version)
 
 
 @click.command()
 @rollout_argument
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
     """Bring back what is out, and end the rollout where it is. A rollout that another process runs is asked to, and watched."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -143,13 +158,16 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
             refusal = take_lock(desk, held, "abort")
-        return take_up(desk, chosen, plan, Command.ABORT) if refusal is None else ask(desk, chosen, plan, Command.ABORT)
+        if refusal is not None:
+            return ask(desk, chosen, plan, Command.ABORT)
+        return take_up(desk, chosen, plan, Command.ABORT, accept_version)
 
 
 @click.command()
 @rollout_argument
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@accept_version_option
 @events_option
 @journal_option
 @playbook_option
@@ -161,6 +179,7 @@ def rollback(
     events: str | None,
     deploy_id: str | None,
     to: str | None,
+    accept_version: int | None,
     *,
     yes: bool,
 ) -> int:
@@ -192,7 +211,7 @@ def rollback(
             return _deploy(desk, back, yes=yes)
         if refusal is not None:
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
-        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK)
+        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:
