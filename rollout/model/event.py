@@ -57,22 +57,28 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployBegan:
+    """*end_by_s* is when the playbook's window ends, None without one; *windows_ignored* why it was begun regardless of them."""
+
     at_s: float
     deploy_id: DeployId
     plan_digest: str
     decision_version: int
     operator: str
     last_number: EffectNumber
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployResumed:
-    """A new process took the rollout up; *last_number* is the highest number the ledger knows."""
+    """A new process took the rollout up; *last_number* is the highest number the ledger knows. The rest as in DeployBegan."""
 
     at_s: float
     decision_version: int
     operator: str
     last_number: EffectNumber
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
