@@ -11,10 +11,11 @@ soaks     the slowest gate's samples at the role's rate of last time, or the loa
           top
 the rest  as long as it took before
 
-Few observations are told with care. Two or more are believed (one counts for no more than three times their middle), a single one meets the
-assumption half-way. Nine of ten take no more than the largest of up to ten observations, in which the assumption counts as one more. Steps
-are added up by their means, since the middle of a sum of many skewed times is near the sum of their means and well above that of their middles; workers of one
-wave count as the slowest of them. Steps hardly depend on one another, so what they may take longer adds up by squares.
+Few observations are told with care. Two or more are believed (one counts for no more than three times their middle), a single one meets
+the assumption half-way. Nine of ten take no more than the largest of up to ten observations, in which the assumption counts as one more.
+Steps are added up by their means, since the middle of a sum of many skewed times is near the sum of their means and well above that of
+their middles; workers of one wave count as the slowest of them. Steps hardly depend on one another, so what they may take longer adds up by
+squares.
 
 Rejected: drawing thousands of rollouts at random (the core knows no randomness, and this is within a percent or two of it).
 """
@@ -279,16 +280,17 @@ def _assumed(plan: Plan, verb: Verb, kind: str) -> Spread:
 
 
 _WORDS = {
-    "drains": f"{DRAIN_S:g} s × n ÷ (n + 1) for a drain of n sessions",
+    "drains": f"{DRAIN_S:g} s × n ÷ (n + 1) to drain n sessions",
     "boots": f"{BOOT_S:g} s to boot",
     "recovery": "enough traffic for every gate",
     "warming": "all of warm.seconds",
-    "preparation": "60 s for what is not installed yet, 5 s to migrate",
+    # The plan shows it by itself.
+    "preparation": "",
 }
 
 
 def _basis(history: History, used: Mapping[str, int]) -> str:
-    assumed = [words for part, words in _WORDS.items() if part in used and not used[part]]
+    assumed = [words for part, words in _WORDS.items() if words and part in used and not used[part]]
     told = []
     if seen := [part for part in _WORDS if used.get(part)]:
         last = "the last rollout" if history.rollouts == 1 else f"the last {history.rollouts} rollouts"
@@ -301,5 +303,5 @@ def _basis(history: History, used: Mapping[str, int]) -> str:
 
 def _bases(history: History, used: Mapping[str, int]) -> Iterable[str]:
     for part, seen in used.items():
-        assumed = f"{part}: assumed ({_WORDS.get(part, 'as the playbook says')})"
+        assumed = f"{part}: assumed ({_WORDS.get(part) or 'as the plan shows'})"
         yield f"{part}: {seen} seen in {history.rollouts} rollouts" if seen else assumed
