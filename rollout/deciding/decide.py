@@ -8,7 +8,7 @@ do gets its turn.
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, safety, steps, watching
+from rollout.deciding import doubt, safety, steps, time_left, watching
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.seeing import LOOK_FRESH_S, not_held, steps_that_way
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
@@ -40,10 +40,11 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
         return alarmed
     waits: list[Wait] = []
     steps_left = open_steps(plan, state)
-    if state.asked is Command.PAUSE:
+    late = time_left.too_late(plan, state, steps_left, now_s)
+    if state.asked is Command.PAUSE or late:
         steps_left = tuple(step for step in steps_left if _is_under_way(plan, state, step))
         if not steps_left and not state.in_flight and not state.in_doubt:
-            return Note(WindDownBegan(now_s, Outcome.PAUSED, "paused on request"))
+            return Note(WindDownBegan(now_s, Outcome.PAUSED, late or "paused on request"))
     met = _met(plan, state)
     for step in steps_left:
         if not met.issuperset(step.needs) or _busy_elsewhere(state, step):

@@ -37,7 +37,15 @@ class Site:
     operator: str
 
 
-def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = ()) -> DeployState:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """By when a rollout must have ended, None at any time; or why the playbook's windows are ignored."""
+
+    end_by_s: float | None = None
+    ignored: str = ""
+
+
+def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = (), bounds: Bounds = Bounds()) -> DeployState:
     """
     Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
 
@@ -45,7 +53,8 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
+    number = site.drivers.ledger.last_number()
+    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, number, bounds.end_by_s, bounds.ignored)
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)
@@ -54,7 +63,9 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     return _run(site, loop, deploy_id, ())
 
 
-def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None) -> DeployState:
+def resume(
+    site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None, bounds: Bounds = Bounds()
+) -> DeployState:
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
 
@@ -67,7 +78,7 @@ def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), 
     loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
     now_s = max(site.clock.now_s(), state.last_at_s)
     number = max(state.last_number, site.drivers.ledger.last_number())
-    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number),))
+    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number, bounds.end_by_s, bounds.ignored),))
     why = "the process that had begun it is gone"
     loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))

@@ -80,9 +80,11 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
     match event:
         case DeployBegan():
             to = plan.to_release.version
-            return f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            return begins + _regardless(event.windows_ignored)
         case DeployResumed():
-            return f"taken up again by {event.operator}: everything is looked at before anything is done"
+            taken_up = f"taken up again by {event.operator}: everything is looked at before anything is done"
+            return taken_up + _regardless(event.windows_ignored)
         case EffectIntended():
             return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
@@ -124,6 +126,10 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             return None
         case _:
             assert_never(event)
+
+
+def _regardless(windows_ignored: str) -> str:
+    return f"; the playbook's windows are ignored: {windows_ignored}" if windows_ignored else ""
 
 
 def _intended(effect: Effect, plan: Plan) -> str:
