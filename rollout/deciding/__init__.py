@@ -14,6 +14,8 @@ steps.py    what each verb waits for and when it is done; those of one worker ar
 watching.py those who have passed, until the last watch has ended
 admission.py how much traffic a worker gets next
 blocking.py what forbids taking a worker out now
+time_left.py whether there is time for another worker
+timings.py  how long the steps of a rollout took
 seeing.py   what may be gone by
 acting.py   what a step may do
 safety.py   bringing back what is out, before the rollout stops

@@ -8,7 +8,7 @@ do gets its turn.
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, safety, steps, watching
+from rollout.deciding import doubt, safety, steps, time_left, watching
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
@@ -39,10 +39,11 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     if (alarmed := watching.alarm(plan, state, agenda, now_s)) is not None:
         return alarmed
     ready = agenda.ready
-    if state.asked is Command.PAUSE:
+    late = time_left.too_late(plan, state, agenda.open, now_s)
+    if state.asked is Command.PAUSE or late:
         under_way = tuple(step for step in agenda.open if _is_under_way(agenda, step))
         if not under_way and not state.in_flight and not state.in_doubt:
-            return Note(WindDownBegan(now_s, Outcome.PAUSED, "paused on request"))
+            return Note(WindDownBegan(now_s, Outcome.PAUSED, late or "paused on request"))
         ready = tuple(step for step in ready if step in under_way)
     waits: list[Wait] = []
     for step in ready:

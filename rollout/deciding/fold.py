@@ -62,7 +62,8 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
     state = changed(state, last_at_s=at_s)
     match event:
         case DeployBegan():
-            return changed(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=max(state.last_number, event.last_number))
+            number = max(state.last_number, event.last_number)
+            return changed(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=number, end_by_s=event.end_by_s)
         case DeployResumed():
             return _resume(state, event, at_s)
         case EffectIntended():
@@ -129,6 +130,7 @@ def _resume(state: DeployState, event: DeployResumed, at_s: float) -> DeployStat
         guard_broken_since_s=None,
         fresh_after_s=at_s,
         progress_at_s=at_s,
+        end_by_s=event.end_by_s,
         last_number=EffectNumber(max(state.last_number, event.last_number)),
         workers={worker: changed(known, restarts_to_safety=0, unhealthy_since_s=None) for worker, known in state.workers.items()},
     )

@@ -154,7 +154,7 @@ class DeployState:
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
     last finished. *pools* and *proxy* were seen at *proxy_seen_at_s*, with the last thorough look. *skipped* are workers that a person has
-    left as they are, and why; *blamed* those that alone are taken back, if any.
+    left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when the playbook's window ends, if it does.
     """
 
     direction: Direction = Direction.FORWARD
@@ -191,6 +191,7 @@ class DeployState:
     rollback_why: str = ""
     rollback_requested: bool = False
     rollback_failures: tuple[str, ...] = ()
+    end_by_s: float | None = None
 
 
 def is_taken_back(state: DeployState, worker: WorkerId) -> bool:

@@ -38,7 +38,15 @@ class Site:
     operator: str
 
 
-def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = ()) -> DeployState:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """By when a rollout must have ended, None at any time; or why the playbook's windows are ignored."""
+
+    end_by_s: float | None = None
+    ignored: str = ""
+
+
+def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = (), bounds: Bounds = Bounds()) -> DeployState:
     """
     Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
 
@@ -46,7 +54,8 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
+    number = site.drivers.ledger.last_number()
+    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, number, bounds.end_by_s, bounds.ignored)
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)
@@ -60,6 +69,7 @@ def resume(
     deploy_id: DeployId,
     listeners: Sequence[Listener] = (),
     asked: Command | None = None,
+    bounds: Bounds = Bounds(),
     accept_version: int | None = None,
 ) -> DeployState:
     """
@@ -84,7 +94,7 @@ def resume(
     now_s = max(site.clock.now_s(), state.last_at_s)
     number = max(state.last_number, site.drivers.ledger.last_number())
     accepted = None if version == DECISION_VERSION else version
-    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number, accepted),))
+    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number, accepted, bounds.end_by_s, bounds.ignored),))
     why = "the process that had begun it is gone"
     loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))

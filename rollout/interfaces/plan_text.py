@@ -4,7 +4,9 @@ import textwrap
 from collections.abc import Iterator
 
 from rollout.gating.detectable import detectable, unwatched
-from rollout.model.plan import Phase, Plan, Step, Wave
+from rollout.interfaces.report.words import duration, windows_text
+from rollout.model.plan import Phase, Plan, Step, Wave, Windows
+from rollout.planning.forecast import total
 
 # Wide enough for a reason beside its step, narrow enough for a mail.
 _WIDTH = 120
@@ -95,14 +97,21 @@ def _gates(plan: Plan) -> list[str]:
 def _forecast(plan: Plan) -> list[str]:
     if not plan.phases:
         return []
-    evidence_s = sorted(set(plan.forecast.evidence_s.values()))
+    said = plan.forecast
+    evidence_s = sorted(set(said.evidence_s.values()))
     spread = f"{evidence_s[0]:g}" if len(evidence_s) == 1 else f"{evidence_s[0]:g} to {evidence_s[-1]:g}"
-    return [f"about {_duration(plan.forecast.duration_s)}, of which ramp and evidence take {spread} s per worker; {plan.forecast.basis}"]
+    within = "" if said.p90_s is None else f", 9 of 10 within {duration(said.p90_s)}"
+    phases = ", ".join(f"{phase.name} {duration(total((phase,), said.steps).mean_s)}" for phase in plan.phases) if said.steps else ""
+    return [
+        f"about {duration(said.duration_s)}{within}" + (f": {phases}" if phases else ""),
+        f"{duration(said.fixed_s)} of it are the playbook's own times (ramp and evidence {spread} s per worker); {said.basis}",
+        *_windows(plan.windows),
+    ]
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _windows(windows: Windows | None) -> Iterator[str]:
+    if windows is not None:
+        yield f"may begin {windows_text(windows)}"
 
 
 def _wrapped(text: str, *, first: str, rest: str) -> list[str]:

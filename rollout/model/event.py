@@ -57,12 +57,16 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployBegan:
+    """*end_by_s* is when the playbook's window ends, None without one; *windows_ignored* why it was begun regardless of them."""
+
     at_s: float
     deploy_id: DeployId
     plan_digest: str
     decision_version: int
     operator: str
     last_number: EffectNumber
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,7 @@ class DeployResumed:
     A new process took the rollout up; *last_number* is the highest number the ledger knows.
 
     *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
+    The rest as in DeployBegan.
     """
 
     at_s: float
@@ -78,6 +83,8 @@ class DeployResumed:
     operator: str
     last_number: EffectNumber
     accepted_version: int | None = None
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)

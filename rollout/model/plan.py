@@ -139,12 +139,45 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class StepForecast:
+    """
+    Seconds that a step takes, from the end of those that it needs: *fixed_s* of them are the playbook's own, such as a soak's least time.
+
+    *mean_s* is what to add up, *median_s* as often more as less, and nine of ten take no more than *p90_s*; all three hold *fixed_s*.
+    """
+
+    fixed_s: float
+    mean_s: float
+    median_s: float
+    p90_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds, from the assumptions named in *basis*; *evidence_s* is the minimum that gates ask for (soaks and ramps), per worker."""
+    """
+    Seconds. *duration_s* is as often too short as too long, nine of ten rollouts take no more than *p90_s* (None: not known), and *fixed_s*
+    of them are the playbook's own times. *basis* says what it rests on, and *bases* for each kind of step; *evidence_s* is the minimum that
+    gates ask for (soaks and ramps), per worker. *steps* are those of the way there.
+    """
 
     duration_s: float
     evidence_s: dict[WorkerId, float]
     basis: str
+    p90_s: float | None = None
+    fixed_s: float = 0.0
+    bases: tuple[str, ...] = ()
+    steps: dict[StepId, StepForecast] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """When a rollout may begin and must have ended, as the playbook says: times of day ("HH:MM") in *timezone*, "" where there is none."""
+
+    first_start: str
+    last_start: str
+    not_after: str
+    days: tuple[str, ...]
+    timezone: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +188,7 @@ class Plan:
     *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only
     those that were touched are taken, or, by *rollback_scope* "blamed", those that failed. *point_of_no_return* is the step after which no
     way back exists, None if there is always one. *digest* covers everything but itself, the forecast and the notes; *observation_digest*
-    covers what was seen without volatile facts.
+    covers what was seen without volatile facts. *windows* are None where it may run at any time.
     """
 
     digest: str
@@ -185,6 +218,7 @@ class Plan:
     progress_deadline_s: float
     forecast: Forecast
     notes: tuple[str, ...] = field(default=())
+    windows: Windows | None = None
 
 
 def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:

@@ -163,6 +163,26 @@ class Rollback(BaseModel):
     scope: Literal["all_touched", "blamed"] = "all_touched"
 
 
+_TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Windows(BaseModel):
+    """
+    When a rollout may run: it begins between *first_start* and *last_start*, and one of which nine in ten would not have ended by
+    *not_after* doesn't begin. Times of day as "HH:MM", in quotes, in *timezone*; each is the first one after the one before it, so that a
+    window may go over midnight. *days* are those on which it opens.
+    """
+
+    model_config = _STRICT
+
+    first_start: _TimeOfDay = "00:00"
+    last_start: _TimeOfDay | None = Field(default=None, description="not_after if absent")
+    not_after: _TimeOfDay | None = Field(default=None, description="no end if absent")
+    days: tuple[Day, ...] = Field(default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), min_length=1)
+    timezone: str = Field(default="UTC", min_length=1, description="such as Europe/Berlin")
+
+
 class Playbook(BaseModel):
     """The whole file."""
 
@@ -177,3 +197,4 @@ class Playbook(BaseModel):
     recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
     watch: Watch = Watch()
     rollback: Rollback = Rollback()
+    windows: Windows | None = Field(default=None, description="at any time if absent")

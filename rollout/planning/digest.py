@@ -16,12 +16,19 @@ _NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "notes"})
 
 def digest_of_playbook(playbook: Playbook) -> str:
     """Cover what the playbook says, not how it is written."""
-    return _digest(playbook.model_dump(mode="json"))
+    plain = playbook.model_dump(mode="json")
+    if playbook.windows is None:
+        del plain["windows"]
+    return _digest(plain)
 
 
 def digest_of_plan(plan: Plan) -> str:
     """Cover everything but the digest itself, the forecast and the notes."""
-    return _digest({name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST})
+    plain = {name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST}
+    if plan.windows is None:
+        # Plans that were saved before there were windows have none.
+        del plain["windows"]
+    return _digest(plain)
 
 
 def digest_of_observation(observation: Observation) -> str:

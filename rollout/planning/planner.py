@@ -12,14 +12,15 @@ from itertools import pairwise
 from rollout.model.errors import RefusedError
 from rollout.model.ids import ReleaseId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Worker, steps_of
+from rollout.model.plan import Duty, Forecast, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Windows, Worker, steps_of
 from rollout.model.playbook import Playbook
+from rollout.model.playbook import Windows as WrittenWindows
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning import holding, notes, plan_checks, reasons, warming
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery
-from rollout.planning.forecast import WATCH_MARGIN_S, forecast
+from rollout.planning.forecast import WATCH_MARGIN_S, forecast, sessions_of
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
 from rollout.planning.situation import Situation, look
@@ -115,10 +116,18 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         baseline_s=playbook.baseline.baseline_s,
         sample_s=playbook.baseline.sample_s,
         progress_deadline_s=strategy.progress_deadline_s,
-        forecast=forecast(phases, strategy, playbook.baseline.baseline_s, gates),
+        forecast=Forecast(0.0, {}, ""),
         notes=notes.of(situation, stretches, skipped, migrates=migrates),
+        windows=_windows(playbook.windows),
     )
-    return replace(plan, digest=digest_of_plan(plan))
+    return replace(plan, digest=digest_of_plan(plan), forecast=forecast(plan, sessions_of(situation.observation)))
+
+
+def _windows(written: WrittenWindows | None) -> Windows | None:
+    if written is None:
+        return None
+    not_after = written.not_after or ""
+    return Windows(written.first_start, written.last_start or not_after, not_after, written.days, written.timezone)
 
 
 def _forward(situation: Situation, stretches: tuple[Stretch, ...]) -> tuple[Phase, ...]:

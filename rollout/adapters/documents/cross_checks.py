@@ -1,8 +1,10 @@
 """What one part of a file says about another, and what a playbook says about an inventory. Nothing here needs to see the homeserver."""
 
+import difflib
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
@@ -83,6 +85,7 @@ def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Pro
     yield from _limits(playbook)
     yield from _guards(playbook)
     yield from _times(playbook)
+    yield from _windows(playbook)
     if inventory is not None:
         yield from _against(playbook, inventory)
 
@@ -192,6 +195,27 @@ def _times(playbook: Playbook) -> Iterator[Problem]:
             f"recovery_s is {recovery.recovery_s:g} s, and deadline_s, which ends the wait for it, {recovery.deadline_s:g} s",
             remedy=f"{recovery.deadline_s:g} or less, or deadline_s: {recovery.recovery_s:g}",
         )
+
+
+def _windows(playbook: Playbook) -> Iterator[Problem]:
+    """Find a time zone that this machine doesn't know: the hours would be somebody else's."""
+    if playbook.windows is None:
+        return
+    name = playbook.windows.timezone
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        known = available_timezones()
+        what = f'there is no time zone "{shortened(name)}"'
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = (
+            close[0]
+            if close
+            else "a name such as Europe/Berlin, or UTC"
+            if known
+            else "the package tzdata: this machine knows no time zones"
+        )
+        yield Problem(("windows", "timezone"), what, remedy=remedy)
 
 
 def _against(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:

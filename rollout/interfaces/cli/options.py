@@ -98,6 +98,13 @@ def events_option(function: _Function) -> _Function:
     return option(function)
 
 
+def ignore_windows_option(function: _Function) -> _Function:
+    """`--ignore-windows`: for emergencies."""
+    return click.option(
+        "--ignore-windows", is_flag=True, help="for emergencies: at any hour, whatever the playbook's windows say (it is written down)"
+    )(function)
+
+
 def json_option(function: _Function) -> _Function:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="for programs")(function)

@@ -6,9 +6,10 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_playbook
-from rollout.interfaces.cli.opening import before_anything, open_homeserver
-from rollout.interfaces.cli.options import FILE, inventory_option, json_option, playbook_option
+from rollout.interfaces.cli.opening import before_anything, open_homeserver, open_user_journal
+from rollout.interfaces.cli.options import FILE, ignore_windows_option, inventory_option, journal_option, json_option, playbook_option
 from rollout.interfaces.cli.selecting import Selection, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.windows import check_that_it_can_fit, why_not_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.codec import dump_json
 from rollout.model.errors import InvalidFileError
@@ -81,23 +82,36 @@ def _roles(inventory: Inventory) -> list[Role]:
 @click.option("-o", "--output", "output_path", type=FILE, help="save the plan, for `rollout deploy FILE`")
 @json_option
 @click.option("--detailed-exitcode", is_flag=True, help=f"end with {CHANGES} when there is something to do")
+@ignore_windows_option
+@journal_option
 @playbook_option
 @inventory_option
 def plan(
     inventory_path: Path,
     playbook_path: Path | None,
+    journal_place: str | None,
     output_path: Path | None,
     selection: Selection,
     *,
     as_json: bool,
     detailed_exitcode: bool,
+    ignore_windows: bool,
 ) -> int:
-    """Show what a rollout would do: every step with its reason, and the way back. Nothing is touched."""
+    """
+    Show what a rollout would do: every step with its reason, the way back, and how long it takes, by what the journal has of earlier ones.
+
+    Nothing is touched.
+    """
     opened = open_homeserver(inventory_path)
     playbook = playbook_for(opened, playbook_path, selection)
     with before_anything():
-        planned = plan_for(opened, playbook, selection)
+        planned = plan_for(opened, playbook, selection, open_user_journal(journal_place))
+    now_s = opened.clock.now_s()
+    if not ignore_windows:
+        check_that_it_can_fit(planned, now_s)
     click.echo(dump_json(planned, indent=2) if as_json else plan_text(planned), nl=as_json)
+    if (not_now := why_not_now(planned, now_s)) and not ignore_windows:
+        click.echo(f"not at this hour: {not_now}", err=True)
     if output_path is not None:
         _save(planned, output_path)
         click.echo(f"saved: rollout deploy {output_path}", err=True)

@@ -13,19 +13,22 @@ from rollout.adapters.documents.read import read_playbook
 from rollout.adapters.reading import read_bounded
 from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
-from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
+from rollout.engine.timings import forecast_by_history
+from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, is_safe, line_of, lock, open_desk, run, take_lock, take_up
 from rollout.interfaces.cli.keeping import concerns
-from rollout.interfaces.cli.opening import Opened, before_anything
+from rollout.interfaces.cli.opening import before_anything
 from rollout.interfaces.cli.options import (
     FILE,
     accept_version_option,
     events_option,
+    ignore_windows_option,
     inventory_option,
     journal_option,
     playbook_option,
     rollout_argument,
 )
 from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.windows import bounds_again, bounds_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
@@ -48,6 +51,7 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@ignore_windows_option
 @events_option
 @journal_option
 @playbook_option
@@ -61,6 +65,7 @@ def deploy(
     selection: Selection,
     *,
     yes: bool,
+    ignore_windows: bool,
 ) -> int:
     """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if nothing has changed since."""
     if saved is not None and selection:
@@ -68,15 +73,17 @@ def deploy(
     desk = open_desk(inventory_path, journal_place, events)
     # Files that are wrong are said before anybody else is kept out.
     if saved is None:
-        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection)
+        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection, desk.journal)
     else:
         named = None if playbook_path is None else read_playbook(playbook_path, desk.opened.inventory)
-        planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk.opened, named)
+        planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk, named)
     with ExitStack() as held:
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
             plan = planned()
-        return _deploy(desk, plan, yes=yes)
+            # Before anybody reads the plan, and once more when it was read.
+            bounds_now(plan, desk.opened.clock.now_s(), ignore=ignore_windows)
+        return _deploy(desk, plan, yes=yes, ignore_windows=ignore_windows)
 
 
 def _read(path: Path, inventory: Inventory) -> Plan:
@@ -102,15 +109,16 @@ def _read(path: Path, inventory: Inventory) -> Plan:
     return plan
 
 
-def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None) -> Plan:
-    """Return the plan. Raises RefusedError with what has changed since it was made."""
+def _still_true(plan: Plan, path: Path, desk: Desk, playbook: Playbook | None) -> Plan:
+    """Return the plan, with a forecast as of now. Raises RefusedError with what has changed since it was made."""
     playbook_digest = plan.playbook_digest if playbook is None else digest_of_playbook(playbook)
-    if changes := explain_stale(plan, observe(opened), playbook_digest):
+    seen = observe(desk.opened)
+    if changes := explain_stale(plan, seen, playbook_digest):
         raise RefusedError("the plan is stale", where=str(path), why="\n".join(changes), remedy="plan again, and look at what is different")
-    return plan
+    return forecast_by_history(desk.journal, plan, seen, desk.opened.clock.now_s())
 
 
-def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
+def _deploy(desk: Desk, plan: Plan, *, yes: bool, ignore_windows: bool) -> int:
     """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
     desk.say(plan_text(plan))
     if not plan.phases:
@@ -124,16 +132,26 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
     # Sorts by time, and can be said aloud.
     deploy_id = DeployId(f"{utc(began_at_s, '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     site = desk.opened.site(desk.journal)
-    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners))
+    bounds = bounds_now(plan, began_at_s, ignore=ignore_windows)
+    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds))
 
 
 @click.command()
 @rollout_argument
 @accept_version_option
+@ignore_windows_option
 @events_option
 @journal_option
 @inventory_option
-def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
+def resume(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    ignore_windows: bool,
+) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -141,7 +159,8 @@ def resume(inventory_path: Path, journal_place: str | None, events: str | None, 
             held.enter_context(lock(desk.opened, "resume"))
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-        return take_up(desk, chosen, plan, None, accept_version)
+            bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=is_safe(desk, chosen), ignore=ignore_windows)
+        return take_up(desk, chosen, plan, None, bounds, accept_version)
 
 
 @click.command()
@@ -160,7 +179,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
             refusal = take_lock(desk, held, "abort")
         if refusal is not None:
             return ask(desk, chosen, plan, Command.ABORT)
-        return take_up(desk, chosen, plan, Command.ABORT, accept_version)
+        return take_up(desk, chosen, plan, Command.ABORT, accept_version=accept_version)
 
 
 @click.command()
@@ -204,14 +223,14 @@ def rollback(
                 back = None
             elif refusal is None:
                 release, workers = _before(desk, line, plan, to)
-                back = plan_back(desk.opened, playbook_path, plan.releases[release], workers)
+                back = plan_back(desk.opened, playbook_path, plan.releases[release], workers, desk.journal)
             else:
                 raise refusal
         if back is not None:
-            return _deploy(desk, back, yes=yes)
+            return _deploy(desk, back, yes=yes, ignore_windows=False)
         if refusal is not None:
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
-        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version)
+        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version=accept_version)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:

@@ -11,6 +11,7 @@ import click
 
 from rollout.adapters.documents.read import read_playbook
 from rollout.engine.survey import Surveyor
+from rollout.engine.timings import forecast_by_history
 from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
@@ -23,6 +24,7 @@ from rollout.model.release import Release
 from rollout.model.sighting import Observation, Sighting
 from rollout.planning.planner import make_plan
 from rollout.planning.standing import judge
+from rollout.ports.journal import Journal
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,9 @@ def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selectio
     return read_playbook(need_playbook(playbook_path), opened.inventory)
 
 
-def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection, journal: Journal) -> Plan:
     """
-    Look at the homeserver and plan.
+    Look at the homeserver and plan, with a forecast by what is in *journal*.
 
     Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError.
     """
@@ -123,7 +125,7 @@ def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
     if blind := [*_blind_gates(plan, unmeasured), *_blind_guards(plan, seen)]:
         what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
         raise RefusedError(what, why="\n".join(blind), remedy="settle what is listed, then plan again; nothing was touched")
-    return plan
+    return forecast_by_history(journal, plan, seen, opened.clock.now_s())
 
 
 def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str]:
@@ -137,10 +139,16 @@ def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 
 
-def plan_back(opened: Opened, playbook_path: Path | None, release: Release, workers: Collection[WorkerId]) -> Plan:
-    """Look at the homeserver and plan the way of *workers*, and of nobody else, to a release that is known already."""
-    playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    return make_plan(playbook, opened.inventory, observe(opened, playbook), release, among=workers)
+def plan_back(opened: Opened, playbook_path: Path | None, release: Release, workers: Collection[WorkerId], journal: Journal) -> Plan:
+    """
+    Look at the homeserver and plan the way of *workers*, and of nobody else, to a release that is known already.
+
+    Going back is for when something is wrong, at any hour.
+    """
+    playbook = read_playbook(need_playbook(playbook_path), opened.inventory).model_copy(update={"windows": None})
+    seen = observe(opened, playbook)
+    plan = make_plan(playbook, opened.inventory, seen, release, among=workers)
+    return forecast_by_history(journal, plan, seen, opened.clock.now_s())
 
 
 def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:
