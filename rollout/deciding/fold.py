@@ -295,6 +295,8 @@ def _observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
     guards = seen.guards or state.guards
     broken = bool(guard_rules.broken(plan.guards, guards))
     since_s = (seen.taken_at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
+    if seen.guards:
+        state = replace(state, guards_seen_at_s=seen.taken_at_s)
     if seen.pools:
         state = replace(state, pools=seen.pools, proxy=seen.proxy, proxy_seen_at_s=seen.taken_at_s)
     return replace(

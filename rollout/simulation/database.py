@@ -57,7 +57,9 @@ class SimulatedDatabase:
             "long_transaction_s": oldest_s,
             "connections_used": self.connections.used / self.connections.max,
         }
-        return tuple(GuardReading(name, None if self.silent else value, "no answer" if self.silent else "") for name, value in values.items())
+        return tuple(
+            GuardReading(name, None if self.silent else value, "no answer" if self.silent else "") for name, value in values.items()
+        )
 
     def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
         """See ports.database."""

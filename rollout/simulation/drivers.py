@@ -129,7 +129,6 @@ class SimulatedReleases:
         known = self._world.workers
         return {worker: Activation(known[worker].activated, known[worker].activated_at_s) for worker in workers if worker in known}
 
-
     def room(self, release: Release) -> Room:
         """See ports.releases."""
         return Room(self._world.disk_free_bytes, 0 if release.id in self._world.releases else RELEASE_BYTES, "as the simulation has it")

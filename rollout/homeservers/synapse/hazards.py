@@ -64,7 +64,9 @@ class Requirement:
         return f"{NOTES}#upgrading-to-v{self.version.replace('.', '')}, “{self.heading}”"
 
 
-_ALL_AT_ONCE = "stop all workers and start them together on the new release, or accept that these updates are late until the last one is done"
+_ALL_AT_ONCE = (
+    "stop all workers and start them together on the new release, or accept that these updates are late until the last one is done"
+)
 
 # Oldest first.
 HAZARDS: tuple[Hazard, ...] = (
@@ -237,7 +239,9 @@ def crossed(old: str, new: str, roles: Collection[Role]) -> tuple[Hazard, ...] |
     return tuple(
         hazard
         for hazard in HAZARDS
-        if low < _parsed(hazard.version) <= high and (hazard.back or not back) and (not hazard.roles or not set(hazard.roles).isdisjoint(roles))
+        if low < _parsed(hazard.version) <= high
+        and (hazard.back or not back)
+        and (not hazard.roles or not set(hazard.roles).isdisjoint(roles))
     )
 
 
