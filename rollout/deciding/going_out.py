@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rollout.deciding.acting import go_back, perform, stop
-from rollout.deciding.blocking import blocker_of
+from rollout.deciding.blocking import blocker_of, guard_of
 from rollout.deciding.decision import Decision, Note, Perform, Wait
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, worker_of
@@ -166,6 +166,16 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
     sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
+    guarded = guard_of(plan, state, worker, now_s)
+    if guarded is None and drain.verb is Verb.DRAIN and plan.guards and state.direction is Direction.FORWARD:
+        # Of the minute that a drain takes, what guards said before says little. A hold is short, and nobody waits longer for this.
+        drained_at_s = state.steps[drain.id].applied_at_s or 0.0
+        if state.guards_seen_at_s <= drained_at_s and sighting.healthy is True:
+            return Wait("guard", f"{worker.id} is drained; what guards say since then is being read", now_s + LOOK_FRESH_S)
+    if guarded is not None and drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up and sighting.proxy.holding:
+        # What waits behind a hold would pile up for as long as the guard doesn't hold.
+        why = f"its requests go on while it may not be restarted: {guarded.why if isinstance(guarded, Wait) else 'the rollout pauses'}"
+        return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
         # Where it is down already only its restart helps: what is let go before would be cut.
         left_s = _hold_left_s(plan, known, sighting.proxy, now_s)
@@ -176,7 +186,7 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         why = f"{worker.id} has got traffic again"
         waits = _before_hold(worker, sighting, now_s) if drain.verb is Verb.HOLD else None
         return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
-    return None
+    return blocker_of(plan, state, worker, now_s)
 
 
 def _hold_left_s(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:

@@ -32,6 +32,8 @@ def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
     guards = seen.guards or state.guards
     broken = bool(plan.guards) and bool(guard_rules.broken(plan.guards, guards))
     since_s = (at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
+    if seen.guards:
+        state = changed(state, guards_seen_at_s=at_s)
     if seen.pools:
         state = changed(state, pools=seen.pools, proxy=seen.proxy, proxy_seen_at_s=at_s)
     return changed(

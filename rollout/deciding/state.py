@@ -31,7 +31,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 3
+DECISION_VERSION = 4
 
 
 class StepStatus(StrEnum):
@@ -153,8 +153,9 @@ class DeployState:
 
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
-    last finished. *pools* and *proxy* were seen at *proxy_seen_at_s*, with the last thorough look. *skipped* are workers that a person has
-    left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when the playbook's window ends, if it does.
+    last finished. With the last thorough look, *guards* were read at *guards_seen_at_s*, and *pools* and *proxy* seen at *proxy_seen_at_s*.
+    *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when
+    the playbook's window ends, if it does.
     """
 
     direction: Direction = Direction.FORWARD
@@ -179,6 +180,7 @@ class DeployState:
     releases_seen: frozenset[ReleaseId] = frozenset()
     schema: SchemaSighting | None = None
     guards: tuple[GuardReading, ...] = ()
+    guards_seen_at_s: float = float("-inf")
     guard_broken_since_s: float | None = None
     observed_at_s: float = float("-inf")
     pools: dict[PoolId, PoolSighting] = field(default_factory=dict)

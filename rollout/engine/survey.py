@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rollout.engine.drivers import Drivers, servers
+from rollout.engine.files import FILES_PROJECTED, Files
 from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
 from rollout.model.errors import RolloutError
@@ -57,6 +58,7 @@ class Surveyor:
         self._versions: dict[WorkerId, tuple[float, str]] = {}
         self._counters: dict[WorkerId, tuple[float, synapse_metrics.Counters]] = {}
         self._nonce = 0
+        self.files = Files()
 
     def look(self, *, thorough: bool) -> Observation:
         """Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen."""
@@ -102,7 +104,8 @@ class Surveyor:
     def _is_whole(self, seen: Observation) -> bool:
         if seen.missing or not seen.releases or seen.proxy is None or len(seen.pools) < len(self._inventory.pools):
             return False
-        if any(reading.value is None for reading in seen.guards):
+        # How files grow can't be known at first.
+        if any(reading.value is None and reading.guard != FILES_PROJECTED for reading in seen.guards):
             return False
         return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
 
@@ -117,7 +120,7 @@ class Surveyor:
         no_releases: dict[ReleaseId, Release] = {}
         releases, _ = _try(self._drivers.releases.prepared, no_releases)
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
-        guards: tuple[GuardReading, ...] = (self._files_used(),)
+        guards: tuple[GuardReading, ...] = self._files(observation)
         schema: SchemaSighting | None = None
         limits: ProxyLimits | None = None
         no_pools: dict[str, PoolSighting] = {}
@@ -140,14 +143,16 @@ class Surveyor:
             return "the inventory has no database_driver, and so nobody knows who is active"
         return warming.unavailable(MEASURE_TIMEOUT_S)
 
-    def _files_used(self) -> GuardReading:
-        """The fullest worker's share of its file handles, from the last measurement."""
-        shares = [
-            counters.open_files / counters.files_max
-            for _, counters in self._counters.values()
-            if counters.open_files and counters.files_max
-        ]
-        return GuardReading("files_used", max(shares)) if shares else GuardReading("files_used", None, "not measured yet")
+    def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Say of all that run and answer how many file handles they use; those that nobody has measured lately are asked."""
+        running = [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
+        stale = self.files.stale(running, self._clock.now_s())
+        pages = self._drivers.metrics.read(stale, synapse_metrics.PROCESS_PREFIXES, LOOK_TIMEOUT_S) if stale else {}
+        now_s = self._clock.now_s()
+        for worker in stale:
+            page = pages.get(worker, "its metrics page was not read")
+            self.files.record(worker, now_s, page if isinstance(page, str) else synapse_metrics.read_counters(page.samples))
+        return self.files.guards(running, now_s)
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """
@@ -163,15 +168,20 @@ class Surveyor:
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
             page = pages.get(worker, "its metrics page was not read")
-            told = page if isinstance(page, str) else self._tally(worker, page, read_at_s)
+            told = self._not_read(worker, page, read_at_s) if isinstance(page, str) else self._tally(worker, page, read_at_s)
             if isinstance(told, str):
                 unmeasured[worker] = told
             elif told is not None:
                 tallies[worker] = _with_canary(told, answers.get(worker))
         return Measured(tallies, unmeasured)
 
+    def _not_read(self, worker: WorkerId, why: str, read_at_s: float) -> str:
+        self.files.record(worker, read_at_s, why)
+        return why
+
     def _tally(self, worker: WorkerId, page: Page, read_at_s: float) -> Tally | str | None:
         counters = synapse_metrics.read_counters(page.samples)
+        self.files.record(worker, read_at_s, counters)
         if isinstance(counters, str):
             self._counters.pop(worker, None)
             return counters

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from rollout.model.effect import Effect
+from rollout.model.conditions import Room
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
@@ -21,6 +22,12 @@ from rollout.simulation.world import World
 # How long a request takes, at most, on a healthy release and on a slow one.
 HEALTHY_S = 0.05
 SLOW_S = 0.5
+# What one release takes on disk, and how many database connections a worker may open.
+RELEASE_BYTES = 500_000_000
+POOL_MAX = 10
+# What a process uses for itself, in CPU seconds a second: no page of one that lives stands still.
+IDLE_CPU = 0.001
+FILES_MAX = 1024.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +129,15 @@ class SimulatedReleases:
         known = self._world.workers
         return {worker: Activation(known[worker].activated, known[worker].activated_at_s) for worker in workers if worker in known}
 
+    def room(self, release: Release) -> Room:
+        """See ports.releases."""
+        return Room(self._world.disk_free_bytes, 0 if release.id in self._world.releases else RELEASE_BYTES, "as the simulation has it")
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """See ports.releases."""
+        del release
+        return dict.fromkeys(workers, POOL_MAX)
+
 
 class SimulatedTraffic:
     """The proxy of a world: a server's name is its worker's id."""
@@ -200,10 +216,11 @@ class SimulatedTraffic:
 
 
 class SimulatedMetrics:
-    """Metrics pages with Synapse's names; a worker in *world.dark* has none."""
+    """Metrics pages with Synapse's names; a worker in *world.dark* has none, and one in *world.frozen* an old one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._kept: dict[WorkerId, tuple[Sample, ...]] = {}
 
     def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
         """See ports.metrics."""
@@ -214,17 +231,20 @@ class SimulatedMetrics:
         it = self._world.workers.get(worker)
         if it is None or worker in self._world.dark or not self._world.answers(worker):
             return "connection refused"
+        now_s = self._world.clock.now_s()
         self._world.serve(worker)
         version = self._world.releases[it.runs].version
         samples = [
             Sample("synapse_build_info", {"version": version}, 1.0),
             Sample("process_start_time_seconds", {}, it.started_at_s or 0.0),
-            Sample("process_cpu_seconds_total", {}, it.cpu_s),
-            Sample("process_open_fds", {}, 50.0),
-            Sample("process_max_fds", {}, 1024.0),
+            Sample("process_cpu_seconds_total", {}, it.cpu_s + IDLE_CPU * max(0.0, now_s - (it.started_at_s or 0.0))),
+            Sample("process_open_fds", {}, self._world.open_files(worker)),
+            Sample("process_max_fds", {}, FILES_MAX),
         ]
         samples += self._histogram(it.served, it.errors, it.slow)
-        return Page(tuple(sample for sample in samples if sample.name.startswith(prefixes)))
+        if worker not in self._world.frozen or worker not in self._kept:
+            self._kept[worker] = tuple(samples)
+        return Page(tuple(sample for sample in self._kept[worker] if sample.name.startswith(prefixes)))
 
     @staticmethod
     def _histogram(served: float, errors: float, slow: float) -> list[Sample]:

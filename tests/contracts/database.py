@@ -30,7 +30,9 @@ _TABLES = """
     INSERT INTO applied_schema_deltas VALUES (94, '94/02_two.sql'), (93, '93/01_one.sql');
     CREATE TABLE users (name text, deactivated smallint, is_guest smallint, appservice_id text);
     CREATE TABLE devices (user_id text, device_id text, last_seen bigint, hidden boolean);
-    GRANT SELECT ON users, devices, schema_version, schema_compat_version, applied_schema_deltas TO looker;
+    CREATE TABLE background_updates (update_name text, progress_json text, depends_on text, ordering int);
+    CREATE TABLE rooms (room_id text);
+    GRANT SELECT ON users, devices, schema_version, schema_compat_version, applied_schema_deltas, background_updates TO looker;
 """
 
 

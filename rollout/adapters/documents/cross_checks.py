@@ -17,7 +17,7 @@ from rollout.planning.evidence import gates_of
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
-_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used"})
+_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used", "files_projected"})
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 

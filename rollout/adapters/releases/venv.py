@@ -32,6 +32,7 @@ import yaml
 from rollout.adapters.settings import FilePath, Settings, check
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import dump_json, load_release
+from rollout.model.conditions import Room
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
@@ -41,8 +42,14 @@ from rollout.ports.releases import Activation
 PROVEN = "PROVEN"
 MANIFEST = "release.json"
 LINES_MAX = 12
-# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write.
+# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write. Where those that are there are
+# larger (a release with many modules), twice the largest.
 FREE_BYTES_MIN = 500_000_000
+ROOM_MARGIN = 2
+# Of twisted.enterprise.adbapi.ConnectionPool: what Synapse gets where its configuration doesn't say.
+POOL_MAX = 5
+# What st_blocks counts.
+BLOCK_BYTES = 512
 # The homeserver on the same machine comes first. Not more: on a busy machine preparing has to end all the same (10 took minutes).
 YIELDING = ("nice", "-n", "5")
 PROBE_TIMEOUT_S = 60.0
@@ -198,6 +205,33 @@ class VenvReleases:
                 found[worker] = Activation(ReleaseId(link.readlink().name), link.lstat().st_mtime)
         return found
 
+    def room(self, release: Release) -> Room:
+        """See ports.releases. What takes room is the environment; a configuration is a few files. Every file of what runs is looked at."""
+        try:
+            free = shutil.disk_usage(self._target).free
+            if (self._venv(release) / PROVEN).is_file():
+                return Room(free, 0, "its environment is there already")
+            running = {(link / "venv").resolve() for link in (self._target / "current").glob("*")}
+            largest = max(map(_size, running), default=0)
+        except OSError as error:
+            raise TransientDriverError("how much room there is can't be told", where=str(self._target), why=str(error)) from error
+        if largest * ROOM_MARGIN <= FREE_BYTES_MIN:
+            return Room(free, FREE_BYTES_MIN, f"at least {ROOM_MARGIN} × what an environment of Synapse's takes")
+        return Room(free, largest * ROOM_MARGIN, f"{ROOM_MARGIN} × the environment that runs, {largest // 1_000_000} MB")
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """See ports.releases."""
+        place = self._target / "configs" / release.config_digest[:12]
+        try:
+            shared = self._settings(release.config_digest)
+        except PermanentDriverError:
+            return {}
+        found = {worker: _pool_max({**shared, **_read_yaml(place / "workers" / f"{worker}.yaml")}) for worker in workers}
+        return {worker: most for worker, most in found.items() if most is not None}
+
+    def _venv(self, release: Release) -> Path:
+        return self._target / "venvs" / release.artefact_lock[:12]
+
     def _place(self, release: ReleaseId) -> Path:
         place = self._target / "releases" / release
         if not (place / MANIFEST).is_file():
@@ -222,16 +256,16 @@ class VenvReleases:
         return settings if isinstance(settings, dict) else {}
 
     def _install(self, release: Release, lock: int, log: IO[bytes], timeout_s: float) -> Path:
-        venv = self._target / "venvs" / release.artefact_lock[:12]
+        venv = self._venv(release)
         if (venv / PROVEN).is_file():
             return venv
         requirements = self._locks / f"{release.version}.txt"
         if self._digest_of_lock(release.version) != release.artefact_lock:
             what = f"the lock of {release.version} has changed since the release was identified"
             raise PermanentDriverError(what, where=str(requirements), remedy="plan again")
-        free = shutil.disk_usage(self._target).free
-        if free < FREE_BYTES_MIN:
-            why = f"{free // 1_000_000} MB are free, {FREE_BYTES_MIN // 1_000_000} MB are needed"
+        room = self.room(release)
+        if room.free_bytes < room.needed_bytes:
+            why = f"{room.free_bytes // 1_000_000} MB are free, {room.needed_bytes // 1_000_000} MB are needed ({room.basis})"
             raise PermanentDriverError("the disk is too full for a release", where=str(self._target), why=why)
         shutil.rmtree(venv, ignore_errors=True)
         venv.parent.mkdir(parents=True, exist_ok=True)
@@ -284,6 +318,36 @@ class VenvReleases:
         with (directory / f"{name}.lock").open("w") as lock, (directory / f"{name}.log").open("wb") as log:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield lock.fileno(), log
+
+
+def _size(directory: Path) -> int:
+    """Count the bytes on disk below a directory, links not followed."""
+    return sum(path.lstat().st_blocks * BLOCK_BYTES for path in directory.rglob("*"))
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    """Read what a worker's own file says; nothing where there is none, or none that is YAML: Synapse says so in PREPARE."""
+    try:
+        said = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _pool_max(settings: Mapping[str, object]) -> int | None:
+    """Add up the pools of every database that a configuration names (`database`, or several `databases`)."""
+    several = settings.get("databases")
+    databases = list(several.values()) if isinstance(several, dict) else [settings.get("database")]
+    most = 0
+    for database in databases:
+        if not isinstance(database, dict) or database.get("name") != "psycopg2":
+            return None
+        arguments = database.get("args")
+        said = arguments.get("cp_max", POOL_MAX) if isinstance(arguments, dict) else POOL_MAX
+        if not isinstance(said, int):
+            return None
+        most += said
+    return most
 
 
 def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.engine.files import FILES_PROJECTED
 from rollout.engine.survey import Surveyor
 from rollout.engine.timings import forecast_by_history
 from rollout.interfaces.cli.completion import complete_version
@@ -134,7 +135,8 @@ def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str
 
 
 def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
-    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None}
+    # How files grow is measured once the rollout has begun, before anybody goes out.
+    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None and reading.guard != FILES_PROJECTED}
     if plan.phases:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 
