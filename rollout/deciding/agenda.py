@@ -56,7 +56,7 @@ class Agenda:
     @cached_property
     def focus(self) -> frozenset[WorkerId]:
         """
-        Name the workers that are worth measuring now: those under way or touched, and their pools.
+        Name the workers that are worth measuring now: those under way or touched, and their pools; and the pool of whoever is next.
 
         All while surveying, and while one has its turn whose work the others ask for (it isn't replaceable): what fails then, fails with
         them.
@@ -69,7 +69,8 @@ class Agenda:
         if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in workers):
             return frozenset(worker.id for worker in workers)
         chosen = turns.union(self.touched)
-        pools = {worker.pool for worker in workers if worker.id in chosen and worker.pool is not None}
+        following = next((step.worker for step in self.open if step.worker is not None and step.worker not in begun), None)
+        pools = {worker.pool for worker in workers if worker.id in {*chosen, following} and worker.pool is not None}
         return frozenset(worker.id for worker in workers if worker.id in chosen or worker.pool in pools)
 
     @cached_property

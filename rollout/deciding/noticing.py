@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from rollout.deciding.index import index_of
+from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
@@ -112,6 +113,7 @@ def _take_in(plan: Plan, known: WorkerState, beside: Beside, own: Tally | None, 
         known,
         controls=controls,
         unmeasured=None,
+        recent=(*known.recent, own)[-RECENT_MAX:],
         baseline=_join(known.baseline, own) if surveying else known.baseline,
         ramp=_join(known.ramp, own) if ramps else known.ramp,
         canary_answered_at_s=own.until_s if own.canaries > own.canary_failures else known.canary_answered_at_s,

@@ -109,6 +109,7 @@ class WorkerState:
     by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open
     when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
+    *recent* are its last tallies, for how busy it is (sparing.py).
     """
 
     sighting: Sighting | None = None
@@ -136,6 +137,7 @@ class WorkerState:
     hold: HoldSighting | None = None
     shed: int = 0
     let_go_late: int = 0
+    recent: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
