@@ -252,6 +252,8 @@ def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, direction: D
 def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     effect = _known(state.in_flight, event.number)
     state = _acted(changed(state, in_flight=_without(state.in_flight, event.number)), effect, state.last_at_s)
+    # Somebody else has acted, by hand or because nobody seemed to live: what follows has to be numbered above that.
+    state = changed(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
     state = _move(state, effect.step_id, event, why=event.why)
