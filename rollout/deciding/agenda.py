@@ -79,36 +79,38 @@ class Agenda:
         return any(step.verb in _OUT and steps[step.id].status is not StepStatus.PENDING for step in self.open)
 
 
-_known: dict[int, Agenda] = {}
+# The agenda of each plan, with the state that it was last asked for.
+_known: dict[int, tuple[DeployState, Agenda]] = {}
 
 
 def agenda_of(plan: Plan, state: DeployState) -> Agenda:
     """Return what is still to be done."""
+    kept = _known.get(id(plan))
+    if kept is not None and kept[0] is state and kept[1].index.plan is plan:
+        return kept[1]
     index = index_of(plan)
     touched = [worker for worker, known in state.workers.items() if known.touched]
-    agenda = _known.get(id(plan))
-    if agenda is None or agenda.index is not index or not agenda.serves(state, touched):
-        agenda = _make(index, state, touched)
-        if len(_known) >= _KEPT:
-            _known.clear()
-        _known[id(plan)] = agenda
+    agenda = kept[1] if kept is not None and kept[1].index is index and kept[1].serves(state, touched) else _make(index, state, touched)
+    if len(_known) >= _KEPT:
+        _known.clear()
+    _known[id(plan)] = (state, agenda)
     return agenda
 
 
 def _make(index: PlanIndex, state: DeployState, touched: list[WorkerId]) -> Agenda:
-    there = index.way(state.direction).steps
-    concerned = tuple(step for step in there if _concerns(state, step))
-    steps = state.steps
-    still_open = tuple(step for step in (*_begun(index, state), *concerned) if steps[step.id].status is not StepStatus.DONE)
-    met = _met(index, state, left=len(concerned) < len(there))
-    ready = tuple(step for step in still_open if met.issuperset(step.needs))
+    steps, there = state.steps, index.way(state.direction).steps
     forward = state.direction is Direction.FORWARD
-    passed = tuple(
-        (step, step.worker)
-        for step in (index.soaks if forward else ())
-        if step.worker is not None and steps[step.id].status is StepStatus.DONE
-    )
-    return Agenda(index, state, touched, still_open, ready, passed)
+    if forward and not state.skipped:
+        # Everybody's steps are to be done: by far the commonest case.
+        left = [step for step in there if steps[step.id].status is not StepStatus.DONE]
+        met = {step.id for step in there}.difference([step.id for step in left])
+    else:
+        concerned = (*_begun(index, state), *(step for step in there if _concerns(state, step)))
+        left = [step for step in concerned if steps[step.id].status is not StepStatus.DONE]
+        met = _met(index, state)
+    ready = tuple([step for step in left if met.issuperset(step.needs)])
+    passed = tuple([pair for pair in index.soaks if steps[pair[0].id].status is StepStatus.DONE]) if forward else ()
+    return Agenda(index, state, touched, tuple(left), ready, passed)
 
 
 def _begun(index: PlanIndex, state: DeployState) -> tuple[Step, ...]:
@@ -132,14 +134,14 @@ def _concerns(state: DeployState, step: Step) -> bool:
     return step.worker is not None and is_taken_back(state, step.worker)
 
 
-def _met(index: PlanIndex, state: DeployState, *, left: bool) -> set[StepId]:
+def _met(index: PlanIndex, state: DeployState) -> set[StepId]:
     """
-    Name the steps that others needn't wait for: those that are done, and those that nobody takes (*left*: there are such).
+    Name the steps that others needn't wait for: those that are done, and those that nobody takes.
 
     What a step that nobody takes needs comes first all the same: each names only the one before it.
     """
     met = {step for step, at in state.steps.items() if at.status is StepStatus.DONE}
-    for step in index.way(state.direction).steps if left else ():
+    for step in index.way(state.direction).steps:
         if not _concerns(state, step) and met.issuperset(step.needs):
             met.add(step.id)
     return met

@@ -171,4 +171,4 @@ def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:
 
 
 def _last_s(known: WorkerState) -> float:
-    return known.windows[-1].own.until_s if known.windows else float("-inf")
+    return float("-inf") if known.after is None else known.after.until_s

@@ -1,4 +1,7 @@
-"""A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered."""
+"""
+A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered; unless it is only one of
+thousands, and nobody will read most of it.
+"""
 
 from collections.abc import Sequence
 
@@ -13,9 +16,10 @@ from rollout.ports.journal import Baseline, DeployLine, Request
 class MemoryJournal:
     """See ports.journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, codec: bool = True) -> None:
+        self._codec = codec
         self._plans: dict[DeployId, Plan] = {}
-        self._lines: dict[DeployId, list[tuple[str, str]]] = {}
+        self._lines: dict[DeployId, list[tuple[str, str] | Event]] = {}
         self._requests: dict[DeployId, list[Request]] = {}
         self._baselines: list[Baseline] = []
 
@@ -30,7 +34,7 @@ class MemoryJournal:
     def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
         """See ports.journal."""
         self.plan(deploy_id)
-        self._lines[deploy_id].extend((event_kind(event), dump_json(event)) for event in events)
+        self._lines[deploy_id].extend((event_kind(event), dump_json(event)) if self._codec else event for event in events)
 
     def plan(self, deploy_id: DeployId) -> Plan:
         """See ports.journal."""
@@ -40,8 +44,8 @@ class MemoryJournal:
 
     def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
         """See ports.journal."""
-        lines = self._lines.get(deploy_id, [])
-        return [(number, load_event(kind, text)) for number, (kind, text) in enumerate(lines, start=1) if number > after]
+        lines = self._lines.get(deploy_id, [])[after:]
+        return [(number, load_event(*line) if isinstance(line, tuple) else line) for number, line in enumerate(lines, start=after + 1)]
 
     def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
         """See ports.journal."""
