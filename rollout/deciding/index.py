@@ -33,14 +33,14 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """
-    What the windows of one SOAK's worker were ruled to be, and from what: *newest* by the gate, and the gates that *failed* so far.
+    What the windows of one SOAK's worker were ruled to be, and from what: whether the *newest* fails, by the gate, and which gates *failed*.
 
     It is asked for by identity: *watched* and *baseline* are what they were, or all is ruled again.
     """
 
     watched: dict[GateId, tuple[Window, ...]]
     baseline: Tally | None
-    newest: dict[GateId, tuple[Window, Verdict]]
+    newest: dict[GateId, tuple[Window, bool]]
     failed: tuple[tuple[Gate, Verdict], ...]
 
 

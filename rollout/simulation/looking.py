@@ -8,18 +8,19 @@ something can be seen to have changed.
 """
 
 import math
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from rollout.engine.drivers import Drivers
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
-from rollout.engine.survey import Surveyor
+from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor
 from rollout.model.changed import changed
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
-from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.ids import PoolId, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.sighting import DrainMark, HoldSighting, Observation, ProcessSighting, ProxySighting, Sighting
+from rollout.model.sighting import DrainMark, HoldSighting, Observation, PoolSighting, ProcessSighting, ProxySighting, Sighting
 from rollout.simulation.drivers import HEALTHY_S, SLOW_S
 from rollout.simulation.world import SimulatedWorker, World
 
@@ -31,6 +32,38 @@ AFTER_EFFECT_S = 0.05
 _NOTHING = Tally(0.0, 0.0)
 _HEALTHY, _SLOW = LATENCY_EDGES_S.index(HEALTHY_S), LATENCY_EDGES_S.index(SLOW_S)
 _NO_HOLD = HoldSighting()
+
+
+def _all_in(bucket: int) -> tuple[float, ...]:
+    return tuple(1000.0 * (index == bucket) for index in range(len(_NOTHING.latency)))
+
+
+_WELL = Tally(
+    since_s=0.0,
+    until_s=0.0,
+    requests=1000.0,
+    latency=_all_in(_HEALTHY),
+    request_cpu_s=5.0,
+    polls=1000.0,
+    poll_cpu_s=1.0,
+    poll_db_s=1.0,
+    poll_scheduling_s=1.0,
+    work=1000.0,
+    cpu_s=5.0,
+    backlog=0.0,
+)
+_BAD = replace(
+    _WELL,
+    errors=900.0,
+    latency=_all_in(len(_NOTHING.latency) - 1),
+    request_cpu_s=50.0,
+    poll_cpu_s=10.0,
+    poll_db_s=10.0,
+    poll_scheduling_s=10.0,
+    work=0.0,
+    cpu_s=50.0,
+    backlog=10_000.0,
+)
 _FILES_USED = 50 / 1024
 
 # The fields of a ProxySighting, its counters left out, and what a Sighting is made of: as tuples they are quickly compared.
@@ -44,6 +77,7 @@ class Sight(StrEnum):
     REAL = "real"  # as in the real world: the Surveyor, through the drivers
     QUICK = "quick"  # straight from the world; what is seen, and so the journal, is the same
     SPARING = "sparing"  # as QUICK, but only when something has changed, or after five seconds
+    SCRIPTED = "scripted"  # as SPARING, and what is measured is either well or bad, by a script
 
 
 class Eyes(Surveyor):
@@ -59,8 +93,7 @@ class Eyes(Surveyor):
         return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(NamedTuple):
     """The counters of one process, read at *at_s*: *healthy* requests took at most HEALTHY_S, *all_of_them* at most SLOW_S."""
 
     at_s: float
@@ -82,6 +115,7 @@ class QuickEyes(Eyes):
         self._known_versions: dict[WorkerId, tuple[float, str]] = {}
         self._shown: dict[WorkerId, tuple[_Facts, Sighting]] = {}
         self._readings: dict[WorkerId, _Reading] = {}
+        self._calm_pools: dict[PoolId, PoolSighting] = {}
         at_proxy = {worker: it.backend for worker, it in world.workers.items() if it.backend is not None}
         named = {WorkerId(server.name): server.backend for server in self._servers.values()}
         self._is_plain = at_proxy == named and set(inventory.workers) == set(world.workers)
@@ -113,7 +147,10 @@ class QuickEyes(Eyes):
         held = bool(world.holds) and world.is_held(backend)
         hold = world.hold_of(backend) if held or backend in world.after_holds else _NO_HOLD
         up, sessions, cuts = world.up(worker), world.sessions(worker), world.cuts.get(worker, 0)
-        return it.admitted, it.weight, up, sessions, int(it.served), cuts, held, hold
+        return it.admitted, it.weight, up, sessions, self._served(it), cuts, held, hold
+
+    def _served(self, it: SimulatedWorker) -> int:
+        return int(it.served)
 
     def _version_of(self, worker: WorkerId, it: SimulatedWorker, *, answers: bool) -> str | None:
         """Read it once per process, as soon as its metrics page is there."""
@@ -200,8 +237,26 @@ class SparingEyes(QuickEyes):
     As QuickEyes, but only as often as something changes that can be seen.
 
     What changes by itself is known beforehand; it is seen when the real tool would have looked next. What somebody else does is seen within
-    SPARING_LOOK_S.
+    SPARING_LOOK_S. How many requests the proxy has counted is left out: it changes all the time, and nothing is decided by it.
     """
+
+    def _served(self, it: SimulatedWorker) -> int:
+        del it
+        return 0
+
+    def _thoroughly(self, observation: Observation) -> Observation:
+        """Pools are described anew only where their requests can be held."""
+        world, entries = self._world, self._inventory.pools
+        if world.can_hold or not self._calm_pools:
+            self._calm_pools = {pool: world.pool(entry.backend) for pool, entry in entries.items() if world.members(entry.backend)}
+        return replace(
+            observation,
+            releases=dict(world.releases),
+            guards=(self._files_used(),),
+            pools=self._calm_pools,
+            proxy=self._drivers.traffic.limits(LOOK_TIMEOUT_S),
+            last_number=self._ledger.last_number(),
+        )
 
     def again_at_s(self, now_s: float, *, eager: bool) -> float:
         """See Eyes."""
@@ -214,6 +269,39 @@ class SparingEyes(QuickEyes):
     def after_effect_at_s(self, done_s: float) -> float | None:
         """See Eyes."""
         return done_s + AFTER_EFFECT_S
+
+
+class ScriptedEyes(SparingEyes):
+    """
+    As SparingEyes, with measurements that no world made: each is well beyond doubt, or bad beyond doubt.
+
+    A worker in *bad_after_s* is bad from so many seconds after it was started on another release than *old*; so gates rule what the script
+    says, by the real rules, at the first measurements that they can rule on. How often is measured is the playbook's `sample_s`.
+    """
+
+    def __init__(self, world: World, drivers: Drivers, inventory: Inventory, old: ReleaseId, bad_after_s: Mapping[WorkerId, float]) -> None:
+        super().__init__(world, drivers, inventory)
+        self._old = old
+        self._bad_after_s = bad_after_s
+        self._measured_at_s: dict[WorkerId, float] = {}
+
+    def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
+        """See engine.survey."""
+        del with_canaries
+        world, now_s = self._world, self._world.clock.now_s()
+        tallies: dict[WorkerId, Tally] = {}
+        unmeasured: dict[WorkerId, str] = {}
+        for worker in workers:
+            it = world.workers[worker]
+            if it.started_at_s is None or worker in world.dark or not world.answers(worker):
+                unmeasured[worker] = "connection refused"
+                continue
+            since_s = self._measured_at_s.get(worker)
+            self._measured_at_s[worker] = now_s
+            if since_s is not None and since_s < now_s:
+                bad = it.runs != self._old and now_s >= it.started_at_s + self._bad_after_s.get(worker, math.inf)
+                tallies[worker] = changed(_BAD if bad else _WELL, since_s=since_s, until_s=now_s)
+        return Measured(tallies, unmeasured)
 
 
 def next_change_s(world: World, now_s: float) -> float:
@@ -232,8 +320,10 @@ def next_change_s(world: World, now_s: float) -> float:
     return min((moment for moment in moments if moment > now_s), default=math.inf)
 
 
-def open_eyes(sight: Sight, world: World, drivers: Drivers, inventory: Inventory) -> Eyes:
-    """Look in the way that is asked for."""
+def open_eyes(
+    sight: Sight, world: World, drivers: Drivers, inventory: Inventory, script: tuple[ReleaseId, Mapping[WorkerId, float]]
+) -> Eyes:
+    """Look in the way that is asked for; *script* is for ScriptedEyes alone."""
     match sight:
         case Sight.REAL:
             return Eyes(drivers, inventory, world.clock)
@@ -241,3 +331,5 @@ def open_eyes(sight: Sight, world: World, drivers: Drivers, inventory: Inventory
             return QuickEyes(world, drivers, inventory)
         case Sight.SPARING:
             return SparingEyes(world, drivers, inventory)
+        case Sight.SCRIPTED:
+            return ScriptedEyes(world, drivers, inventory, *script)

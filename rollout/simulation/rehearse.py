@@ -53,7 +53,12 @@ class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on p
 
 @dataclass(slots=True)
 class Stage:
-    """A simulated homeserver with everything that is needed to roll it, and how it is looked at meanwhile."""
+    """
+    A simulated homeserver with everything that is needed to roll it.
+
+    *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
+    the new release.
+    """
 
     inventory: Inventory
     world: World
@@ -62,6 +67,7 @@ class Stage:
     old: Release
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     sight: Sight = Sight.REAL
+    bad_after_s: Mapping[WorkerId, float] = field(default_factory=dict)
 
     def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
         """Look, identify the release, and plan."""
@@ -169,7 +175,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
         loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory)
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s))
     performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, eyes)
     # What is asked here is asked after an event, never by the time.
-    return loop.run(performer, heed, heed_every_s=math.inf if stage.sight is Sight.SPARING else HEED_EVERY_S)
+    return loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
