@@ -15,6 +15,8 @@ from rollout.model.plan import Duty, Plan, Step, Verb
 # What brings a worker back that was restarted on the way forward.
 _RETURN = frozenset({Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.WARM, Verb.ADMIT, Verb.LET_GO})
 _OUT = frozenset({Verb.DRAIN, Verb.HOLD, Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.ADMIT, Verb.LET_GO})
+# Looked up so often that going through the class would count.
+_DONE, _PENDING = StepStatus.DONE, StepStatus.PENDING
 # As many rollouts as are under way at the same time in one process.
 _KEPT = 32
 
@@ -62,9 +64,9 @@ class Agenda:
         them.
         """
         index, steps = self.index, self.state.steps
-        begun = {step.worker for step in index.way(self.state.direction).steps if steps[step.id].status is not StepStatus.PENDING}
+        begun = {step.worker for step in index.way(self.state.direction).steps if steps[step.id].status is not _PENDING}
         turns = {step.worker for step in self.open if step.worker in begun}
-        surveying = any(step.verb is Verb.SURVEY and steps[step.id].status is not StepStatus.PENDING for step in self.open)
+        surveying = any(step.verb is Verb.SURVEY and steps[step.id].status is not _PENDING for step in self.open)
         workers = index.plan.workers
         if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in workers):
             return frozenset(worker.id for worker in workers)
@@ -76,7 +78,7 @@ class Agenda:
     def is_anybody_out(self) -> bool:
         """Tell whether a worker is out or coming back."""
         steps = self.state.steps
-        return any(step.verb in _OUT and steps[step.id].status is not StepStatus.PENDING for step in self.open)
+        return any(step.verb in _OUT and steps[step.id].status is not _PENDING for step in self.open)
 
 
 # The agenda of each plan, with the state that it was last asked for.
@@ -102,14 +104,14 @@ def _make(index: PlanIndex, state: DeployState, touched: list[WorkerId]) -> Agen
     forward = state.direction is Direction.FORWARD
     if forward and not state.skipped:
         # Everybody's steps are to be done: by far the commonest case.
-        left = [step for step in there if steps[step.id].status is not StepStatus.DONE]
+        left = [step for step in there if steps[step.id].status is not _DONE]
         met = {step.id for step in there}.difference([step.id for step in left])
     else:
         concerned = (*_begun(index, state), *(step for step in there if _concerns(state, step)))
-        left = [step for step in concerned if steps[step.id].status is not StepStatus.DONE]
+        left = [step for step in concerned if steps[step.id].status is not _DONE]
         met = _met(index, state)
     ready = tuple([step for step in left if met.issuperset(step.needs)])
-    passed = tuple([pair for pair in index.soaks if steps[pair[0].id].status is StepStatus.DONE]) if forward else ()
+    passed = tuple([pair for pair in index.soaks if steps[pair[0].id].status is _DONE]) if forward else ()
     return Agenda(index, state, touched, tuple(left), ready, passed)
 
 
@@ -122,7 +124,7 @@ def _begun(index: PlanIndex, state: DeployState) -> tuple[Step, ...]:
     if state.direction is Direction.FORWARD:
         return ()
     ways = index.forward.steps
-    restarted = {step.worker for step in ways if step.verb is Verb.RESTART and state.steps[step.id].status is not StepStatus.PENDING}
+    restarted = {step.worker for step in ways if step.verb is Verb.RESTART and state.steps[step.id].status is not _PENDING}
     keep = {worker for worker, known in state.workers.items() if known.touched and not is_taken_back(state, worker)} & restarted
     return tuple(step for step in ways if step.verb in _RETURN and step.worker in keep)
 
@@ -140,7 +142,7 @@ def _met(index: PlanIndex, state: DeployState) -> set[StepId]:
 
     What a step that nobody takes needs comes first all the same: each names only the one before it.
     """
-    met = {step for step, at in state.steps.items() if at.status is StepStatus.DONE}
+    met = {step for step, at in state.steps.items() if at.status is _DONE}
     for step in index.way(state.direction).steps:
         if not _concerns(state, step) and met.issuperset(step.needs):
             met.add(step.id)

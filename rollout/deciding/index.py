@@ -33,7 +33,7 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """
-    What the windows of one SOAK's worker were ruled to be, and from what: whether the *newest* fails, by the gate, and which gates *failed*.
+    What the windows of one SOAK's worker were ruled to be, and from what: whether the *newest* fails, by the gate, and what *failed*.
 
     It is asked for by identity: *watched* and *baseline* are what they were, or all is ruled again.
     """
