@@ -15,6 +15,8 @@ from rollout.model.plan import Duty, Plan, Step, Verb
 # What brings a worker back that was restarted on the way forward.
 _RETURN = frozenset({Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.WARM, Verb.ADMIT, Verb.LET_GO})
 _OUT = frozenset({Verb.DRAIN, Verb.HOLD, Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.ADMIT, Verb.LET_GO})
+# Looked up so often that going through the class would count.
+_DONE, _PENDING = StepStatus.DONE, StepStatus.PENDING
 # As many rollouts as are under way at the same time in one process.
 _KEPT = 32
 
@@ -62,9 +64,9 @@ class Agenda:
         them.
         """
         index, steps = self.index, self.state.steps
-        begun = {step.worker for step in index.way(self.state.direction).steps if steps[step.id].status is not StepStatus.PENDING}
+        begun = {step.worker for step in index.way(self.state.direction).steps if steps[step.id].status is not _PENDING}
         turns = {step.worker for step in self.open if step.worker in begun}
-        surveying = any(step.verb is Verb.SURVEY and steps[step.id].status is not StepStatus.PENDING for step in self.open)
+        surveying = any(step.verb is Verb.SURVEY and steps[step.id].status is not _PENDING for step in self.open)
         workers = index.plan.workers
         if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in workers):
             return frozenset(worker.id for worker in workers)
@@ -77,39 +79,41 @@ class Agenda:
     def is_anybody_out(self) -> bool:
         """Tell whether a worker is out or coming back."""
         steps = self.state.steps
-        return any(step.verb in _OUT and steps[step.id].status is not StepStatus.PENDING for step in self.open)
+        return any(step.verb in _OUT and steps[step.id].status is not _PENDING for step in self.open)
 
 
-_known: dict[int, Agenda] = {}
+# The agenda of each plan, with the state that it was last asked for.
+_known: dict[int, tuple[DeployState, Agenda]] = {}
 
 
 def agenda_of(plan: Plan, state: DeployState) -> Agenda:
     """Return what is still to be done."""
+    kept = _known.get(id(plan))
+    if kept is not None and kept[0] is state and kept[1].index.plan is plan:
+        return kept[1]
     index = index_of(plan)
     touched = [worker for worker, known in state.workers.items() if known.touched]
-    agenda = _known.get(id(plan))
-    if agenda is None or agenda.index is not index or not agenda.serves(state, touched):
-        agenda = _make(index, state, touched)
-        if len(_known) >= _KEPT:
-            _known.clear()
-        _known[id(plan)] = agenda
+    agenda = kept[1] if kept is not None and kept[1].index is index and kept[1].serves(state, touched) else _make(index, state, touched)
+    if len(_known) >= _KEPT:
+        _known.clear()
+    _known[id(plan)] = (state, agenda)
     return agenda
 
 
 def _make(index: PlanIndex, state: DeployState, touched: list[WorkerId]) -> Agenda:
-    there = index.way(state.direction).steps
-    concerned = tuple(step for step in there if _concerns(state, step))
-    steps = state.steps
-    still_open = tuple(step for step in (*_begun(index, state), *concerned) if steps[step.id].status is not StepStatus.DONE)
-    met = _met(index, state, left=len(concerned) < len(there))
-    ready = tuple(step for step in still_open if met.issuperset(step.needs))
+    steps, there = state.steps, index.way(state.direction).steps
     forward = state.direction is Direction.FORWARD
-    passed = tuple(
-        (step, step.worker)
-        for step in (index.soaks if forward else ())
-        if step.worker is not None and steps[step.id].status is StepStatus.DONE
-    )
-    return Agenda(index, state, touched, still_open, ready, passed)
+    if forward and not state.skipped:
+        # Everybody's steps are to be done: by far the commonest case.
+        left = [step for step in there if steps[step.id].status is not _DONE]
+        met = {step.id for step in there}.difference([step.id for step in left])
+    else:
+        concerned = (*_begun(index, state), *(step for step in there if _concerns(state, step)))
+        left = [step for step in concerned if steps[step.id].status is not _DONE]
+        met = _met(index, state)
+    ready = tuple([step for step in left if met.issuperset(step.needs)])
+    passed = tuple([pair for pair in index.soaks if steps[pair[0].id].status is _DONE]) if forward else ()
+    return Agenda(index, state, touched, tuple(left), ready, passed)
 
 
 def _begun(index: PlanIndex, state: DeployState) -> tuple[Step, ...]:
@@ -121,7 +125,7 @@ def _begun(index: PlanIndex, state: DeployState) -> tuple[Step, ...]:
     if state.direction is Direction.FORWARD:
         return ()
     ways = index.forward.steps
-    restarted = {step.worker for step in ways if step.verb is Verb.RESTART and state.steps[step.id].status is not StepStatus.PENDING}
+    restarted = {step.worker for step in ways if step.verb is Verb.RESTART and state.steps[step.id].status is not _PENDING}
     keep = {worker for worker, known in state.workers.items() if known.touched and not is_taken_back(state, worker)} & restarted
     return tuple(step for step in ways if step.verb in _RETURN and step.worker in keep)
 
@@ -133,14 +137,14 @@ def _concerns(state: DeployState, step: Step) -> bool:
     return step.worker is not None and is_taken_back(state, step.worker)
 
 
-def _met(index: PlanIndex, state: DeployState, *, left: bool) -> set[StepId]:
+def _met(index: PlanIndex, state: DeployState) -> set[StepId]:
     """
-    Name the steps that others needn't wait for: those that are done, and those that nobody takes (*left*: there are such).
+    Name the steps that others needn't wait for: those that are done, and those that nobody takes.
 
     What a step that nobody takes needs comes first all the same: each names only the one before it.
     """
-    met = {step for step, at in state.steps.items() if at.status is StepStatus.DONE}
-    for step in index.way(state.direction).steps if left else ():
+    met = {step for step, at in state.steps.items() if at.status is _DONE}
+    for step in index.way(state.direction).steps:
         if not _concerns(state, step) and met.issuperset(step.needs):
             met.add(step.id)
     return met

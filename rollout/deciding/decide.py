@@ -58,8 +58,8 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
         return _answer(state, stray, now_s)
     if waits:
         # What has something to say is said first.
-        first = min(waits, key=lambda wait: wait.quiet)
-        return _answer(state, first, now_s, until_s=min(wait.until_s for wait in waits))
+        first = next((wait for wait in waits if not wait.quiet), waits[0])
+        return _answer(state, first, now_s, until_s=min([wait.until_s for wait in waits]))
     return _answer(state, _conclude(plan, state, now_s), now_s)
 
 

@@ -59,7 +59,7 @@ def start(plan: Plan) -> DeployState:
 def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
     """Take one event into the state. Time never runs backwards: an earlier `at_s` counts as the last one."""
     at_s = max(event.at_s, state.last_at_s)
-    state = changed(state, last_at_s=at_s)
+    state = state if at_s == state.last_at_s else changed(state, last_at_s=at_s)
     match event:
         case DeployBegan():
             number = max(state.last_number, event.last_number)
@@ -88,12 +88,12 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
         case BaselineFound():
             return find_baseline(state, event)
         case StepBegan():
-            return _with_step(_move(state, event.step_id, event), event.step_id, began_at_s=at_s)
+            return _move(state, event.step_id, event, began_at_s=at_s)
         case StepFinished():
-            state = _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
-            return _finish_step(plan, changed(state, progress_at_s=at_s), index_of(plan).steps[event.step_id], event, at_s)
+            state = changed(_move(state, event.step_id, event, why=event.why, finished_at_s=at_s), progress_at_s=at_s)
+            return _finish_step(plan, state, index_of(plan).steps[event.step_id], event, at_s)
         case StepFailed():
-            return _with_step(_move(state, event.step_id, event, why=event.why), event.step_id, finished_at_s=at_s)
+            return _move(state, event.step_id, event, why=event.why, finished_at_s=at_s)
         case WaitBegan():
             return changed(state, waiting=Waiting(event.cause, event.why))
         case GateRuled():
@@ -155,7 +155,7 @@ def _intend(state: DeployState, effect: Effect, at_s: float) -> DeployState:
         msg = f"effect {effect.number} follows {state.last_number}"
         raise ImpossibleEventError(msg)
     if effect.step_id in state.steps:
-        state = _with_step(_move(state, effect.step_id, EffectIntended(at_s, effect)), effect.step_id, intended_at_s=at_s)
+        state = _move(state, effect.step_id, EffectIntended(at_s, effect), intended_at_s=at_s)
     state = changed(state, in_flight=_with(state.in_flight, effect.number, effect), last_number=effect.number, waiting=None)
     if effect.worker is None:
         return state
@@ -176,9 +176,8 @@ def _succeed(plan: Plan, state: DeployState, number: EffectNumber, at_s: float) 
 
 def _happened(plan: Plan, state: DeployState, effect: Effect, event: Event, at_s: float) -> DeployState:
     if effect.step_id in state.steps:
-        state = _move(state, effect.step_id, event)
         weights = state.steps[effect.step_id].weights_applied + (1 if effect.verb in {Verb.ADMIT, Verb.DRAIN} else 0)
-        state = _with_step(state, effect.step_id, applied_at_s=at_s, weights_applied=weights, weight=effect.weight)
+        state = _move(state, effect.step_id, event, applied_at_s=at_s, weights_applied=weights, weight=effect.weight)
         if effect.verb is Verb.LET_GO and effect.worker is not None and index_of(plan).steps[effect.step_id].verb is Verb.HOLD:
             # Too little of the hold was left for the restart.
             state = _after_return(plan, state, effect.worker, at_s)
@@ -256,8 +255,8 @@ def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     state = changed(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
-    state = _move(state, effect.step_id, event, why=event.why)
-    return _with_step(state, effect.step_id, attempts=state.steps[effect.step_id].attempts + 1, permanent=event.permanent)
+    attempts = state.steps[effect.step_id].attempts + 1
+    return _move(state, effect.step_id, event, why=event.why, attempts=attempts, permanent=event.permanent)
 
 
 def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) -> DeployState:
@@ -268,10 +267,9 @@ def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) 
     if effect.step_id not in state.steps:
         return state
     before = state.steps[effect.step_id]
-    state = _move(state, effect.step_id, event, why=before.why or event.why)
     # What was begun in an earlier life of the tool is not counted against the worker.
     mine = (before.intended_at_s or 0.0) >= state.fresh_after_s
-    return _with_step(state, effect.step_id, attempts=before.attempts + mine)
+    return _move(state, effect.step_id, event, why=before.why or event.why, attempts=before.attempts + mine)
 
 
 def _rule(state: DeployState, event: GateRuled) -> DeployState:
@@ -312,7 +310,8 @@ def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> Deploy
     return _with_worker(state, worker, changed(cleared, watched={}, admitted_at_s=at_s))
 
 
-def _move(state: DeployState, step_id: StepId, event: Event, *, why: str = "") -> DeployState:
+def _move(state: DeployState, step_id: StepId, event: Event, *, why: str = "", **also: float | str | bool | None) -> DeployState:
+    """Move a step to where *event* leads, and change what *also* follows from it."""
     if step_id not in state.steps:
         return state
     step = state.steps[step_id]
@@ -321,11 +320,7 @@ def _move(state: DeployState, step_id: StepId, event: Event, *, why: str = "") -
     if status is None:
         msg = f"{type(event).__name__} cannot follow: step {step_id} is {step.status}"
         raise ImpossibleEventError(msg)
-    return _put_step(state, step_id, changed(step, status=status, why=why or step.why))
-
-
-def _with_step(state: DeployState, step_id: StepId, **changes: float | str | bool | None) -> DeployState:
-    return _put_step(state, step_id, changed(state.steps[step_id], **changes))  # type: ignore[arg-type]
+    return _put_step(state, step_id, changed(step, status=status, why=why or step.why, **also))  # type: ignore[arg-type]
 
 
 def _put_step(state: DeployState, step_id: StepId, step: StepState) -> DeployState:

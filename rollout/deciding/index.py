@@ -33,14 +33,14 @@ class Way:
 @dataclass(frozen=True, slots=True)
 class Kept:
     """
-    What the windows of one SOAK's worker were ruled to be, and from what: *newest* by the gate, and the gates that *failed* so far.
+    What the windows of one SOAK's worker were ruled to be, and from what: whether the *newest* fails, by the gate, and what *failed*.
 
     It is asked for by identity: *watched* and *baseline* are what they were, or all is ruled again.
     """
 
     watched: dict[GateId, tuple[Window, ...]]
     baseline: Tally | None
-    newest: dict[GateId, tuple[Window, Verdict]]
+    newest: dict[GateId, tuple[Window, bool]]
     failed: tuple[tuple[Gate, Verdict], ...]
 
 
@@ -61,7 +61,7 @@ class PlanIndex:
     pools: dict[WorkerId, PoolId | None]
     surveys: tuple[Step, ...]
     watch: Step | None
-    soaks: tuple[Step, ...]
+    soaks: tuple[tuple[Step, WorkerId], ...]
     watched_gates: dict[WorkerId, tuple[Gate, ...]]
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
 
@@ -87,7 +87,7 @@ def index_of(plan: Plan) -> PlanIndex:
 
 def _make(plan: Plan) -> PlanIndex:
     forward, back = _way(steps_of(plan.phases)), _way(steps_of(plan.rollback))
-    soaks = tuple(step for step in forward.steps if step.verb is Verb.SOAK and step.worker is not None)
+    soaks = tuple((step, step.worker) for step in forward.steps if step.verb is Verb.SOAK and step.worker is not None)
     return PlanIndex(
         plan=plan,
         forward=forward,
@@ -98,7 +98,7 @@ def _make(plan: Plan) -> PlanIndex:
         surveys=tuple(step for step in forward.steps if step.verb is Verb.SURVEY),
         watch=next((step for step in forward.steps if step.verb is Verb.WATCH), None),
         soaks=soaks,
-        watched_gates={step.worker: _watched(plan, step) for step in soaks if step.worker is not None},
+        watched_gates={worker: _watched(plan, step) for step, worker in soaks},
     )
 
 

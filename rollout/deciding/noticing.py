@@ -4,7 +4,6 @@ What was seen and measured + state -> state. What was done is folded in fold.py.
 Looks and measurements make up most of a journal, and mostly say that nothing has changed; then nothing is worked out anew.
 """
 
-from dataclasses import dataclass
 from functools import reduce
 
 from rollout.deciding.index import index_of
@@ -14,7 +13,7 @@ from rollout.gating import guards as guard_rules
 from rollout.gating import windows
 from rollout.model.changed import changed
 from rollout.model.event import BaselineFound
-from rollout.model.gate import Gate, Measured, Tally
+from rollout.model.gate import Measured, Tally
 from rollout.model.ids import PoolId, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.sighting import Observation, Sighting, grown
@@ -71,65 +70,67 @@ def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Beside:
-    """What a worker is compared with, and by what: *peers* are the tallies of its pool's others, *untouched* of those not restarted yet."""
-
-    peers: list[Tally]
-    untouched: list[Tally]
-    gates: tuple[Gate, ...]
-
-
 def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     """Take one sweep of the metrics in."""
     index = index_of(plan)
-    surveying = any(state.steps[step.id].status is StepStatus.ACTIVE for step in index.surveys)
-    by_pool: dict[PoolId, list[tuple[WorkerId, Tally]]] = {}
-    for worker, tally in measured.tallies.items():
+    surveying = any([state.steps[step.id].status is StepStatus.ACTIVE for step in index.surveys])  # noqa: C419  (quicker)
+    by_pool: dict[PoolId, list[WorkerId]] = {}
+    for worker in measured.tallies:
         if (pool := index.pools.get(worker)) is not None:
-            by_pool.setdefault(pool, []).append((worker, tally))
+            by_pool.setdefault(pool, []).append(worker)
     workers = dict(state.workers)
     for worker, known in state.workers.items():
-        own, unmeasured, pool = measured.tallies.get(worker), measured.unmeasured.get(worker), index.pools[worker]
-        pairs = [] if pool is None else [pair for pair in by_pool.get(pool, ()) if pair[0] != worker]
-        if own is None and unmeasured is None and not pairs:
-            continue
-        peers, untouched = [tally for _, tally in pairs], [tally for peer, tally in pairs if not state.workers[peer].touched]
-        beside = Beside(peers, untouched, index.watched_gates.get(worker, ()))
-        workers[worker] = _take_in(plan, known, beside, own, unmeasured, surveying=surveying)
+        pool = index.pools[worker]
+        peers = [] if pool is None else [peer for peer in by_pool.get(pool, ()) if peer != worker]
+        unmeasured = measured.unmeasured.get(worker)
+        if worker in measured.tallies:
+            workers[worker] = _take_in(plan, state, measured, worker, peers, surveying=surveying)
+        elif unmeasured is not None or (peers and known.admitted_at_s is not None):
+            controls = _with_peers(known, [measured.tallies[peer] for peer in peers])
+            workers[worker] = changed(known, controls=controls, unmeasured=known.unmeasured if unmeasured is None else unmeasured)
     return changed(state, workers=workers)
 
 
-def _take_in(plan: Plan, known: WorkerState, beside: Beside, own: Tally | None, unmeasured: str | None, *, surveying: bool) -> WorkerState:
-    """Add what one worker did, and its pool's others meanwhile, to what is kept of it."""
-    controls = known.controls
-    for peer in beside.peers:
-        if _is_after(known, peer):
-            controls = _join(controls, peer)
-    if own is None:
-        return changed(known, controls=controls, unmeasured=known.unmeasured if unmeasured is None else unmeasured)
-    ramps = known.ramp_since_s is not None and own.since_s >= known.ramp_since_s
-    taken = changed(
+def _take_in(
+    plan: Plan, state: DeployState, measured: Measured, worker: WorkerId, peers: list[WorkerId], *, surveying: bool
+) -> WorkerState:
+    """Add what one worker did, and its *peers*, the others of its pool, meanwhile, to what is kept of it."""
+    known, own = state.workers[worker], measured.tallies[worker]
+    beside = [measured.tallies[peer] for peer in peers]
+    baseline, ramp, after = known.baseline, known.ramp, known.after
+    stretches, watched = known.windows, known.watched
+    if surveying:
+        baseline = _join(baseline, own)
+    if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
+        ramp = _join(ramp, own)
+    if _is_after(known, own):
+        after = _join(after, own)
+        untouched = [measured.tallies[peer] for peer in peers if not state.workers[peer].touched]
+        controls, window_s = reduce(_join, untouched) if untouched else None, plan.watch.window_s
+        if plan.recovery is not None:
+            stretches = windows.extend(stretches, own, beside, window_s, controls)
+        watched = windows.extend_each(watched, index_of(plan).watched_gates.get(worker, ()), own, beside, window_s, controls)
+    return changed(
         known,
-        controls=controls,
+        controls=_with_peers(known, beside),
         unmeasured=None,
         recent=(*known.recent, own)[-RECENT_MAX:],
-        baseline=_join(known.baseline, own) if surveying else known.baseline,
-        ramp=_join(known.ramp, own) if ramps else known.ramp,
+        baseline=baseline,
+        ramp=ramp,
         canary_answered_at_s=own.until_s if own.canaries > own.canary_failures else known.canary_answered_at_s,
+        after=after,
+        windows=stretches,
+        watched=watched,
     )
-    if not _is_after(known, own):
-        return taken
-    untouched = reduce(_join, beside.untouched) if beside.untouched else None
-    window_s = plan.watch.window_s
-    return changed(
-        taken,
-        after=_join(known.after, own),
-        windows=windows.extend(known.windows, own, beside.peers, window_s, untouched),
-        watched={
-            gate.id: windows.extend(known.watched.get(gate.id, ()), own, beside.peers, window_s, untouched, gate) for gate in beside.gates
-        },
-    )
+
+
+def _with_peers(known: WorkerState, beside: list[Tally]) -> Tally | None:
+    """Add what the others of its pool did since a worker has its traffic again."""
+    controls = known.controls
+    for peer in beside:
+        if _is_after(known, peer):
+            controls = _join(controls, peer)
+    return controls
 
 
 def _is_after(known: WorkerState, tally: Tally) -> bool:

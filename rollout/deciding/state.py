@@ -105,9 +105,9 @@ class WorkerState:
     other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
     *well_since_s* while it isn't.
     *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
-    *windows* are the last stretches since it was admitted, for the load-recovery gate, and *watched* those for each gate that it is watched
-    by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open
-    when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
+    *windows* are the last stretches since it was admitted, for the load-recovery gate if there is one, and *watched* those for each gate
+    that it is watched by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open when it was
+    drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
     *recent* are its last tallies, for how busy it is (sparing.py).
     """

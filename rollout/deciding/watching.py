@@ -133,24 +133,28 @@ def _failed(plan: Plan, index: PlanIndex, worker: WorkerId, known: WorkerState) 
     if kept is not None and kept.watched is known.watched and kept.baseline is known.baseline:
         return kept.failed
     before = kept.newest if kept is not None and kept.baseline is known.baseline else {}
-    newest: dict[GateId, tuple[Window, Verdict]] = {}
+    newest: dict[GateId, tuple[Window, bool]] = {}
     failed: list[tuple[Gate, Verdict]] = []
     for gate in index.watched_gates[worker]:
         last = _last(plan, gate, known)
         if len(last) < WINDOWS_TO_FAIL:
             continue
         ruled = before.get(gate.id)
-        verdict = ruled[1] if ruled is not None and ruled[0] is last[0] else _rule_window(gate, known, last[0])
-        newest[gate.id] = (last[0], verdict)
-        if verdict.ruling is Ruling.FAIL and all(_rule_window(gate, known, window).ruling is Ruling.FAIL for window in last[1:]):
-            failed.append((gate, verdict))
+        newest_fails = ruled[1] if ruled is not None and ruled[0] is last[0] else _fails_in(gate, known, last[0])
+        newest[gate.id] = (last[0], newest_fails)
+        if newest_fails and all(_fails_in(gate, known, window) for window in last[1:]):
+            failed.append((gate, _rule_window(gate, known, last[0])))
     index.rulings[worker] = Kept(known.watched, known.baseline, newest, tuple(failed))
     return tuple(failed)
 
 
 def _fails(plan: Plan, gate: Gate, known: WorkerState) -> bool:
     """Tell whether the last window failed."""
-    return any(_rule_window(gate, known, window).ruling is Ruling.FAIL for window in _last(plan, gate, known)[:1])
+    return any(_fails_in(gate, known, window) for window in _last(plan, gate, known)[:1])
+
+
+def _fails_in(gate: Gate, known: WorkerState, window: Window) -> bool:
+    return threshold.fails(gate, after=window.own, baseline=known.baseline, controls=window.controls)
 
 
 def _decides(gate: Gate, known: WorkerState, window: Window) -> bool:
@@ -171,4 +175,4 @@ def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:
 
 
 def _last_s(known: WorkerState) -> float:
-    return known.windows[-1].own.until_s if known.windows else float("-inf")
+    return float("-inf") if known.after is None else known.after.until_s

@@ -282,8 +282,8 @@ class Changes:
 
     def _is_new(self, worker: WorkerId, sighting: Sighting, *, in_focus: bool) -> bool:
         told = self._told.get(worker)
-        if told is None:
-            return True
+        if told is None or told is sighting:
+            return told is None
         return sighting != told if in_focus else _steady(sighting) != _steady(told)
 
 

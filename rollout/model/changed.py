@@ -1,7 +1,7 @@
 """
 A copy of a frozen dataclass with some fields changed, for those that are copied thousands of times a second.
 
-`dataclasses.replace` goes through every field and `__init__`: 14 µs for the state of a rollout, where this takes 0.4. It needs a class
+`dataclasses.replace` goes through every field and `__init__`: 14 µs for the state of a rollout, where this takes one. It needs a class
 without slots, and one whose `__init__` does nothing but keep what it is given. Type checkers see `replace`, so names and types are checked.
 """
 
@@ -14,9 +14,7 @@ else:
     def changed(thing: Any, /, **changes: Any) -> Any:  # noqa: ANN401  (whatever it is copied from)
         """Copy *thing* with *changes*."""
         copy = object.__new__(type(thing))
-        fields = copy.__dict__
-        fields.update(thing.__dict__)
-        fields.update(changes)
+        object.__setattr__(copy, "__dict__", thing.__dict__ | changes)
         return copy
 
 

@@ -1,4 +1,7 @@
-"""A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered."""
+"""
+A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered; unless it is only one of
+thousands, and nobody will read most of it.
+"""
 
 from collections.abc import Collection, Sequence
 
@@ -13,9 +16,10 @@ from rollout.ports.journal import Baseline, DeployLine, Keeping, Request
 class MemoryJournal:
     """See ports.journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, codec: bool = True) -> None:
+        self._codec = codec
         self._plans: dict[DeployId, Plan] = {}
-        self._lines: dict[DeployId, list[tuple[str, str, int]]] = {}
+        self._lines: dict[DeployId, list[tuple[str, str, int] | Event]] = {}
         self._requests: dict[DeployId, list[Request]] = {}
         self._baselines: list[Baseline] = []
 
@@ -30,7 +34,9 @@ class MemoryJournal:
     def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
         """See ports.journal."""
         self.plan(deploy_id)
-        self._lines[deploy_id].extend((event_kind(event), dump_json(event), event_version(event)) for event in events)
+        self._lines[deploy_id].extend(
+            (event_kind(event), dump_json(event), event_version(event)) if self._codec else event for event in events
+        )
 
     def plan(self, deploy_id: DeployId) -> Plan:
         """See ports.journal."""
@@ -40,8 +46,8 @@ class MemoryJournal:
 
     def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
         """See ports.journal."""
-        lines = self._lines.get(deploy_id, [])
-        return [(number, load_event(*line)) for number, line in enumerate(lines[after:], start=after + 1)]
+        lines = self._lines.get(deploy_id, [])[after:]
+        return [(number, load_event(*line) if isinstance(line, tuple) else line) for number, line in enumerate(lines, start=after + 1)]
 
     def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
         """See ports.journal."""
@@ -77,7 +83,7 @@ class MemoryJournal:
 
     def keeping(self) -> Keeping:
         """See ports.journal."""
-        return Keeping(None, "memory", sum(len(text) for lines in self._lines.values() for _, text, _ in lines))
+        return Keeping(None, "memory", sum(len(line[1]) for lines in self._lines.values() for line in lines if isinstance(line, tuple)))
 
     def forget(self, homeserver: str, rollouts: Collection[DeployId], baselines_before_s: float) -> int:
         """See ports.journal."""

@@ -1,5 +1,6 @@
 """One simulated rollout from plan to end, with the real planner, loop, journal codec and drivers' port; crashes included."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -7,7 +8,7 @@ from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
 from rollout.engine.deploy import replay
 from rollout.engine.drivers import Drivers
-from rollout.engine.run import Listener, Loop
+from rollout.engine.run import HEED_EVERY_S, Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
 from rollout.model.ids import DeployId, EffectNumber, ReleaseId, WorkerId
@@ -25,6 +26,7 @@ from rollout.simulation.drivers import (
     SimulatedWorkers,
 )
 from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.looking import Sight, open_eyes
 from rollout.simulation.performer import Durations, Fault, VirtualPerformer
 from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
@@ -51,7 +53,12 @@ class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on p
 
 @dataclass(slots=True)
 class Stage:
-    """A simulated homeserver with everything that is needed to roll it."""
+    """
+    A simulated homeserver with everything that is needed to roll it.
+
+    *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
+    the new release.
+    """
 
     inventory: Inventory
     world: World
@@ -59,6 +66,8 @@ class Stage:
     drivers: Drivers
     old: Release
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    sight: Sight = Sight.REAL
+    bad_after_s: Mapping[WorkerId, float] = field(default_factory=dict)
 
     def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
         """Look, identify the release, and plan."""
@@ -166,4 +175,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
         loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations), heed)
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s))
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, eyes)
+    # What is asked here is asked after an event, never by the time.
+    return loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
