@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import LiteralString
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
@@ -64,8 +64,10 @@ def opened(url: str) -> Iterator[SqlJournal]:
 def _execute(url: str, *statements: LiteralString) -> list[tuple[object, ...]]:
     """Run them as somebody who may do everything, and return what the last one gives."""
     with psycopg.connect(url, autocommit=True) as connection:
-        for statement in statements:
-            cursor = connection.execute(statement)
+        *others, last = statements
+        for statement in others:
+            connection.execute(statement)
+        cursor = connection.execute(last)
         return cursor.fetchall() if cursor.description else []
 
 
@@ -80,24 +82,24 @@ def _wait(number: int) -> WaitBegan:
 def _losing_the_answer(monkeypatch: pytest.MonkeyPatch, server: Server, when: str, spared: int = 0) -> list[str]:
     """Let the next commit after *spared* ones be made, or not, and its connection end before anybody hears of it."""
     done: list[str] = []
-    genuine = sa.engine.default.DefaultDialect.do_commit
+    genuine: Callable[[Any, Any], None] = sa.engine.default.DefaultDialect.do_commit
 
-    def commit(self: sa.engine.default.DefaultDialect, connection: object) -> None:
+    def commit(self: object, connection: Any) -> None:  # noqa: ANN401  (as the dialect has it)
         nonlocal spared
         if done or spared:
             spared -= not done
-            genuine(self, connection)  # type: ignore[arg-type]
+            genuine(self, connection)
             return
         done.append(when)
         if when == "after":
-            genuine(self, connection)  # type: ignore[arg-type]
+            genuine(self, connection)
         with server.connected() as other:
-            other.execute("SELECT pg_terminate_backend(%s)", (connection.driver_connection.info.backend_pid,))  # type: ignore[attr-defined]
+            other.execute("SELECT pg_terminate_backend(%s)", (connection.driver_connection.info.backend_pid,))
         if when == "before":
-            genuine(self, connection)  # type: ignore[arg-type]
+            genuine(self, connection)
         else:
             # What the commit's answer would have been: the line is dead.
-            connection.driver_connection.execute("SELECT 1")  # type: ignore[attr-defined]
+            connection.driver_connection.execute("SELECT 1")
 
     monkeypatch.setattr(sa.engine.default.DefaultDialect, "do_commit", commit)
     return done
@@ -146,7 +148,7 @@ def test_a_request_whose_answer_is_lost_is_not_asked_again(server: Server, url: 
 def _start_again(server: Server, lab: Lab) -> subprocess.Popen[bytes]:
     root = os.geteuid() == 0
     return subprocess.Popen(
-        server.process.args,  # type: ignore[arg-type]
+        server.process.args,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd=lab.runtime,
