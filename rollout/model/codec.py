@@ -24,9 +24,18 @@ from rollout.model.release import Release
 # Of a key that somebody else wrote so much is shown.
 _PART_MAX = 60
 _EVENT_KINDS: dict[str, Any] = {kind.__name__: kind for kind in events.Event.__args__}
-_Upgrade = Callable[[dict[str, Any]], dict[str, Any]]
+_Upgrade = Callable[[Any], Any]
 # By kind: what makes version 2 of version 1, version 3 of version 2, and so on. Nothing is ever taken out of here.
 UPGRADES: Mapping[str, tuple[_Upgrade, ...]] = {}
+
+# What plans did not have at first, as it was meant then. A key that a plan gets from now on goes in here, or has a default.
+_PLANS_BEFORE: Mapping[str, Any] = {
+    "hold": {"hold_s": 0.0, "hold_max": 0},
+    "warm": None,
+    "recovery": None,
+    "watch": {"watch_s": 0.0, "window_s": 0.0},
+    "rollback_scope": "all_touched",
+}
 
 
 @cache
@@ -80,7 +89,11 @@ def load_event(kind: str, text: str, version: int = 1) -> Event:
 
 def load_plan(text: str) -> Plan:
     """Read a plan back. Raises InvalidFileError when it isn't one."""
-    return _load(Plan, text)  # type: ignore[no-any-return]
+    return _load(Plan, text, (_with_later_keys,))  # type: ignore[no-any-return]
+
+
+def _with_later_keys(plain: Any) -> Any:  # noqa: ANN401  (whatever stood in the file)
+    return {**_PLANS_BEFORE, **plain} if isinstance(plain, dict) else plain
 
 
 def load_release(text: str) -> Release:

@@ -13,6 +13,7 @@ from rollout.deciding.state import DECISION_VERSION
 from rollout.interfaces.cli import cli, keeping
 from rollout.model.event import Command, DeployBegan, DeployFinished, DeployResumed, Event, OperatorSpoke, Outcome
 from rollout.model.ids import DeployId, EffectNumber
+from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.ports.journal import Baseline, DeployLine, Keeping, dispensable
 from rollout.simulation.rehearse import Stage
@@ -23,7 +24,7 @@ DAY_S = 86_400.0
 NUMBERS = itertools.count(1)
 
 
-def plan_of(stage: Stage):  # noqa: ANN201
+def plan_of(stage: Stage) -> Plan:
     return stage.plan(Playbook.model_validate(PLAYBOOK))
 
 
@@ -95,21 +96,25 @@ def test_what_was_accepted_once_is_taken_up_again_without_a_word(site: Homeserve
 
 @pytest.mark.parametrize("name", ["CI", "GITHUB_ACTIONS", "GITLAB_CI", "JENKINS_URL"])
 def test_a_job_of_ci_is_told_that_its_journal_goes_with_its_runner(site: Homeserver, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """Before the rollout begins, with what to do about it and what to do without; preflight says it too, and is no less content."""
-    quiet = site.run("deploy", "--restart", "--yes")
-    assert "runner" not in quiet.output
+    """Preflight says it, and is no less content."""
+    assert "runner" not in site.run("preflight").output
     monkeypatch.setenv(name, "true")
+    checked = site.run("preflight")
+    assert checked.exit_code == 0, checked.output
+    assert "goes with" in checked.output
+    monkeypatch.setenv(name, "false")
+    assert "runner" not in site.run("preflight").output
+
+
+def test_before_a_rollout_it_is_told_with_what_to_do(site: Homeserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """About it, and without it; the rollout goes on."""
+    monkeypatch.setenv("CI", "1")
     said = site.run("deploy", "--restart", "--yes")
     assert said.exit_code == 0, said.output
     told, _, _ = said.output.partition("begins, by")
     assert "the journal is a file on a CI runner" in told
     assert "--journal postgresql://" in told
     assert "a new `rollout deploy` start from what they find" in told
-    checked = site.run("preflight")
-    assert checked.exit_code == 0, checked.output
-    assert "goes with it" in checked.output
-    monkeypatch.setenv(name, "false")
-    assert "runner" not in site.run("preflight").output
 
 
 def test_a_journal_elsewhere_outlives_the_job() -> None:

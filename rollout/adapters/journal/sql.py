@@ -36,7 +36,11 @@ def open_journal(place: str | None) -> "SqlJournal":
     Raises DriverError when it can't be reached, is no journal, or is one of a newer rollout; InvalidFileError when the secret is not there.
     """
     database, path = open_database(place)
-    return SqlJournal(database, None if path is None else str(path))
+    try:
+        return SqlJournal(database, None if path is None else str(path))
+    except BaseException:
+        database.close()
+        raise
 
 
 class SqlJournal:
