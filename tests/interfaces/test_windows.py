@@ -201,6 +201,7 @@ def test_a_saved_plan_is_checked_again_when_it_is_deployed(site: Homeserver) -> 
     refused = site.run("deploy", str(saved), "--yes")
     assert refused.exit_code == 5, refused.output
     assert "may not be rolled at this hour" in refused.output
+    assert "canary:" not in refused.output, "what is refused need not be read"
     assert site.journal.deploys("simulated.localhost", 9) == []
 
 

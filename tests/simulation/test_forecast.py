@@ -12,9 +12,9 @@ from rollout.deciding.timings import NOBODY_THERE, times_of
 from rollout.engine.survey import Surveyor
 from rollout.engine.timings import forecast_by_history
 from rollout.interfaces.report.score import score, score_text
-from rollout.model.event import Event, Outcome, StepBegan, StepFinished
+from rollout.model.event import Command, Event, Outcome, StepBegan, StepFinished
 from rollout.model.gate import GuardReading
-from rollout.model.ids import DeployId, StepId
+from rollout.model.ids import DeployId, StepId, WorkerId
 from rollout.model.plan import Guard, Plan
 from rollout.model.sighting import SchemaSighting
 from rollout.planning.forecast import DRAIN_S, total
@@ -98,6 +98,17 @@ def test_steps_add_up_to_the_whole_rollout() -> None:
     assert sum(part.took_s for part in scored.parts.values()) == pytest.approx(scored.variable.took_s)
 
 
+def test_who_was_skipped_is_no_fault_of_the_forecast() -> None:
+    """Only what was done is compared with what was said of it."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK, version=None, next_generation=True)
+    assert rehearse(stage, plan, speak={5: (Command.SKIP, WorkerId("client2"))}).outcome is Outcome.DEPLOYED
+    scored = score(plan, [event for _, event in stage.journal.events(stage.deploy_id)])
+    assert scored is not None
+    turn_s = sum(one.mean_s for step, one in plan.forecast.steps.items() if step.startswith("client2/"))
+    assert scored.whole.forecast_s == pytest.approx(plan.forecast.duration_s - turn_s, abs=0.01)
+
+
 def test_what_nobody_was_there_for_is_left_out_and_named() -> None:
     """Two hours after a crash somebody resumes: the score is that of the rest, and the step that was cut in two teaches nothing."""
     stage = seven_workers()
@@ -177,13 +188,14 @@ def test_the_last_watch_is_kept_however_late_it_is() -> None:
     state, late = start(plan), {}
     for _, event in stage.journal.events(stage.deploy_id):
         state = fold(plan, state, event)
-        if isinstance(event, StepFinished):
+        if isinstance(event, StepBegan | StepFinished):
             overdue = replace(state, end_by_s=event.at_s - 1)
-            late[event.step_id] = too_late(plan, overdue, open_steps(plan, overdue), event.at_s)
-    assert late[StepId(f"{last_but_one}/soak")].startswith("its window has ended")
+            late[type(event), event.step_id] = too_late(plan, overdue, open_steps(plan, overdue), event.at_s)
+    assert late[StepFinished, StepId(f"{last_but_one}/soak")].startswith("its window has ended")
     # Begun with, it is brought to its end.
-    assert late[StepId(f"{last}/await_healthy")] == ""
-    assert late[StepId(f"{last}/soak")] == ""
+    assert late[StepBegan, StepId(f"{last}/restart")] == ""
+    assert late[StepFinished, StepId(f"{last}/await_healthy")] == ""
+    assert late[StepFinished, StepId(f"{last}/soak")] == ""
 
 
 def test_without_a_window_nothing_is_ever_too_late() -> None:
