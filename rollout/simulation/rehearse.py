@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
+from rollout.engine import baseline
 from rollout.engine.deploy import replay
 from rollout.engine.drivers import Drivers
 from rollout.engine.run import HEED_EVERY_S, Listener, Loop
@@ -54,7 +55,8 @@ class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on p
 @dataclass(slots=True)
 class Stage:
     """
-    A simulated homeserver with everything that is needed to roll it.
+    A simulated homeserver with everything that is needed to roll it. *deploy_id* is what the next rollout is called, *end_by_s* when its
+    window ends.
 
     *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
     the new release.
@@ -66,6 +68,8 @@ class Stage:
     drivers: Drivers
     old: Release
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    deploy_id: DeployId = DEPLOY
+    end_by_s: float | None = None
     sight: Sight = Sight.REAL
     bad_after_s: Mapping[WorkerId, float] = field(default_factory=dict)
 
@@ -150,7 +154,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
     """One life of the tool."""
     now_s = stage.clock.now_s()
     spoken = dict(script.speak)
-    count = len(stage.journal.events(DEPLOY)) if resumed else 0
+    count = len(stage.journal.events(stage.deploy_id)) if resumed else 0
 
     def listen(_event: Event, _state: DeployState) -> None:
         nonlocal count
@@ -167,13 +171,18 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
     if not resumed:
-        loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
-        began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
-        stage.journal.begin(DEPLOY, plan, began)
+        loop = Loop(stage.deploy_id, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
+        number = stage.drivers.ledger.last_number()
+        began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s)
+        stage.journal.begin(stage.deploy_id, plan, began)
         loop.admit((began,))
+        found = baseline.from_history(stage.journal, plan, now_s)
+        loop.record(() if found is None else (found,))
     else:
-        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
-        loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
+        state = replay(stage.journal, plan, stage.deploy_id)
+        loop = Loop(stage.deploy_id, plan, state, stage.journal, stage.clock, (*script.listeners, listen))
+        now_s, number = max(now_s, state.last_at_s), stage.drivers.ledger.last_number()
+        loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s))
     performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, eyes)
