@@ -6,7 +6,6 @@ from rollout.model.conditions import DatabaseConditions
 from rollout.model.gate import GuardReading
 from rollout.model.sighting import SchemaSighting
 
-
 # Of a queue of thousands the first few say what it is; `guards` counts them all.
 LISTED_MAX = 50
 

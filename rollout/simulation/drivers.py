@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.model.effect import Effect
 from rollout.model.conditions import Room
+from rollout.model.effect import Effect
 from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId

@@ -14,8 +14,16 @@ from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
 from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
-from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.options import (
+    FILE,
+    events_option,
+    inventory_option,
+    journal_option,
+    no_way_back_option,
+    playbook_option,
+    rollout_argument,
+)
+from rollout.interfaces.cli.selecting import Selection, look_for, plan_back, plan_for, playbook_for, selectors, still_ready
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
@@ -38,6 +46,7 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
 @events_option
 @journal_option
 @playbook_option
@@ -51,6 +60,7 @@ def deploy(
     selection: Selection,
     *,
     yes: bool,
+    accept_no_way_back: bool,
 ) -> int:
     """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if nothing has changed since."""
     if saved is not None and selection:
@@ -66,7 +76,7 @@ def deploy(
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
             plan = planned()
-        return _deploy(desk, plan, yes=yes)
+        return _deploy(desk, plan, yes=yes, no_way_back=accept_no_way_back)
 
 
 def _read(path: Path, inventory: Inventory) -> Plan:
@@ -93,25 +103,41 @@ def _read(path: Path, inventory: Inventory) -> Plan:
 
 
 def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None) -> Plan:
-    """Return the plan. Raises RefusedError with what has changed since it was made."""
+    """Return the plan. Raises RefusedError with what has changed since it was made, or has come about."""
     playbook_digest = plan.playbook_digest if playbook is None else digest_of_playbook(playbook)
-    if changes := explain_stale(plan, observe(opened), playbook_digest):
+    seen = look_for(opened, playbook)
+    if changes := explain_stale(plan, seen[1].observation, playbook_digest):
         raise RefusedError("the plan is stale", where=str(path), why="\n".join(changes), remedy="plan again, and look at what is different")
+    if plan.phases:
+        still_ready(opened, plan, playbook, seen)
     return plan
 
 
-def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
+def _deploy(desk: Desk, plan: Plan, *, yes: bool, no_way_back: bool) -> int:
     """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
-    if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
+    somebody = sys.stdin.isatty() and desk.human.isatty()
+    if plan.point_of_no_return is not None and not no_way_back:
+        _ask_for_consent(plan, somebody=somebody, err=desk.human is sys.stderr)
+    if not yes and somebody and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
     began_at_s = desk.opened.clock.now_s()
     # Sorts by time, and can be said aloud.
     deploy_id = DeployId(f"{utc(began_at_s, '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     site = desk.opened.site(desk.journal)
     return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners))
+
+
+def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
+    """`--yes` is no answer to this: who wrote it into a script had another release in mind. Raises RefusedError."""
+    what = f"after {plan.point_of_no_return} there is no way back to what runs now"
+    if not somebody:
+        why = "nobody is here to be asked whether that is meant; nothing was touched"
+        raise RefusedError(what, why=why, remedy="make a backup, and say --accept-no-way-back")
+    if not click.confirm(f"{what}. Is there a backup, and shall it go on?", err=err):
+        raise RefusedError("you said no", remedy="nothing was touched")
 
 
 @click.command()
@@ -150,6 +176,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 @rollout_argument
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
 @events_option
 @journal_option
 @playbook_option
@@ -163,6 +190,7 @@ def rollback(
     to: str | None,
     *,
     yes: bool,
+    accept_no_way_back: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
@@ -189,7 +217,7 @@ def rollback(
             else:
                 raise refusal
         if back is not None:
-            return _deploy(desk, back, yes=yes)
+            return _deploy(desk, back, yes=yes, no_way_back=accept_no_way_back)
         if refusal is not None:
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
         return take_up(desk, line.deploy_id, plan, Command.ROLLBACK)
