@@ -17,8 +17,9 @@ def preflight_text(checks: Sequence[Check]) -> str:
     for check in checks:
         head = f"{check.result:<{words}}  {check.name:<{names}}  "
         lines += _wrapped(check.why, head, " " * len(head))
-        if check.remedy and check.result is not Result.OK:
-            lines += _wrapped(f"try: {check.remedy}", " " * len(head), " " * (len(head) + len("try: ")))
+        for word, told in (("try: ", check.remedy), ("see: ", check.source)):
+            if told and check.result is not Result.OK:
+                lines += _wrapped(word + told, " " * len(head), " " * (len(head) + len(word)))
     return "\n".join([*lines, "", _sum(checks)]) + "\n"
 
 

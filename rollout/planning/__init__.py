@@ -16,5 +16,6 @@ notes.py        what to know before saying yes
 forecast.py     how long it takes
 digest.py       what makes two plans the same
 drift.py        what changed since a plan was made
+preflight.py    whether a rollout could begin now: workers, metrics, guards; preflight_database.py and preflight_release.py the rest
 disruption.py   whether a worker may go down now (asked again before each step)
 """

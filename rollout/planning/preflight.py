@@ -37,12 +37,13 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: what came of it, why in a sentence, and what to try where it isn't ok."""
+    """One thing that was looked at: what came of it, why in a sentence, what to try where it isn't ok, and where that is written."""
 
     name: str
     result: Result
     why: str
     remedy: str = ""
+    source: str = ""
 
     @property
     def refuses(self) -> bool:
@@ -163,21 +164,24 @@ def of_guards(question: Question) -> Iterator[Check]:
 def of_files(question: Question) -> Iterator[Check]:
     """Look at file handles: how many are used, and where their growth leads."""
     found = question.findings.files
+    full = False
     for worker, used in found.items():
         level = f"{used.open:.0f} of {used.max:.0f} file handles are used"
         remedy = "a higher limit (LimitNOFILE), or find what holds them: requests that wait for the database do"
         ahead = used.share_in(FILES_AHEAD_S)
         if used.open >= FILES_FULL * used.max:
+            full = True
             yield Check(f"files of {worker}", Result.NO, level, remedy)
         elif ahead is not None and ahead >= 1 and used.growth_per_s:
             in_s = (used.max - used.open) / used.growth_per_s
+            full = True
             why = f"{level}, {used.growth_per_s:.2g} more each second: none will be left in {in_s:.0f} s"
             yield Check(f"files of {worker}", Result.NO, why, remedy)
     if blind := [worker for worker in question.inventory.workers if worker not in found]:
         needed = any(guard.guard.startswith("files_") for guard in question.guards)
         why = f"not known of {', '.join(blind)}"
         yield Check("files", Result.UNKNOWN if needed else Result.WARNING, why, "the metrics pages")
-    elif found:
+    elif found and not full:
         fullest = max(found, key=lambda worker: found[worker].open / found[worker].max)
         used = found[fullest]
         grows = (

@@ -77,7 +77,7 @@ def _connections(question: Question, found: DatabaseConditions) -> Iterator[Chec
         yield Check("connections", Result.UNKNOWN, why, "database.args.cp_max in the configuration of the release")
         return
     pools = question.findings.connections
-    needed, most = max((sum(pools[worker] for worker in wave), wave) for wave in [(), *waves])
+    needed, most = max(((sum(pools[worker] for worker in wave), wave) for wave in [(), *waves]), key=lambda pair: pair[0])
     why = f"{level}; {' and '.join(most) or 'nobody'} may open {needed} (cp_max) before the old ones are gone"
     if needed > free.free:
         remedy = "a higher max_connections, a smaller cp_max, or end what else is connected"
@@ -149,7 +149,12 @@ def _indexes(question: Question, found: DatabaseConditions) -> Iterator[Check]:
     """An index under way is lost when the process that builds it restarts, and a migration of its table waits for it."""
     for one in (found.builds or ())[:LISTED_MAX]:
         why = f"{one.index or 'an index'} on {one.relation} is being built by pid {one.pid} ({one.phase})"
-        yield Check("index build", Result.NO if question.background == "refuse" else Result.WARNING, why, "wait for its end")
+        yield Check(
+            "index build",
+            Result.NO if question.background == "refuse" else Result.WARNING,
+            why,
+            "wait for its end, or `background_updates: warn` in the playbook",
+        )
     if found.invalid_indexes:
         why = f"{listed(found.invalid_indexes)}: nothing uses {'it' if len(found.invalid_indexes) == 1 else 'them'}, and writes pay for it"
         yield Check("invalid indexes", Result.WARNING, why, f"REINDEX INDEX CONCURRENTLY {found.invalid_indexes[0]}")
@@ -167,7 +172,8 @@ def _background_updates(question: Question, found: DatabaseConditions) -> Iterat
     if not found.background_updates:
         yield Check("background updates", Result.OK, "none is left")
         return
-    why = f"{len(found.background_updates)} have not ended: {listed(found.background_updates)}"
-    refuses = question.migrates and question.background == "refuse"
-    remedy = "wait for their end, or `background_updates: warn` in the playbook" if refuses else "they go on where they were"
-    yield Check("background updates", Result.NO if refuses else Result.WARNING, why, remedy)
+    why = f"{len(found.background_updates)} not ended: {listed(found.background_updates)}"
+    if question.migrates and question.background == "refuse":
+        yield Check("background updates", Result.NO, why, "wait for their end, or `background_updates: warn` in the playbook")
+    else:
+        yield Check("background updates", Result.WARNING, f"{why}; interrupted, they go on where they were")

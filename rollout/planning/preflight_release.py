@@ -54,7 +54,8 @@ def _deltas(question: Question, to: Release) -> Iterator[Check]:
         )
     else:
         pending = schema_rules.pending_deltas(schema, to)
-        why = f"{len(pending)} deltas are pending: {listed(pending)}" if pending else "no delta is pending"
+        are = "delta is" if len(pending) == 1 else "deltas are"
+        why = f"{len(pending)} {are} pending: {listed(pending)}" if pending else "no delta is pending"
         yield Check("schema", Result.OK, f"{why}; the database is at {schema.version}, {to.version} at {to.schema_version}")
 
 
@@ -69,7 +70,9 @@ def _way_back(question: Question, to: Release) -> Iterator[Check]:
             remedy = "make a backup, and say --accept-no-way-back: after the migration there is only forward"
             yield Check("way back", consent, why, remedy)
         elif possible is None:
-            yield Check("way back", Result.WARNING, why, "nothing: without one the rollout stops once the release is prepared, unmigrated")
+            yield Check(
+                "way back", Result.WARNING, f"{why}; without one the rollout stops when the release is prepared, before the migration"
+            )
         else:
             yield Check("way back", Result.OK, why)
 
@@ -87,15 +90,13 @@ def _hazards(question: Question, to: Release) -> Iterator[Check]:
                 continue
             told.add(hazard.id)
             grave = hazard.grave and hazard.id not in question.accepted
-            remedy = f"{hazard.remedy} ({hazard.source})"
-            if hazard.grave:
-                remedy += f"; or accept_hazards: [{hazard.id}] in the playbook" if grave else "; accepted by the playbook"
-            yield Check(f"hazard of {hazard.version}", Result.NO if grave else Result.WARNING, hazard.sentence, remedy)
+            remedy = f"{hazard.remedy}; or accept_hazards: [{hazard.id}] in the playbook" if grave else hazard.remedy
+            yield Check(f"hazard of {hazard.version}", Result.NO if grave else Result.WARNING, hazard.sentence, remedy, hazard.source)
         yield from _raised(old, to)
         if hazards.not_read(old.version, to.version) and "" not in told:
             told.add("")
             why = f"what releases after {hazards.READ_UNTIL} bring isn't in our table of hazards"
-            yield Check("hazards", Result.WARNING, why, f"read the upgrade notes up to {to.version}: {hazards.NOTES}")
+            yield Check("hazards", Result.WARNING, why, f"read the upgrade notes up to {to.version}", hazards.NOTES)
     if not told:
         yield Check("hazards", Result.OK, "the upgrade notes have none on the way")
 
@@ -106,7 +107,7 @@ def _raised(old: Release, to: Release) -> Iterator[Check]:
     if after is not None and before != after and (before is None or before.least < after.least):
         least = ".".join(map(str, after.least))
         why = f"{to.version} needs Python {least}; on an older one PREPARE ends the rollout before anything is touched"
-        yield Check("python", Result.WARNING, why, after.source)
+        yield Check("python", Result.WARNING, why, source=after.source)
 
 
 def _postgresql(question: Question, to: Release) -> Iterator[Check]:
@@ -117,11 +118,13 @@ def _postgresql(question: Question, to: Release) -> Iterator[Check]:
     if found.server_version is None:
         # Where what runs needs as much, it is there.
         if any(hazards.requirement(hazards.POSTGRESQL, old.version) != needed for old in question.running()):
-            yield Check("postgresql", Result.UNKNOWN, f"{to.version} needs {needed.least[0]}, and what is there isn't known", needed.source)
+            yield Check(
+                "postgresql", Result.UNKNOWN, f"{to.version} needs {needed.least[0]}, and what is there isn't known", source=needed.source
+            )
         return
     major = found.server_version // _MAJOR
     if major < needed.least[0]:
         why = f"{to.version} would not start on PostgreSQL {major}: it needs {needed.least[0]}"
-        yield Check("postgresql", Result.NO, why, f"bring PostgreSQL to {needed.least[0]} first ({needed.source})")
+        yield Check("postgresql", Result.NO, why, f"bring PostgreSQL to {needed.least[0]} first", needed.source)
     else:
         yield Check("postgresql", Result.OK, f"{major}, and {to.version} needs {needed.least[0]}")

@@ -142,9 +142,11 @@ def identify(opened: Opened, selection: Selection, seen: Observation) -> Release
     if config is not None and not config.is_dir():
         raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")
     base = common_release(opened.inventory, seen)
-    return opened.drivers.releases.identify(
+    to = opened.drivers.releases.identify(
         selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
     )
+    # What is prepared already knows its schema.
+    return seen.releases.get(to.id, to)
 
 
 def try_to_plan(
@@ -184,7 +186,8 @@ def _checks(asked: Question) -> Iterator[Check]:
 
 def spelled(check: Check) -> str:
     """Write a check in one line."""
-    return f"{check.name}: {check.why}" + (f" (try: {check.remedy})" if check.remedy else "")
+    beside = [f"{word}: {told}" for word, told in (("try", check.remedy), ("see", check.source)) if told]
+    return f"{check.name}: {check.why}" + (f" ({'; '.join(beside)})" if beside else "")
 
 
 def _refusal(opened: Opened, to: Release, blockers: Sequence[str]) -> RefusedError:
