@@ -83,7 +83,14 @@ def _hazards(question: Question, to: Release) -> Iterator[Check]:
     for old in question.running():
         found = hazards.crossed(old.version, to.version, roles)
         if found is None:
-            yield Check("hazards", Result.UNKNOWN, f"what stands between {old.version} and {to.version} can't be told by these names")
+            told.add(old.version)
+            yield Check(
+                "hazards",
+                Result.UNKNOWN,
+                f"what stands between {old.version} and {to.version} can't be told by their names",
+                "read the upgrade notes",
+                hazards.NOTES,
+            )
             continue
         for hazard in found:
             if hazard.id in told:
