@@ -42,6 +42,8 @@ _T = TypeVar("_T")
 # One source may take this long. Looks are a second apart, and a look that is older than six seconds counts for nothing.
 LOOK_TIMEOUT_S = 2.0
 MEASURE_TIMEOUT_S = 10.0
+# A page that says itself when it was written is believed for so long; clocks of two hosts differ by less.
+PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
 _BUILD_INFO = ("synapse_build_info",)
@@ -143,9 +145,17 @@ class Surveyor:
             return "the inventory has no database_driver, and so nobody knows who is active"
         return warming.unavailable(MEASURE_TIMEOUT_S)
 
+    def counters(self) -> dict[WorkerId, synapse_metrics.Counters]:
+        """Return the last page of each worker that could be read."""
+        return {worker: counters for worker, (_, counters) in self._counters.items()}
+
+    def files_now(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Say of all that run and answer how many file handles they use, by what has been measured; nobody is asked."""
+        return self.files.guards(_answering(observation), self._clock.now_s())
+
     def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
         """Say of all that run and answer how many file handles they use; those that nobody has measured lately are asked."""
-        running = [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
+        running = _answering(observation)
         stale = self.files.stale(running, self._clock.now_s())
         pages = self._drivers.metrics.read(stale, synapse_metrics.PROCESS_PREFIXES, LOOK_TIMEOUT_S) if stale else {}
         now_s = self._clock.now_s()
@@ -180,7 +190,9 @@ class Surveyor:
         return why
 
     def _tally(self, worker: WorkerId, page: Page, read_at_s: float) -> Tally | str | None:
-        counters = synapse_metrics.read_counters(page.samples)
+        written_at_s = min((sample.at_s for sample in page.samples if sample.at_s is not None), default=read_at_s)
+        old = f"its page says itself that it is {read_at_s - written_at_s:.0f} s old" if read_at_s - written_at_s > PAGE_AGE_MAX_S else ""
+        counters = old or synapse_metrics.read_counters(page.samples)
         self.files.record(worker, read_at_s, counters)
         if isinstance(counters, str):
             self._counters.pop(worker, None)
@@ -215,6 +227,10 @@ class Surveyor:
     def _version(self, worker: WorkerId, state: ProcessState | None) -> str | None:
         known = self._versions.get(worker)
         return known[1] if known is not None and state is not None and state.started_at_s == known[0] else None
+
+
+def _answering(observation: Observation) -> list[WorkerId]:
+    return [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
 
 
 def _process(state: ProcessState | None, link: Activation | None) -> ProcessSighting | None:

@@ -209,6 +209,11 @@ class Playbook(BaseModel):
     gates: tuple[GateEntry, ...] = ()
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
+    accept_hazards: tuple[str, ...] = Field(default=(), description="hazards between releases that somebody has read of and accepts, by id")
+    background_updates: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="what Synapse's own that have not ended do to a new version, and an index that is being built to anything",
+    )
     recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
     capacity: Capacity = Capacity()
     watch: Watch = Watch()

@@ -18,5 +18,6 @@ capacity.py     what the others carry while one is out (asked again before each 
 digest.py       what makes two plans the same
 basis.py        what a plan was made from
 drift.py        what changed since a plan was made, and whether it still holds
+preflight.py    whether a rollout could begin now: workers, metrics, guards; preflight_database.py and preflight_release.py the rest
 disruption.py   whether a worker may go down now (asked again before each step)
 """

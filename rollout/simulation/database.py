@@ -21,9 +21,9 @@ class SimulatedDatabase:
 
     clock: Clock
     since_s: float = 0.0
-    seen_schema: SchemaSighting = SchemaSighting(94, 84, ())
+    seen_schema: SchemaSighting = field(default_factory=lambda: SchemaSighting(94, 84, ()))
     users: tuple[str, ...] = ()
-    connections: Connections = Connections(used=20, max=100, reserved=3)
+    connections: Connections = field(default_factory=lambda: Connections(used=20, max=100, reserved=3))
     transactions: list[Transaction] = field(default_factory=list)
     waits: list[LockWait] = field(default_factory=list)
     builds: list[IndexBuild] = field(default_factory=list)

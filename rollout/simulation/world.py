@@ -71,7 +71,8 @@ class World:
 
     What a worker does that is held ends within *held_ends_s*. The proxy sees a worker up *check_s* after it answers, and
     lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
-    after a start, less and less over *cold_s*. Nobody answers for the metrics page of a worker in *dark*, and a *frozen* one stays as it was.
+    after a start, less and less over *cold_s*. The metrics page of a worker in *dark* isn't there, and that of
+    one in *frozen* stays as it was.
     """
 
     clock: VirtualClock

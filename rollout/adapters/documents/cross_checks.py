@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
+from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
 from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
@@ -81,6 +82,9 @@ def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Pro
             yield from _role(here, entry)
     for index, role in enumerate(playbook.liveness_only):
         yield from _role(("liveness_only", index), role)
+    for index, hazard in enumerate(playbook.accept_hazards):
+        if hazard not in (known := tuple(hazards.ids())):
+            yield _unknown(("accept_hazards", index), "hazard that can be accepted", hazard, known)
     yield from _gates(playbook)
     yield from _limits(playbook)
     yield from _guards(playbook)

@@ -110,6 +110,11 @@ def json_option(function: _Function) -> _Function:
     return click.option("--json", "as_json", is_flag=True, help="for programs")(function)
 
 
+def no_way_back_option(function: _Function) -> _Function:
+    """`--accept-no-way-back`: consent that `--yes` doesn't give."""
+    return click.option("--accept-no-way-back", is_flag=True, help="go on where after the migration there is only forward")(function)
+
+
 def need_playbook(path: Path | None) -> Path:
     """Return it. Raises UsageError when none was given."""
     if path is None:

@@ -21,6 +21,7 @@ from rollout.interfaces.cli.options import (
     ignore_windows_option,
     inventory_option,
     journal_option,
+    no_way_back_option,
     playbook_option,
     rollout_argument,
 )
@@ -44,6 +45,7 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
 @ignore_windows_option
 @measure_option
 @events_option
@@ -60,6 +62,7 @@ def deploy(
     selection: Selection,
     *,
     yes: bool,
+    accept_no_way_back: bool,
     ignore_windows: bool,
 ) -> int:
     """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if it still holds."""
@@ -79,10 +82,10 @@ def deploy(
             plan = planned()
             # Before anybody reads the plan, and once more when it was read.
             bounds_now(plan, desk.opened.clock.now_s(), ignore=ignore_windows)
-        return _deploy(desk, plan, yes=yes, ignore_windows=ignore_windows)
+        return _deploy(desk, plan, yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows)
 
 
-def _deploy(desk: Desk, plan: Plan, *, yes: bool, ignore_windows: bool) -> int:
+def _deploy(desk: Desk, plan: Plan, *, yes: bool, no_way_back: bool, ignore_windows: bool) -> int:
     """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
     desk.say(plan_text(plan))
     if not plan.phases:
@@ -90,7 +93,10 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool, ignore_windows: bool) -> int:
     with before_anything():
         for concern in concerns(desk.journal.keeping(), os.environ):
             desk.say(f"note: {concern}")
-    if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
+    somebody = sys.stdin.isatty() and desk.human.isatty()
+    if plan.point_of_no_return is not None and not no_way_back:
+        _ask_for_consent(plan, somebody=somebody, err=desk.human is sys.stderr)
+    if not yes and somebody and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
     began_at_s = desk.opened.clock.now_s()
     # Sorts by time, and can be said aloud.
@@ -98,6 +104,16 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool, ignore_windows: bool) -> int:
     site = desk.opened.site(desk.journal)
     bounds = bounds_now(plan, began_at_s, ignore=ignore_windows)
     return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds))
+
+
+def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
+    """`--yes` is no answer to this: who wrote it into a script had another release in mind. Raises RefusedError."""
+    what = f"after {plan.point_of_no_return} there is no way back to what runs now"
+    if not somebody:
+        why = "nobody is here to be asked whether that is meant; nothing was touched"
+        raise RefusedError(what, why=why, remedy="make a backup, and say --accept-no-way-back")
+    if not click.confirm(f"{what}. Is there a backup, and shall it go on?", err=err):
+        raise RefusedError("you said no", remedy="nothing was touched")
 
 
 @click.command()
@@ -150,6 +166,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 @rollout_argument
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
 @accept_version_option
 @events_option
 @journal_option
@@ -165,6 +182,7 @@ def rollback(
     accept_version: int | None,
     *,
     yes: bool,
+    accept_no_way_back: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
@@ -191,7 +209,7 @@ def rollback(
             else:
                 raise refusal
         if back is not None:
-            return _deploy(desk, back, yes=yes, ignore_windows=False)
+            return _deploy(desk, back, yes=yes, no_way_back=accept_no_way_back, ignore_windows=False)
         if refusal is not None:
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
         return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version=accept_version)

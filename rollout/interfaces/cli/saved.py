@@ -5,14 +5,14 @@ from pathlib import Path
 
 from rollout.adapters.reading import read_bounded
 from rollout.adapters.wording import shortened
+from rollout.engine.readiness import Readiness, Seen
 from rollout.interfaces.cli.opening import Opened
-from rollout.interfaces.cli.selecting import Measuring, observe, with_history, with_loads
+from rollout.interfaces.cli.selecting import Measuring, look_for, still_ready, with_history, with_loads
 from rollout.model.codec import load_plan
 from rollout.model.errors import InvalidFileError, RefusedError
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
-from rollout.model.sighting import Observation
 from rollout.planning.digest import digest_of_plan
 from rollout.planning.drift import Drift, drift
 
@@ -45,12 +45,12 @@ def read_plan(path: Path, inventory: Inventory) -> Plan:
 
 def drift_of(plan: Plan, opened: Opened, playbook: Playbook | None, measuring: Measuring) -> Drift:
     """Look at the homeserver, and say what has changed since a plan was made."""
-    return drift(plan, _look(plan, opened, playbook, measuring), opened.inventory, playbook)
+    return drift(plan, _look(plan, opened, playbook, measuring)[1].observation, opened.inventory, playbook)
 
 
-def _look(plan: Plan, opened: Opened, playbook: Playbook | None, measuring: Measuring) -> Observation:
-    own = playbook or Playbook.model_validate(plan.basis.playbook)
-    return with_loads(observe(opened, own), opened, measuring)
+def _look(plan: Plan, opened: Opened, playbook: Playbook | None, measuring: Measuring) -> tuple[Readiness, Seen]:
+    readiness, seen = look_for(opened, playbook or Playbook.model_validate(plan.basis.playbook))
+    return readiness, with_loads(seen, opened, measuring)
 
 
 def still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None, measuring: Measuring, say: Callable[[str], None]) -> Plan:
@@ -59,15 +59,17 @@ def still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None
 
     Raises RefusedError with all that has changed, if it doesn't hold.
     """
-    seen = _look(plan, opened, playbook, measuring)
-    found = drift(plan, seen, opened.inventory, playbook)
+    readiness, seen = _look(plan, opened, playbook, measuring)
+    found = drift(plan, seen.observation, opened.inventory, playbook)
     if not found.holds:
         why = [*found.breaks, *(f"(it would bear this: {what})" for what in found.bears)]
         what = f"the plan, made {found.age} ago, doesn't hold any more"
         raise RefusedError(what, where=str(path), why="\n".join(why), remedy="plan again, and look at what is different")
     if found.bears:
         say(drift_text(found))
-    return with_history(plan, seen, opened, measuring.journal)
+    if plan.phases:
+        still_ready(opened, plan, playbook, (readiness, seen))
+    return with_history(plan, seen.observation, opened, measuring.journal)
 
 
 def drift_text(found: Drift) -> str:

@@ -249,7 +249,7 @@ def test_room_is_asked_for_by_what_runs(site: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_pool_is_as_large_as_a_workers_own_configuration_says(stocked: Path) -> None:
-    """The worker's file over the shared one, all its databases together, Twisted's default where neither says; and none of what isn't known."""
+    """The worker's file over the shared one, all its databases together, Twisted's default where neither says; no guess otherwise."""
     two = {"one": {"name": "psycopg2", "args": {"cp_max": 7}}, "two": {"name": "psycopg2", "args": {}}}
     config = write_configuration(
         stocked / "config", {"database": {"name": "psycopg2", "args": {"cp_max": 20}}}, sync1={"databases": two}, client1={}
