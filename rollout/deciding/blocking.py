@@ -44,11 +44,14 @@ def guard_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wa
     """
     Say which guard forbids taking a worker out now, or restarting one that is out; a stop once it has done so for its deadline.
 
-    On the way back guards are not asked: nothing is worse than what runs now.
+    On the way back guards are not asked: nothing is worse than what runs now. But nobody is restarted, whichever way, while the database
+    is away: no release could start.
     """
+    soon_s = now_s + LOOK_FRESH_S
+    if state.no_database:
+        return Wait("database", f"{worker.id} may not go down: the homeserver's database can't be asked ({state.no_database})", soon_s)
     if state.direction is Direction.BACK or not plan.guards or _has_ended(seen_lately(state, state.workers[worker.id], now_s)):
         return None
-    soon_s = now_s + LOOK_FRESH_S
     if state.guards_seen_at_s <= state.fresh_after_s or now_s - state.guards_seen_at_s > GUARDS_FRESH_S:
         first = min(plan.guards, key=lambda guard: guard.deadline_s)
         since_s = max(state.guards_seen_at_s, state.fresh_after_s, state.began_at_s)

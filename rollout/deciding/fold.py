@@ -274,7 +274,9 @@ def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) 
 
 def _rule(state: DeployState, event: GateRuled) -> DeployState:
     worker = state.workers[event.worker]
-    state = _with_worker(state, event.worker, changed(worker, verdicts=_with(worker.verdicts, event.verdict.gate, event.verdict)))
+    failed_at_s = state.last_at_s if event.verdict.ruling is Ruling.FAIL else worker.failed_at_s
+    worker = changed(worker, verdicts=_with(worker.verdicts, event.verdict.gate, event.verdict), failed_at_s=failed_at_s)
+    state = _with_worker(state, event.worker, worker)
     if state.direction is Direction.BACK and event.verdict.ruling is Ruling.FAIL:
         return changed(state, rollback_failures=(*state.rollback_failures, f"{event.worker}: {event.verdict.because}"))
     return state

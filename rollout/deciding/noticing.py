@@ -18,6 +18,9 @@ from rollout.model.ids import PoolId, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.sighting import Observation, Sighting, grown
 
+# After its database is back a homeserver makes new connections, and answers what has piled up.
+SETTLES_IN_S = 10.0
+
 
 def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
     """Take one look in. Who isn't in it, and isn't missing, was seen as it was before."""
@@ -33,7 +36,9 @@ def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
     broken = bool(plan.guards) and bool(guard_rules.broken(plan.guards, guards))
     since_s = (at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
     if seen.guards:
-        state = changed(state, guards_seen_at_s=at_s)
+        state = changed(state, guards_seen_at_s=at_s, no_database=seen.no_database)
+    if seen.no_database:
+        workers = {worker: _disregard(known, at_s + SETTLES_IN_S) for worker, known in workers.items()}
     if seen.pools:
         state = changed(state, pools=seen.pools, proxy=seen.proxy, proxy_seen_at_s=at_s)
     return changed(
@@ -45,6 +50,15 @@ def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
         releases_seen=frozenset(seen.releases) or state.releases_seen,
         observed_at_s=at_s,
     )
+
+
+def _disregard(known: WorkerState, until_s: float) -> WorkerState:
+    """Let what was measured while the database was away, and shortly after, count neither for a worker nor against it."""
+    if known.admitted_at_s is not None:
+        known = changed(known, after=None, controls=None, windows=(), watched={}, admitted_at_s=max(known.admitted_at_s, until_s))
+    if known.ramp_since_s is not None:
+        known = changed(known, ramp=None, ramp_since_s=max(known.ramp_since_s, until_s))
+    return known
 
 
 def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:

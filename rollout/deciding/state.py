@@ -107,7 +107,8 @@ class WorkerState:
     *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
     *windows* are the last stretches since it was admitted, for the load-recovery gate if there is one, and *watched* those for each gate
     that it is watched by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open when it was
-    drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
+    drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered, and
+    *failed_at_s* when a gate last began to say FAIL.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
     *recent* are its last tallies, for how busy it is (sparing.py).
     """
@@ -133,6 +134,7 @@ class WorkerState:
     watched: dict[GateId, tuple[Window, ...]] = field(default_factory=dict)
     users_moved: int = 0
     canary_answered_at_s: float | None = None
+    failed_at_s: float | None = None
     warmed: Warmed | None = None
     hold: HoldSighting | None = None
     shed: int = 0
@@ -155,7 +157,8 @@ class DeployState:
 
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
-    last finished. With the last thorough look, *guards* were read at *guards_seen_at_s*, and *pools* and *proxy* seen at *proxy_seen_at_s*.
+    last finished. With the last thorough look, *guards* were read at *guards_seen_at_s*, and *pools* and *proxy* seen at *proxy_seen_at_s*;
+    *no_database* is why the homeserver's database could not be asked then.
     *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when
     the playbook's window ends, if it does.
     """
@@ -182,6 +185,7 @@ class DeployState:
     releases_seen: frozenset[ReleaseId] = frozenset()
     schema: SchemaSighting | None = None
     guards: tuple[GuardReading, ...] = ()
+    no_database: str = ""
     guards_seen_at_s: float = float("-inf")
     guard_broken_since_s: float | None = None
     observed_at_s: float = float("-inf")

@@ -14,9 +14,9 @@ from collections.abc import Iterable
 
 from rollout.deciding.acting import go_back, stop
 from rollout.deciding.agenda import Agenda, agenda_of
-from rollout.deciding.decision import Decision, Note, Wait
+from rollout.deciding.decision import Decision, Note, Wait, WaitUntil
 from rollout.deciding.index import Kept, PlanIndex, index_of
-from rollout.deciding.seeing import gone_for
+from rollout.deciding.seeing import gone_for, is_confirmed
 from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.gating import threshold
 from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL, Window, is_complete
@@ -38,6 +38,8 @@ def alarm(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Decis
         for gate, verdict in _failed(plan, agenda.index, worker, known):
             if (before := known.verdicts.get(gate.id)) is None or before.ruling is not Ruling.FAIL:
                 return Note(GateRuled(now_s, step.id, worker, verdict))
+            if not is_confirmed(state, known, now_s):
+                return WaitUntil(now_s + 1.0)
             return go_back(plan, state, f"{worker} had passed, but then failed {gate.id}: {before.because}", now_s, blamed=worker)
     return None
 

@@ -124,6 +124,7 @@ class Surveyor:
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
         guards: tuple[GuardReading, ...] = self._files(observation)
         schema: SchemaSighting | None = None
+        no_database = ""
         limits: ProxyLimits | None = None
         no_pools: dict[str, PoolSighting] = {}
         backends = {pool: entry.backend for pool, entry in self._inventory.pools.items()}
@@ -131,10 +132,20 @@ class Surveyor:
         limits, _ = _try(lambda: self._drivers.traffic.limits(LOOK_TIMEOUT_S), limits)
         database = self._drivers.database
         if database is not None:
+            # Asked first: on a connection that a restart has broken it fails, and with that the restart is noticed.
+            schema, no_database = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
             guards += database.guards(LOOK_TIMEOUT_S)
-            schema, _ = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
         seen = {pool: pools[backend] for pool, backend in backends.items() if backend in pools}
-        return replace(observation, releases=releases, guards=guards, schema=schema, pools=seen, proxy=limits, last_number=number)
+        return replace(
+            observation,
+            releases=releases,
+            guards=guards,
+            schema=schema,
+            pools=seen,
+            proxy=limits,
+            last_number=number,
+            no_database=no_database,
+        )
 
     def why_no_warming(self) -> str:
         """Say why no worker could be warmed now; "" when one could."""
