@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.deciding.state import DeployState
-from rollout.model.event import EffectIntended, Event, GateRuled, Outcome, RollbackBegan, StepBegan
+from rollout.model.event import EffectIntended, Event, GateRuled, Observed, Outcome, RollbackBegan, StepBegan
 from rollout.model.gate import Ruling
 from rollout.model.plan import Verb
 from rollout.simulation.database import SimulatedDatabase
@@ -16,7 +16,11 @@ OUT = {Verb.DRAIN, Verb.HOLD, Verb.RESTART}
 
 
 class Outage:
-    """The database goes away when a step begins, and takes every answer with it, for *seconds*."""
+    """
+    The database goes away while a step is under way, for *seconds*, and takes most answers with it.
+
+    It does so just after it was looked at, so that it takes longest until anybody knows.
+    """
 
     def __init__(self, stage: Stage, step: str, seconds: float) -> None:
         self._stage = stage
@@ -25,6 +29,7 @@ class Outage:
         self.database = SimulatedDatabase(stage.clock)
         stage.drivers = replace(stage.drivers, database=self.database)
         self.from_s = float("inf")
+        self._begun = False
 
     @property
     def to_s(self) -> float:
@@ -33,7 +38,8 @@ class Outage:
     def __call__(self, event: Event, state: DeployState) -> None:
         """Watch the rollout; every release errs while the database is away."""
         del state
-        if isinstance(event, StepBegan) and event.step_id == self._step and self.from_s == float("inf"):
+        self._begun |= isinstance(event, StepBegan) and event.step_id == self._step
+        if self._begun and isinstance(event, Observed) and event.observation.guards and self.from_s == float("inf"):
             self.from_s = event.at_s
         away = self.from_s <= self._stage.clock.now_s() < self.to_s
         if away != self.database.silent:
