@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -59,8 +60,15 @@ def test_a_plan_that_was_never_asked_decides_the_same(script: str) -> None:
     state = start(plan)
     for event in events:
         state = fold(plan, state, event)
-        for now_s in (state.last_at_s, state.last_at_s + 1.0):
-            assert _answers(plan, state, now_s) == _answers(_unasked(plan), state, now_s), event
+        for asked in (state, _with_one_more_touched(state), state):
+            for now_s in (state.last_at_s, state.last_at_s + 1.0):
+                assert _answers(plan, asked, now_s) == _answers(_unasked(plan), asked, now_s), event
+
+
+def _with_one_more_touched(state: DeployState) -> DeployState:
+    """Restart somebody aside from the steps, as is done to leave nothing out."""
+    client2 = WorkerId("client2")
+    return replace(state, workers={**state.workers, client2: replace(state.workers[client2], touched=True)})
 
 
 def test_two_rollouts_of_one_plan_do_not_mix() -> None:

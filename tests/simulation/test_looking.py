@@ -135,8 +135,9 @@ def _count(stage: Stage, kind: type[Event]) -> int:
 @pytest.mark.parametrize("held", [None, "main"])
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_looking_less_often_decides_the_same(trouble: Trouble, held: str | None) -> None:
-    real, sparing = (_roll(sight, trouble, held)[0] for sight in (Sight.REAL, Sight.SPARING))
+    (real, _, end), (sparing, _, sparing_end) = (_roll(sight, trouble, held) for sight in (Sight.REAL, Sight.SPARING))
     assert _deeds(sparing) == _deeds(real)
+    assert sparing_end.last_at_s - sparing_end.began_at_s == pytest.approx(end.last_at_s - end.began_at_s, rel=0.05)
     assert _count(sparing, Observed) < _count(real, Observed) * 0.6
 
 
