@@ -12,10 +12,11 @@ from rollout.interfaces.cli.selecting import Selection, plan_for, playbook_for, 
 from rollout.interfaces.cli.windows import check_that_it_can_fit, why_not_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.codec import dump_json
-from rollout.model.errors import InvalidFileError
+from rollout.model.errors import InvalidFileError, RolloutError
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
+from rollout.ports.journal import Journal
 
 CHANGES = 6
 
@@ -105,7 +106,7 @@ def plan(
     opened = open_homeserver(inventory_path)
     playbook = playbook_for(opened, playbook_path, selection)
     with before_anything():
-        planned = plan_for(opened, playbook, selection, open_user_journal(journal_place))
+        planned = plan_for(opened, playbook, selection, _earlier(journal_place))
     now_s = opened.clock.now_s()
     if not ignore_windows:
         check_that_it_can_fit(planned, now_s)
@@ -116,6 +117,17 @@ def plan(
         _save(planned, output_path)
         click.echo(f"saved: rollout deploy {output_path}", err=True)
     return CHANGES if detailed_exitcode and planned.phases else 0
+
+
+def _earlier(journal_place: str | None) -> Journal | None:
+    """Open the journal; one that nobody named, and that can't be opened, only makes the forecast poorer."""
+    try:
+        return open_user_journal(journal_place)
+    except RolloutError as error:
+        if journal_place is not None:
+            raise
+        click.echo(f"the forecast knows of no earlier rollouts: {error.what}", err=True)
+        return None
 
 
 def _save(planned: Plan, path: Path) -> None:

@@ -107,9 +107,9 @@ def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selectio
     return read_playbook(need_playbook(playbook_path), opened.inventory)
 
 
-def plan_for(opened: Opened, playbook: Playbook, selection: Selection, journal: Journal) -> Plan:
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection, journal: Journal | None) -> Plan:
     """
-    Look at the homeserver and plan, with a forecast by what is in *journal*.
+    Look at the homeserver and plan, with a forecast by what is in *journal*, or by assumptions alone without one.
 
     Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError.
     """
@@ -125,7 +125,7 @@ def plan_for(opened: Opened, playbook: Playbook, selection: Selection, journal: 
     if blind := [*_blind_gates(plan, unmeasured), *_blind_guards(plan, seen)]:
         what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
         raise RefusedError(what, why="\n".join(blind), remedy="settle what is listed, then plan again; nothing was touched")
-    return forecast_by_history(journal, plan, seen, opened.clock.now_s())
+    return plan if journal is None else forecast_by_history(journal, plan, seen, opened.clock.now_s())
 
 
 def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str]:
