@@ -74,6 +74,10 @@ SENTENCES: list[tuple[Event, str | None]] = [
         DeployBegan(NOW_S, DeployId("d-1"), "0123456789abcdef", 1, "ada@host", EffectNumber(0)),
         "rollout d-1 of example.org to 1.163.2 begins, by ada@host (plan 0123456789ab)",
     ),
+    (
+        DeployResumed(NOW_S, 1, "ada@host", SEVEN, None, "--ignore-windows"),
+        "taken up again by ada@host: everything is looked at before anything is done; the playbook's windows are ignored: --ignore-windows",
+    ),
     (DeployResumed(NOW_S, 1, "ada@host", SEVEN), "taken up again by ada@host: everything is looked at before anything is done"),
     (
         DeployResumed(NOW_S, 4, "ada@host", SEVEN, 3),

@@ -15,7 +15,7 @@ from rollout.interfaces.cli.selecting import Measuring, Selection, measure_optio
 from rollout.interfaces.cli.windows import check_that_it_can_fit, why_not_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.codec import dump_json
-from rollout.model.errors import DriverError, InvalidFileError, RefusedError
+from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
@@ -92,10 +92,13 @@ def _measured(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _journal(place: str | None) -> Journal | None:
-    """Open it for what it says of the load; a plan can do without."""
+    """Open it for what it says of earlier rollouts and of the load; one that nobody named, and that can't be opened, is done without."""
     try:
         return open_user_journal(place)
-    except DriverError:
+    except RolloutError as error:
+        if place is not None:
+            raise
+        click.echo(f"nothing is known of earlier rollouts: {error.what}", err=True)
         return None
 
 
