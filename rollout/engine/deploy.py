@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rollout.deciding.fold import fold, start
@@ -24,6 +24,9 @@ from rollout.ports.journal import Journal, Request
 
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
+# Whoever hasn't been heard of for ALIVE_FOR_S doesn't live: then somebody else brings back what is ours.
+BEAT_EVERY_S = 10.0
+ALIVE_FOR_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +44,10 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
 
-    Raises DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when nobody can be had who would bring back what is ours if this process died, and DriverError when the journal
+    can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
+    _have_guarded(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
     began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
@@ -58,12 +63,13 @@ def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), 
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
 
-    Raises RefusedError when it has ended, or when its journal was written by other decision code.
+    Raises RefusedError when it has ended, when its journal was written by other decision code, or as `begin` does.
     """
     plan = site.journal.plan(deploy_id)
     state = replay(site.journal, plan, deploy_id)
     if state.outcome is not None and state.outcome not in RESUMABLE:
         raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+    _have_guarded(site)
     loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
     now_s = max(site.clock.now_s(), state.last_at_s)
     number = max(state.last_number, site.drivers.ledger.last_number())
@@ -105,6 +111,15 @@ def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
     return state
 
 
+def _have_guarded(site: Site) -> None:
+    ledger = site.drivers.ledger
+    try:
+        ledger.beat(ledger.token(), site.clock.now_s() + ALIVE_FOR_S)
+        ledger.guard(site.inventory.homeserver)
+    except DriverError as error:
+        raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
+
+
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
     surveyor = Surveyor(site.drivers, site.inventory, site.clock)
     with _signals() as take_signals, ThreadedPerformer(loop.plan, site.drivers, site.inventory, surveyor, site.clock) as performer:
@@ -116,6 +131,9 @@ def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) 
             condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
             admit_ours(site.drivers, site.inventory, condemned)
             raise
+        finally:
+            # From now on whatever is still out has nobody else.
+            ears.beat(site.clock.now_s())
 
 
 class _Ears:
@@ -127,12 +145,22 @@ class _Ears:
         self._asked = list(asked)
         self._take_signals = take_signals
         self._asked_at_s = 0.0
+        self._beaten_at_s = 0.0
+        self._token = site.drivers.ledger.token()
+
+    def beat(self, alive_until_s: float) -> None:
+        """Say until when this process lives. Where that can't be written, the next effect can't be either, and says so."""
+        with suppress(DriverError):
+            self._site.drivers.ledger.beat(self._token, alive_until_s)
 
     def heed(self) -> list[OperatorSpoke]:
         now_s = self._site.clock.now_s()
         heard = [OperatorSpoke(now_s, command, self._site.operator, "") for command in self._asked]
         self._asked.clear()
         heard += [OperatorSpoke(now_s, Command.INTERRUPT, self._site.operator, name) for name in self._take_signals()]
+        if now_s - self._beaten_at_s >= BEAT_EVERY_S:
+            self._beaten_at_s = now_s
+            self.beat(now_s + ALIVE_FOR_S)
         if now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
             heard += [_spoken(now_s, request) for request in self._site.journal.take_requests(self._deploy_id)]
