@@ -2,7 +2,7 @@
 Compare, store and act at the target, in one go; and look after what is ours when nobody lives any more.
 
 ```
-agent.py act LEDGER                       one JSON object on stdin (see `Order`), one on stdout: {"outcome": "done", "number": 7}, or
+agent.py act LEDGER                       one JSON object on stdin (see `act`)  , one on stdout: {"outcome": "done", "number": 7}, or
                                           {"outcome": "stale" | "taken_over" | "transient" | "permanent" | "unknown", "what": …, "why": …}
 agent.py take LEDGER TOKEN [OWNER]        nobody with a lower token is heard any more
 agent.py beat LEDGER TOKEN ALIVE_UNTIL_S  somebody lives until then (seconds since the epoch)
@@ -60,7 +60,7 @@ def _do(arguments: Sequence[str]) -> dict[str, Any]:
         case "act", []:
             return act(book, json.load(sys.stdin))
         case "take", [token, *owner]:
-            book.take(int(token), *owner)
+            book.take(int(token), " ".join(owner))
         case "beat", [token, alive_until_s]:
             book.beat(int(token), float(alive_until_s))
         case "marks", []:
