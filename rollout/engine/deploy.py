@@ -3,7 +3,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from rollout.deciding.fold import fold, start
@@ -25,6 +25,9 @@ from rollout.ports.journal import Journal, Request
 
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
+# Whoever hasn't been heard of for ALIVE_FOR_S doesn't live: then somebody else brings back what is ours.
+BEAT_EVERY_S = 10.0
+ALIVE_FOR_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +53,10 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
 
-    Raises DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when nobody can be had who would bring back what is ours if this process died, and DriverError when the journal
+    can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
+    _have_guarded(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
     number = site.drivers.ledger.last_number()
@@ -75,7 +80,8 @@ def resume(
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
 
-    Raises RefusedError when it has ended, or when its journal was written by another version of the decision code than *accept_version*.
+    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or
+    as `begin` does.
     """
     plan = site.journal.plan(deploy_id)
     state, version = _read(site.journal, plan, deploy_id)
@@ -87,6 +93,7 @@ def resume(
             why=f"what version {version} has begun, version {DECISION_VERSION} may judge and end in another way",
             remedy=f"the release of rollout that began it, or --accept-version {version} if you want this one to take over",
         )
+    _have_guarded(site)
     # Between the crash and now the clock may have been set back. The rollout's time goes on from its last line all the same: looks count as
     # fresh at once, and a deadline that was half over is half over.
     site = replace(site, clock=AheadClock(site.clock, max(0.0, state.last_at_s - site.clock.now_s())))
@@ -133,6 +140,15 @@ def _read(journal: Journal, plan: Plan, deploy_id: DeployId) -> tuple[DeployStat
     return state, version
 
 
+def _have_guarded(site: Site) -> None:
+    ledger = site.drivers.ledger
+    try:
+        ledger.beat(ledger.token(), site.clock.now_s() + ALIVE_FOR_S)
+        ledger.guard(site.inventory.homeserver)
+    except DriverError as error:
+        raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
+
+
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
     surveyor = Surveyor(site.drivers, site.inventory, site.clock)
     with _signals() as take_signals, ThreadedPerformer(loop.plan, site.drivers, site.inventory, surveyor, site.clock) as performer:
@@ -144,6 +160,9 @@ def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) 
             condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
             admit_ours(site.drivers, site.inventory, condemned)
             raise
+        finally:
+            # From now on whatever is still out has nobody else.
+            ears.beat(site.clock.now_s())
 
 
 class _Ears:
@@ -155,12 +174,22 @@ class _Ears:
         self._asked = list(asked)
         self._take_signals = take_signals
         self._asked_at_s = 0.0
+        self._beaten_at_s = 0.0
+        self._token = site.drivers.ledger.token()
+
+    def beat(self, alive_until_s: float) -> None:
+        """Say until when this process lives. Where that can't be written, the next effect can't be either, and says so."""
+        with suppress(DriverError):
+            self._site.drivers.ledger.beat(self._token, alive_until_s)
 
     def heed(self) -> list[OperatorSpoke]:
         now_s = self._site.clock.now_s()
         heard = [OperatorSpoke(now_s, command, self._site.operator, "") for command in self._asked]
         self._asked.clear()
         heard += [OperatorSpoke(now_s, Command.INTERRUPT, self._site.operator, name) for name in self._take_signals()]
+        if now_s - self._beaten_at_s >= BEAT_EVERY_S:
+            self._beaten_at_s = now_s
+            self.beat(now_s + ALIVE_FOR_S)
         if now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
             heard += [_spoken(now_s, request) for request in self._site.journal.take_requests(self._deploy_id)]

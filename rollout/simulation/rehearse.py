@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
 from rollout.engine import baseline
-from rollout.engine.deploy import replay
+from rollout.engine.deploy import ALIVE_FOR_S, replay
 from rollout.engine.drivers import Drivers
 from rollout.engine.run import HEED_EVERY_S, Listener, Loop
 from rollout.engine.survey import Surveyor
@@ -35,6 +35,7 @@ from rollout.simulation.world import SimulatedWorker, World
 DEPLOY = DeployId("rehearsal")
 # No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.
 EVENTS_MAX = 20_000
+SWEEP_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Stage:
     clock: VirtualClock
     drivers: Drivers
     old: Release
+    ledger: SimulatedLedger
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     deploy_id: DeployId = DEPLOY
     end_by_s: float | None = None
@@ -110,16 +112,17 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
             "ledger_driver": nowhere,
         }
     )
+    ledger = SimulatedLedger(world)
     drivers = Drivers(
         workers=SimulatedWorkers(world),
         releases=SimulatedReleases(world, versions=("2.0.0",)),
         traffic=SimulatedTraffic(world),
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
-        ledger=SimulatedLedger(world),
+        ledger=ledger,
         database=None,
     )
-    return Stage(inventory, world, clock, drivers, old)
+    return Stage(inventory, world, clock, drivers, old, ledger)
 
 
 def rehearse(
@@ -146,8 +149,16 @@ def rehearse(
             return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
-            stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
+            _let_nobody_be_there(stage, nobody_for_s)
             resumed = True
+
+
+def _let_nobody_be_there(stage: Stage, seconds: float) -> None:
+    """Let time pass without the tool; the dead-man at the target goes on sweeping."""
+    until_s = stage.clock.now_s() + seconds
+    while stage.clock.now_s() < until_s:
+        stage.clock.advance_to(min(until_s, stage.clock.now_s() + SWEEP_EVERY_S))
+        stage.ledger.sweep(stage.clock.now_s())
 
 
 def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
@@ -166,6 +177,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
             raise AssertionError(msg)
 
     def heed() -> list[OperatorSpoke]:
+        stage.ledger.beat(stage.ledger.token(), stage.clock.now_s() + ALIVE_FOR_S)
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
         asked = [said if isinstance(said, tuple) else (said, None) for said in due]
         return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
