@@ -101,7 +101,7 @@ def _is_under_way(plan: Plan, state: DeployState, step: Step) -> bool:
 
 def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
     """
-    Name the workers that are worth measuring now: those under way or touched, and their pools.
+    Name the workers that are worth measuring now: those under way or touched, and their pools; and the pool of whoever is next.
 
     All while surveying, and while one has its turn whose work the others ask for (it isn't replaceable): what fails then, fails with them.
     """
@@ -111,7 +111,8 @@ def focus(plan: Plan, state: DeployState) -> frozenset[WorkerId]:
     if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in plan.workers):
         return frozenset(worker.id for worker in plan.workers)
     chosen = turns | {worker for worker, known in state.workers.items() if known.touched}
-    pools = {worker.pool for worker in plan.workers if worker.id in chosen and worker.pool is not None}
+    following = next((step.worker for step in open_steps(plan, state) if step.worker is not None and step.worker not in begun), None)
+    pools = {worker.pool for worker in plan.workers if worker.id in {*chosen, following} and worker.pool is not None}
     return frozenset(worker.id for worker in plan.workers if worker.id in chosen or worker.pool in pools)
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar, assert_never
 
 from rollout.deciding.seeing import known_of
 from rollout.deciding.soaking import gates_asked
+from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import TRANSITIONS, DeployState, Direction, StepState, StepStatus, Waiting, WorkerState, is_taken_back
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
@@ -335,7 +336,7 @@ def _measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
         if own is not None:
             controls = reduce(_join, untouched) if untouched else None
             summed = _with_windows(plan, summed, own, peers, controls, [plan.gates[name] for name in gates.get(worker, ())])
-        workers[worker] = summed
+        workers[worker] = summed if own is None else replace(summed, recent=(*summed.recent, own)[-RECENT_MAX:])
     return replace(state, workers=workers)
 
 

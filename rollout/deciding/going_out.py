@@ -6,6 +6,7 @@ from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.blocking import blocker_of
 from rollout.deciding.decision import Decision, Note, Perform, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
+from rollout.deciding.sparing import narrowness, room_without, too_narrow
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
@@ -95,8 +96,10 @@ def _too_much(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> W
 def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
-        blocker = blocker_of(plan, state, worker, now_s)
-        return blocker or Note(StepBegan(now_s, step.id))
+        if blocker := blocker_of(plan, state, worker, now_s):
+            return blocker
+        room = room_without(plan, state, worker, now_s)
+        return too_narrow(plan, state, worker, room, now_s) or Note(StepBegan(now_s, step.id, narrowness(plan, worker, room)))
     if at.status is StepStatus.FAILED:
         return stop(now_s, f"{worker.id} could not be drained: {at.why}")
     if at.status is StepStatus.ACTIVE:

@@ -29,7 +29,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 3
+DECISION_VERSION = 4
 
 
 class StepStatus(StrEnum):
@@ -107,6 +107,7 @@ class WorkerState:
     by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open
     when it was drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
+    *recent* are its last tallies, for how busy it is (sparing.py).
     """
 
     sighting: Sighting | None = None
@@ -134,6 +135,7 @@ class WorkerState:
     hold: HoldSighting | None = None
     shed: int = 0
     let_go_late: int = 0
+    recent: tuple[Tally, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

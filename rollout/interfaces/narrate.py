@@ -98,7 +98,7 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case BaselineFound():
             return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}"
         case StepBegan():
-            return _began(event.step_id, plan)
+            return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
         case StepFinished():
             return f"{event.step_id} done: {event.why}"
         case StepFailed():

@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from rollout.gating.detectable import detectable, unwatched
+from rollout.model.load import Headroom
 from rollout.model.plan import Phase, Plan, Step, Wave
 
 # Wide enough for a reason beside its step, narrow enough for a mail.
@@ -24,6 +25,7 @@ def plan_text(plan: Plan) -> str:
         ("left alone", _left_alone(plan)),
         ("the way back, if it fails", _way_back(plan)),
         ("must hold before each worker", _guards(plan)),
+        ("load of the others while each is out", _headroom(plan)),
         ("what the gates can't see", _gates(plan)),
         ("to know", list(plan.notes)),
         ("forecast", _forecast(plan)),
@@ -80,6 +82,26 @@ def _guards(plan: Plan) -> list[str]:
     if not plan.phases:
         return []
     return [f"{guard.guard} ≤ {guard.max:g}, or the rollout waits {guard.deadline_s:g} s and pauses" for guard in plan.guards]
+
+
+def _headroom(plan: Plan) -> list[str]:
+    """One line for each worker whose siblings' load is known, and one for each reason why it isn't."""
+    known = [f"{worker}: {_of_room(room)}" for worker, room in plan.headroom.items() if not room.unknown]
+    reasons = dict.fromkeys(room.unknown for room in plan.headroom.values() if room.unknown)
+    unknown = [
+        f"{', '.join(worker for worker, room in plan.headroom.items() if room.unknown == reason)}: not known: {reason}"
+        for reason in reasons
+    ]
+    sources = dict.fromkeys(room.source for room in plan.headroom.values() if not room.unknown)
+    return [*known, *unknown, *(f"from {source}" if source.startswith("the") else source for source in sources)]
+
+
+def _of_room(room: Headroom) -> str:
+    if room.sibling is None:
+        return f"uses {100 * room.now:.0f} % of a core; {room.how}"
+    ratio = "its queue would only grow" if room.p95_ratio is None else f"p95 × {room.p95_ratio:.2f}"
+    now, then, most = (f"{100 * share:.0f} %" for share in (room.now, room.then, room.then_max))
+    return f"{room.sibling} from {now} to {then} of a core (at most {most}), {ratio}; {room.how}"
 
 
 def _gates(plan: Plan) -> list[str]:

@@ -146,8 +146,11 @@ class BaselineFound:
 
 @dataclass(frozen=True, slots=True)
 class StepBegan:
+    """*warning* says what to know of it now that the plan didn't: that the others will have much to carry."""
+
     at_s: float
     step_id: StepId
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

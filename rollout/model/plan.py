@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pydantic import JsonValue
+
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
+from rollout.model.load import CapacityLimits, Headroom, Routing
 from rollout.model.release import Release
 from rollout.model.warming import WarmBudget
 
@@ -148,14 +151,33 @@ class Forecast:
 
 
 @dataclass(frozen=True, slots=True)
+class Basis:
+    """
+    What a plan was made from, so that it can be said later what has changed since (planning/drift.py).
+
+    *made_at_s* is when the homeserver was looked at. *playbook* is the whole file; *inventory* its workers and pools, with digests in place
+    of addresses, and *inventory_digest* covers all of it. *schema* is the database's version, compatibility floor and a digest of its
+    deltas, None where it wasn't seen. *ours* were out since an earlier rollout of ours.
+    """
+
+    made_at_s: float = 0.0
+    playbook: dict[str, JsonValue] = field(default_factory=dict)
+    inventory: dict[str, JsonValue] = field(default_factory=dict)
+    inventory_digest: str = ""
+    schema: tuple[int, int, str] | None = None
+    ours: tuple[WorkerId, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """
     Everything `decide` needs, and nothing that changes while it runs.
 
     *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only
     those that were touched are taken, or, by *rollback_scope* "blamed", those that failed. *point_of_no_return* is the step after which no
-    way back exists, None if there is always one. *digest* covers everything but itself, the forecast and the notes; *observation_digest*
-    covers what was seen without volatile facts.
+    way back exists, None if there is always one. *headroom* is what the siblings of each worker that is taken out come to meanwhile,
+    *capacity* what they may come to, and *routing* how each pool's requests find their worker. *digest* covers everything but itself, what
+    was measured (forecast, headroom, time) and the notes; *observation_digest* covers what was seen without volatile facts.
     """
 
     digest: str
@@ -185,6 +207,10 @@ class Plan:
     progress_deadline_s: float
     forecast: Forecast
     notes: tuple[str, ...] = field(default=())
+    capacity: CapacityLimits = field(default_factory=CapacityLimits)
+    headroom: dict[WorkerId, Headroom] = field(default_factory=dict)
+    routing: dict[PoolId, Routing] = field(default_factory=dict)
+    basis: Basis = field(default_factory=Basis)
 
 
 def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:

@@ -139,6 +139,21 @@ class RecoveryEntry(BaseModel):
     samples_min: int = Field(default=20, ge=1, description="completed requests in a window, below which it says nothing")
 
 
+class Capacity(BaseModel):
+    """
+    What the siblings of a worker may come to while it is out. Refused when the upper 95 % bound of one's CPU seconds per second is above
+    *utilisation_max*, or when its requests are predicted to take more than *p95_ratio_max* times as long; said above *warn_above*. Asked
+    when it is planned and again before each drain; on the way back it is only said. *require*: refused also where the load isn't known.
+    """
+
+    model_config = _STRICT
+
+    utilisation_max: float = Field(default=0.85, gt=0)
+    p95_ratio_max: float = Field(default=1.5, ge=1)
+    warn_above: float = Field(default=0.70, gt=0)
+    require: bool = False
+
+
 class Watch(BaseModel):
     """
     Who has passed its gates is watched on until *watch_s* after the last worker has: a gate that fails in two windows of *window_s*, one
@@ -175,5 +190,6 @@ class Playbook(BaseModel):
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
     recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
+    capacity: Capacity = Capacity()
     watch: Watch = Watch()
     rollback: Rollback = Rollback()

@@ -12,11 +12,13 @@ from itertools import pairwise
 from rollout.model.errors import RefusedError
 from rollout.model.ids import ReleaseId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.load import Headroom
 from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Worker, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning import holding, notes, plan_checks, reasons, warming
+from rollout.planning import capacity, holding, notes, plan_checks, reasons, warming
+from rollout.planning.basis import basis_of
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery
 from rollout.planning.forecast import WATCH_MARGIN_S, forecast
@@ -57,15 +59,20 @@ def make_plan(
     situation = look(playbook, inventory, observation, to)
     skipped = why_skipped(situation, only, among)
     rolled = [worker for worker in situation.workers if worker.id not in skipped]
-    if blockers := _blockers(situation, rolled):
-        what = f"{inventory.homeserver} can't be rolled to {to.id} now"
-        raise RefusedError(what, why="\n".join(blockers), remedy="settle what is listed, then plan again; nothing was touched")
+    blockers = _blockers(situation, rolled)
     stretches = in_stretches(rolled, playbook.strategy, situation.budget, situation.ours)
     if until is not None and rolled:
         stretches = cut_after(stretches, until, skipped)
         kept = {worker.id for stretch in stretches for worker in stretch.workers()}
         skipped |= {worker.id: f"after --until {until}" for worker in rolled if worker.id not in kept}
-    return _plan(situation, stretches, skipped)
+    headroom = capacity.of_plan(situation, stretches)
+    if among is None:
+        # Nobody is kept on a bad release because it would be narrow to leave it.
+        blockers += capacity.refusals(headroom, capacity.limits_of(playbook))
+    if blockers:
+        what = f"{inventory.homeserver} can't be rolled to {to.id} now"
+        raise RefusedError(what, why="\n".join(blockers), remedy="settle what is listed, then plan again; nothing was touched")
+    return _plan(situation, stretches, skipped, headroom)
 
 
 def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
@@ -82,8 +89,8 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
     return blockers
 
 
-def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[WorkerId, str]) -> Plan:
-    playbook, strategy = situation.playbook, situation.playbook.strategy
+def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[WorkerId, str], headroom: dict[WorkerId, Headroom]) -> Plan:
+    playbook, strategy, limits = situation.playbook, situation.playbook.strategy, capacity.limits_of(situation.playbook)
     phases = _forward(situation, stretches) if stretches else ()
     migrates = any(step.id == MIGRATE_STEP for step in steps_of(phases))
     used = {gate for step in steps_of(phases) for gate in step.gates}
@@ -116,7 +123,11 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         sample_s=playbook.baseline.sample_s,
         progress_deadline_s=strategy.progress_deadline_s,
         forecast=forecast(phases, strategy, playbook.baseline.baseline_s, gates),
-        notes=notes.of(situation, stretches, skipped, migrates=migrates),
+        notes=(*notes.of(situation, stretches, skipped, migrates=migrates), *capacity.notes(headroom, limits)),
+        capacity=limits,
+        headroom=headroom,
+        routing=capacity.routings(situation),
+        basis=basis_of(situation),
     )
     return replace(plan, digest=digest_of_plan(plan))
 

@@ -148,6 +148,7 @@ class World:
             can_hold=backend in self.can_hold,
             held=held,
             hold=self.hold_of(backend),
+            algorithm="roundrobin",
         )
 
     def hold_of(self, backend: str) -> HoldSighting:

@@ -76,11 +76,12 @@ PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger")
 
 @dataclass(slots=True)
 class Homeserver:
-    """Two client workers, and files that name them. *run* runs a command line on them."""
+    """Two client workers, and files that name them. The load is measured for *measure_s*. *run* runs a command line on them."""
 
     directory: Path
     stage: Stage
     command: click.Command = field(default=cli)
+    measure_s: float = 0.0
 
     @property
     def inventory(self) -> Path:
@@ -99,6 +100,7 @@ class Homeserver:
             "ROLLOUT_INVENTORY": str(self.inventory),
             "ROLLOUT_PLAYBOOK": str(self.playbook),
             "ROLLOUT_JOURNAL": str(self.directory / "journal.db"),
+            "ROLLOUT_MEASURE_S": str(self.measure_s),
         }
         return CliRunner().invoke(self.command, arguments, env=environment)
 

@@ -12,6 +12,7 @@ What is set at run time is forgotten by a reload. Source: HAProxy's management g
 
 import csv
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -37,6 +38,10 @@ ADMIN_OUT = 0x7F
 # srv_op_state: 1 is coming up through slow start, 2 is up, 3 is up and finishing.
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
+# Ways to choose a server in which nothing is hashed, as `show stat` calls them; "" where it doesn't say.
+UNHASHED = frozenset({"roundrobin", "static-rr", "leastconn", "first", ""})
+# Of a server on the ring, for each unit of its weight (BE_WEIGHT_SCALE).
+POINTS_PER_WEIGHT = 16
 _HOLDS = "# backend,"
 _OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
@@ -274,6 +279,8 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
     stats = _stats(read(place, "show stat", "# pxname,", end_s))
     holds = _holds(place, end_s)
     loaded = read(place, "rollout-holds", "", end_s).startswith(_HOLDS)
+    algorithms = {name: _algorithm(stats.get((name, "BACKEND"), {})) for name in backends}
+    points = _hash_points(place, end_s) if not UNHASHED.issuperset(algorithms.values()) else {}
     found: dict[str, PoolSighting] = {}
     for name in backends:
         row = stats.get((name, "BACKEND"))
@@ -286,9 +293,26 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
             arrivals_per_s=float(row["rate"] or 0),
             # Where nothing has come yet, nothing tells whether it would pass through the hold.
             can_hold=hold is not None or (loaded and requests == 0),
+            algorithm=algorithms[name],
+            hash_points=0 if algorithms[name] in UNHASHED else points.get(name, 0),
             **({} if hold is None else _in_pool(_hold_of(hold))),
         )
     return found
+
+
+def _algorithm(row: Mapping[str, str]) -> str:
+    # `random` is "unknown" there (2.8).
+    said = row.get("algo") or ""
+    return "" if said == "unknown" else said
+
+
+def _hash_points(place: Path, end_s: float) -> dict[str, int]:
+    """Count the points on the ring of each backend's lightest server (with `hash-type consistent`, which is nowhere told)."""
+    points: dict[str, int] = {}
+    for row in _states(read(place, "show servers state", "# be_id", end_s)):
+        if weight := int(row["srv_iweight"]):
+            points[row["be_name"]] = min(weight * POINTS_PER_WEIGHT, points.get(row["be_name"], sys.maxsize))
+    return points
 
 
 def _hold_of(row: Mapping[str, str]) -> HoldSighting:
@@ -322,6 +346,9 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
         can_hold=one.can_hold and other.can_hold,
         held=one.held and other.held,
         hold=_both_holds(one.hold, other.hold),
+        # One that hashes, or that doesn't say, decides for both.
+        algorithm=min(one.algorithm, other.algorithm, key=lambda algorithm: (algorithm in UNHASHED, algorithm)),
+        hash_points=min((one.hash_points, other.hash_points), key=lambda points: (points == 0, points)),
     )
 
 

@@ -12,7 +12,7 @@ from rollout.engine.survey import Surveyor
 from rollout.gating import guards
 from rollout.interfaces.cli.opening import Opened, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
-from rollout.interfaces.cli.selecting import common_release
+from rollout.interfaces.cli.selecting import Measuring, common_release, measure_option, with_loads
 from rollout.interfaces.report.words import table
 from rollout.model.errors import RefusedError, RolloutError
 from rollout.model.gate import Measured
@@ -28,14 +28,15 @@ _WORDS = {True: "ok", False: "no", None: "unknown"}
 
 @click.command()
 @json_option
+@measure_option
 @journal_option
 @playbook_option
 @inventory_option
-def preflight(inventory_path: Path, playbook_path: Path | None, journal_place: str | None, *, as_json: bool) -> int:
+def preflight(inventory_path: Path, playbook_path: Path | None, journal_place: str | None, measure_s: float, *, as_json: bool) -> int:
     """Look at everything that a rollout needs, and say whether one could begin now. Nothing is touched."""
     opened = open_homeserver(inventory_path)
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    checks = list(_checks(opened, playbook, journal_place))
+    checks = list(_checks(opened, playbook, journal_place, measure_s))
     if as_json:
         click.echo(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
     else:
@@ -43,7 +44,7 @@ def preflight(inventory_path: Path, playbook_path: Path | None, journal_place: s
     return 0 if all(check.ok for check in checks) else RefusedError.exit_code
 
 
-def _checks(opened: Opened, playbook: Playbook, journal_place: str | None) -> Iterator[Check]:
+def _checks(opened: Opened, playbook: Playbook, journal_place: str | None, measure_s: float) -> Iterator[Check]:
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     workers = tuple(opened.inventory.workers)
     # A page shows that it can be measured when it is read a second time.
@@ -58,7 +59,8 @@ def _checks(opened: Opened, playbook: Playbook, journal_place: str | None) -> It
     if playbook.strategy.warm is not None:
         why = surveyor.why_no_warming()
         yield Check("warming", ok=not why, why=why or "the homeserver knows the application service")
-    yield from of_blockers(_blockers(opened, playbook, seen))
+    loaded = with_loads(seen, opened, Measuring(measure_s, None))
+    yield from of_blockers(_blockers(opened, playbook, loaded))
 
 
 def _of_metrics(inventory: Inventory, measured: Measured) -> Iterator[Check]:

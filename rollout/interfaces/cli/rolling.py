@@ -9,25 +9,19 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_playbook
-from rollout.adapters.reading import read_bounded
-from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
 from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
-from rollout.interfaces.cli.opening import Opened, before_anything
+from rollout.interfaces.cli.opening import before_anything
 from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
-from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.saved import read_plan, still_true
+from rollout.interfaces.cli.selecting import Measuring, Selection, measure_option, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
-from rollout.model.codec import load_plan
-from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.errors import RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
-from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
-from rollout.model.playbook import Playbook
-from rollout.planning.digest import digest_of_plan, digest_of_playbook
-from rollout.planning.drift import explain_stale
 from rollout.ports.journal import DeployLine
 
 # Of a thousand workers a plan has about ten.
@@ -38,6 +32,7 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@measure_option
 @events_option
 @journal_option
 @playbook_option
@@ -48,56 +43,27 @@ def deploy(
     journal_place: str | None,
     events: str | None,
     saved: Path | None,
+    measure_s: float,
     selection: Selection,
     *,
     yes: bool,
 ) -> int:
-    """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if nothing has changed since."""
+    """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if it still holds."""
     if saved is not None and selection:
         raise click.UsageError("a saved plan says already what to roll to: leave --to, --config, --restart, --only and --until out")
     desk = open_desk(inventory_path, journal_place, events)
+    measuring = Measuring(measure_s, desk.journal)
     # Files that are wrong are said before anybody else is kept out.
     if saved is None:
-        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection)
+        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection, measuring)
     else:
         named = None if playbook_path is None else read_playbook(playbook_path, desk.opened.inventory)
-        planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk.opened, named)
+        planned = partial(still_true, read_plan(saved, desk.opened.inventory), saved, desk.opened, named, measuring, desk.say)
     with ExitStack() as held:
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
             plan = planned()
         return _deploy(desk, plan, yes=yes)
-
-
-def _read(path: Path, inventory: Inventory) -> Plan:
-    """Read a saved plan. Raises InvalidFileError."""
-    where, again = str(path), f"rollout plan -o {path}"
-    try:
-        content = read_bounded(path, PLAN_BYTES_MAX)
-        text = content.decode()
-    except (OSError, ValueError) as error:
-        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidFileError("the plan can't be read", where=where, why=why, remedy=again) from error
-    if len(content) > PLAN_BYTES_MAX:
-        raise InvalidFileError(f"the file is larger than {PLAN_BYTES_MAX:,} bytes: it is no plan", where=where, remedy=again)
-    try:
-        plan = load_plan(text)
-    except InvalidFileError as error:
-        raise InvalidFileError("this is no plan that `rollout plan` saved", where=where, why=error.why, remedy=again) from error
-    if plan.homeserver != inventory.homeserver:
-        what = f"this is a plan for {shortened(plan.homeserver)}, not for {inventory.homeserver}"
-        raise InvalidFileError(what, where=where, remedy="the plan or the inventory that goes with the other")
-    if digest_of_plan(plan) != plan.digest:
-        raise InvalidFileError("the plan was changed after it was saved", where=where, remedy=again)
-    return plan
-
-
-def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None) -> Plan:
-    """Return the plan. Raises RefusedError with what has changed since it was made."""
-    playbook_digest = plan.playbook_digest if playbook is None else digest_of_playbook(playbook)
-    if changes := explain_stale(plan, observe(opened), playbook_digest):
-        raise RefusedError("the plan is stale", where=str(path), why="\n".join(changes), remedy="plan again, and look at what is different")
-    return plan
 
 
 def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:

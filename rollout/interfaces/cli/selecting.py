@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -10,19 +11,25 @@ from typing import Any
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.engine import loading
 from rollout.engine.survey import Surveyor
 from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
-from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
 from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.load import Load
 from rollout.model.plan import Plan, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation, Sighting
 from rollout.planning.planner import make_plan
 from rollout.planning.standing import judge
+from rollout.ports.journal import Journal
+
+# Six windows of a second: enough to tell .4 of a core from .6 where a few requests come each second.
+MEASURE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +45,23 @@ class Selection:
     def __bool__(self) -> bool:
         """Tell whether anything was asked for."""
         return bool(self.to or self.config or self.restart or self.only or self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How it becomes known how busy workers are: *seconds* of measuring (0: not at all), and what *journal* says of the others."""
+
+    seconds: float
+    journal: Journal | None
+
+
+def measure_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--measure-s`: how long to look how busy workers are before a plan is made, or believed."""
+    return click.option(
+        "--measure-s", "measure_s", type=click.FloatRange(min=0, max=600), default=MEASURE_S, envvar="ROLLOUT_MEASURE_S",
+        show_envvar=True, show_default=True,
+        help="seconds to see how busy workers are, and so whether the others can do without each; 0: as the journal says, if it does",
+    )(function)  # fmt: skip
 
 
 def selectors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -94,6 +118,21 @@ def _observe(opened: Opened, playbook: Playbook | None, *, once: bool = False) -
     return replace(seen, sightings=sightings), unmeasured
 
 
+def with_loads(seen: Observation, opened: Opened, measuring: Measuring) -> Observation:
+    """Add how busy workers are: measured now, or by the journal where that isn't possible. What is known of nobody isn't there."""
+    loads: dict[WorkerId, Load] = {}
+    standings = {worker: judge(worker, seen, proxied=entry.pool is not None) for worker, entry in opened.inventory.workers.items()}
+    if measuring.journal is not None:
+        releases = {worker: standing.release for worker, standing in standings.items() if standing.release is not None}
+        # A journal that can't be read is said when it is needed.
+        with suppress(RolloutError):
+            loads |= loading.from_journal(measuring.journal, opened.inventory.homeserver, releases, opened.clock.now_s())
+    if measuring.seconds > 0:
+        surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
+        loads |= loading.measure(surveyor, [worker for worker in standings if _may_run(seen.sightings.get(worker))], measuring.seconds)
+    return replace(seen, loads=loads)
+
+
 def _may_run(sighting: Sighting | None) -> bool:
     return sighting is not None and (sighting.process is None or sighting.process.running)
 
@@ -105,9 +144,9 @@ def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selectio
     return read_playbook(need_playbook(playbook_path), opened.inventory)
 
 
-def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection, measuring: Measuring) -> Plan:
     """
-    Look at the homeserver and plan.
+    Look at the homeserver, measure how busy it is, and plan.
 
     Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError.
     """
@@ -119,6 +158,7 @@ def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
     to = opened.drivers.releases.identify(
         selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
     )
+    seen = with_loads(seen, opened, measuring)
     plan = make_plan(playbook, opened.inventory, seen, to, only=selection.only, until=selection.until)
     if blind := [*_blind_gates(plan, unmeasured), *_blind_guards(plan, seen)]:
         what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
