@@ -57,10 +57,11 @@ class Headroom:
 class CapacityLimits:
     """
     What siblings may come to while a worker is out: *utilisation_max* CPU seconds per second (compared with the upper bound) and
-    *p95_ratio_max* times as long; above *warn_above* it is said. *require*: nobody goes out whose siblings' load isn't known.
+    *p95_ratio_max* times as long (None: however long); above *warn_above* it is said. *require*: nobody goes out whose siblings' load isn't
+    known.
     """
 
     utilisation_max: float = 0.85
-    p95_ratio_max: float = 1.5
+    p95_ratio_max: float | None = 1.5
     warn_above: float = 0.70
     require: bool = False

@@ -217,7 +217,7 @@ def refusal(worker: WorkerId, room: Headroom, limits: CapacityLimits) -> str:
     if room.then_max > limits.utilisation_max:
         most = f"{100 * limits.utilisation_max:.0f} % is the most (capacity.utilisation_max)"
         return f"{while_out}, {room.sibling} would use up to {_five(room.then_max)} % of its core, and {most}"
-    if room.p95_ratio is None or room.p95_ratio > limits.p95_ratio_max:
+    if limits.p95_ratio_max is not None and (room.p95_ratio is None or room.p95_ratio > limits.p95_ratio_max):
         longer = "longer and longer" if room.p95_ratio is None else f"up to {math.ceil(2 * room.p95_ratio) / 2:g} × as long"
         most = f"{limits.p95_ratio_max:g} × is the most (capacity.p95_ratio_max)"
         return f"{while_out}, its siblings' requests would take {longer} (95th percentile), and {most}"

@@ -228,6 +228,10 @@ def test_what_is_said_of_too_little_room(room: Headroom, refused: str, warned: s
     assert capacity.warning(A, room, LIMITS) == warned
 
 
+def test_a_limit_that_is_not_set_refuses_nothing() -> None:
+    assert capacity.refusal(A, Headroom(B, 0.6, 1.2, 1.3, None), replace(LIMITS, utilisation_max=9, p95_ratio_max=None)) == ""
+
+
 def test_what_is_not_known_is_refused_where_the_playbook_asks_for_it() -> None:
     why = capacity.refusal(A, Headroom(unknown="nobody measured it"), replace(LIMITS, require=True))
     assert why == "a: what its siblings could carry is not known (nobody measured it; capacity.require)"
