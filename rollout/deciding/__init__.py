@@ -11,6 +11,7 @@ steps.py    what each verb waits for and when it is done; those of one worker ar
 watching.py those who have passed, until the last watch has ended
 admission.py how much traffic a worker gets next
 blocking.py what forbids taking a worker out now
+sparing.py  whether the others can do without a worker now
 seeing.py   what may be gone by
 acting.py   what a step may do
 safety.py   bringing back what is out, before the rollout stops

@@ -241,6 +241,17 @@ def test_a_saved_plan_says_which_keys_of_the_playbook_changed(site: Homeserver) 
         assert (done.exit_code, "playbook: gates.errors.max is 0.5, not 0.02" in done.output) == (5, True)
 
 
+def test_a_plan_of_another_release_of_rollout_is_told_from_one_that_was_edited(site: Homeserver) -> None:
+    """Older ones don't carry what they were made from."""
+    saved = site.directory / "plan.json"
+    site.run("plan", "--to", "2.0.0", "-o", str(saved))
+    plan = json.loads(saved.read_text())
+    del plan["basis"]
+    saved.write_text(json.dumps(plan))
+    done = site.run("deploy", str(saved), "--yes")
+    assert (done.exit_code, "saved by another release of rollout" in done.output) == (2, True)
+
+
 def test_diff_plans_nothing(site: Homeserver) -> None:
     assert site.run("plan", "--diff", "plan.json", "--to", "2.0.0").exit_code == 2
 
