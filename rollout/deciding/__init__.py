@@ -16,6 +16,7 @@ admission.py how much traffic a worker gets next
 blocking.py what forbids taking a worker out now
 time_left.py whether there is time for another worker
 timings.py  how long the steps of a rollout took
+sparing.py  whether the others can do without a worker now
 seeing.py   what may be gone by
 acting.py   what a step may do
 safety.py   bringing back what is out, before the rollout stops

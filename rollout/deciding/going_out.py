@@ -97,9 +97,10 @@ def _too_much(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> W
 def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
+        if blocker := blocker_of(plan, state, worker, now_s):
+            return blocker
         room = room_without(plan, state, worker, now_s)
-        blocker = blocker_of(plan, state, worker, now_s) or too_narrow(plan, state, worker, room, now_s)
-        return blocker or Note(StepBegan(now_s, step.id, narrowness(plan, worker, room)))
+        return too_narrow(plan, state, worker, room, now_s) or Note(StepBegan(now_s, step.id, narrowness(plan, worker, room)))
     if at.status is StepStatus.FAILED:
         return stop(now_s, f"{worker.id} could not be drained: {at.why}")
     if at.status is StepStatus.ACTIVE:

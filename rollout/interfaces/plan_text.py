@@ -94,14 +94,16 @@ def _headroom(plan: Plan) -> list[str]:
         f"{', '.join(worker for worker, room in plan.headroom.items() if room.unknown == reason)}: not known: {reason}"
         for reason in reasons
     ]
-    return [*known, *unknown]
+    sources = dict.fromkeys(room.source for room in plan.headroom.values() if not room.unknown)
+    return [*known, *unknown, *(f"from {source}" if source.startswith("the") else source for source in sources)]
 
 
 def _of_room(room: Headroom) -> str:
     if room.sibling is None:
-        return f"uses {room.now:.0%} of a core; {room.how}"
+        return f"uses {100 * room.now:.0f} % of a core; {room.how}"
     ratio = "its queue would only grow" if room.p95_ratio is None else f"p95 × {room.p95_ratio:.2f}"
-    return f"{room.sibling} from {room.now:.0%} to {room.then:.0%} of a core (at most {room.then_max:.0%}), {ratio}; {room.how}"
+    now, then, most = (f"{100 * share:.0f} %" for share in (room.now, room.then, room.then_max))
+    return f"{room.sibling} from {now} to {then} of a core (at most {most}), {ratio}; {room.how}"
 
 
 def _gates(plan: Plan) -> list[str]:

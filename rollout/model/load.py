@@ -39,8 +39,8 @@ class Headroom:
     What is left while a worker is out: the most that one of its siblings then carries.
 
     *sibling* uses *now* CPU seconds per second, and then *then*, at most *then_max* (the upper 95 % bound). *p95_ratio* is how many times
-    as long the siblings' requests then take at most (95th percentile), None where a queue would only grow. *how* says who inherits. Where
-    nothing can be said, *unknown* says why, and no other field means anything.
+    as long the siblings' requests then take at most (95th percentile), None where a queue would only grow. *how* says who inherits,
+    *source* where the figures are from. Where nothing can be said, *unknown* says why, and no other field means anything.
     """
 
     sibling: WorkerId | None = None
@@ -49,6 +49,7 @@ class Headroom:
     then_max: float = 0.0
     p95_ratio: float | None = 1.0
     how: str = ""
+    source: str = ""
     unknown: str = ""
 
 
@@ -56,10 +57,11 @@ class Headroom:
 class CapacityLimits:
     """
     What siblings may come to while a worker is out: *utilisation_max* CPU seconds per second (compared with the upper bound) and
-    *p95_ratio_max* times as long; above *warn_above* it is said. *require*: nobody goes out whose siblings' load isn't known.
+    *p95_ratio_max* times as long (None: however long); above *warn_above* it is said. *require*: nobody goes out whose siblings' load isn't
+    known.
     """
 
     utilisation_max: float = 0.85
-    p95_ratio_max: float = 1.5
+    p95_ratio_max: float | None = 1.5
     warn_above: float = 0.70
     require: bool = False

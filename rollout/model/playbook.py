@@ -149,7 +149,7 @@ class Capacity(BaseModel):
     model_config = _STRICT
 
     utilisation_max: float = Field(default=0.85, gt=0)
-    p95_ratio_max: float = Field(default=1.5, ge=1)
+    p95_ratio_max: float | None = Field(default=1.5, ge=1, description="not asked if null")
     warn_above: float = Field(default=0.70, gt=0)
     require: bool = False
 

@@ -12,8 +12,9 @@ Source: the queue is Kingman's, `P(W > t) ≈ u·e^(−2(1−u)t / ((1+cv²)·E[
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
-from statistics import NormalDist, mean, stdev
+from statistics import NormalDist
 
 from rollout.model.gate import LATENCY_EDGES_S, Tally
 from rollout.model.ids import PoolId, WorkerId
@@ -27,7 +28,7 @@ from rollout.planning.order import Stretch
 from rollout.planning.situation import Situation
 
 # HAProxy's words for sending each request to whoever has least, or to the next. (`first` fills one server before another: it isn't here.)
-EVEN_ALGORITHMS = frozenset({"roundrobin", "static-rr", "leastconn", "random"})
+EVEN_ALGORITHMS = frozenset({"roundrobin", "static-rr", "leastconn"})
 # Variance of a request's CPU time over its mean squared. Nothing measures it; with 2 the predictions agree with those that were simulated.
 CV2 = 2.0
 # How far the load of a worker wanders by itself within minutes (measured, as a share: .08 with all others, .05 alone).
@@ -39,6 +40,8 @@ _WINDOWS_MIN = 3
 _P95 = 0.05
 # Fewer ordinary requests than these have no 95th percentile.
 _P95_REQUESTS_MIN = 40
+# Of those who were not measured so many are named.
+_NAMES_MAX = 5
 _NORMAL = NormalDist()
 
 
@@ -57,14 +60,17 @@ def share_max(routing: Routing, siblings: int) -> float:
     """
     Return the share of a drained worker's load that one of *siblings* gets at most; a bound, by 95 %, where it is hashed.
 
-    A ring of n points divides it as n arcs of random length that fall to random siblings: the variance of one's share is 2p(1−p)/(n+1).
-    Users are taken to be alike.
+    A ring of n points has n·s/(s+1) stretches of the drained worker's (points of its own that follow one another are one), of random
+    length, and each falls to a random sibling: the variance of one's share p is 2p(1−p) over their number. Its distribution is skewed,
+    nearly a gamma one, whose quantile is Wilson and Hilferty's. Users are taken to be alike.
     """
     even = 1 / siblings
     if not routing.hashed or siblings == 1:
         return even
+    stretches = routing.points * siblings / (siblings + 1)
+    relative = 2 * (1 - even) / even / (stretches + 1)  # variance over the mean squared
     deviations = _NORMAL.inv_cdf(1 - 0.05 / siblings)
-    return min(1.0, even + deviations * math.sqrt(2 * even * (1 - even) / (routing.points + 1)))
+    return min(1.0, even * (1 - relative / 9 + deviations * math.sqrt(relative) / 3) ** 3)
 
 
 def wait_p95(utilisation: float) -> float:
@@ -146,25 +152,34 @@ def _p95_of(counts: Sequence[float]) -> float | None:
 def predict(out: Sequence[WorkerId], siblings: Sequence[WorkerId], loads: Mapping[WorkerId, Load], routing: Routing) -> Headroom:
     """Say what the busiest of *siblings* comes to when those of *out* go out, all of one pool."""
     if unmeasured := [worker for worker in (*out, *siblings) if worker not in loads]:
-        return Headroom(unknown=f"how busy {', '.join(unmeasured)} {'is' if len(unmeasured) == 1 else 'are'} has not been measured")
+        names = sorted(unmeasured)
+        more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
+        whose = f"how busy {', '.join(names[:_NAMES_MAX])}{more} {'is' if len(unmeasured) == 1 else 'are'}"
+        return Headroom(unknown=f"{whose if len(unmeasured) < len(out) + len(siblings) else 'how busy they are'} has not been measured")
     if not siblings:
         return Headroom(unknown="nobody is left to take its load")
     share = share_max(routing, len(siblings))
     windows = min(len(loads[worker].utilisation) for worker in (*out, *siblings))
     drained = [sum(loads[worker].utilisation[index - windows] for worker in out) for index in range(windows)]
-    worst: Headroom | None = None
+    worst = Headroom(then_max=-1.0)
     slowest: float | None = 1.0
+    drained_requests = sum(loads[worker].requests for worker in out)
     for sibling in siblings:
         own = loads[sibling].utilisation[-windows:]
         then = [mine + share * theirs for mine, theirs in zip(own, drained, strict=True)]
-        requests = loads[sibling].requests + share * sum(loads[worker].requests for worker in out)
-        ratio = p95_ratio(mean(own), mean(then), loads[sibling])
+        requests = loads[sibling].requests + share * drained_requests
+        before, after = _mean(own), _mean(then)
+        ratio = p95_ratio(before, after, loads[sibling])
         slowest = None if ratio is None or slowest is None else max(slowest, ratio)
-        one = Headroom(sibling, mean(own), mean(then), _upper(then, requests))
-        worst = one if worst is None or one.then_max > worst.then_max else worst
-    if worst is None:
-        raise AssertionError
-    return Headroom(worst.sibling, worst.now, worst.then, worst.then_max, slowest, _how(routing, share, len(siblings)))
+        one = Headroom(sibling, before, after, _upper(then, requests))
+        worst = one if one.then_max > worst.then_max else worst
+    sources = dict.fromkeys(loads[worker].source for worker in (*out, *siblings))
+    return replace(worst, p95_ratio=slowest, how=_how(routing, share, len(siblings)), source=" and ".join(sources))
+
+
+def _mean(windows: Sequence[float]) -> float:
+    # That of `statistics` is exact, and takes twenty times as long: a plan for a thousand workers would show it.
+    return sum(windows) / len(windows)
 
 
 def _upper(windows: Sequence[float], requests: float) -> float:
@@ -174,16 +189,22 @@ def _upper(windows: Sequence[float], requests: float) -> float:
     Otherwise by assumption: each request's CPU time varies by CV2, and the load wanders by LOAD_NOISE.
     """
     if len(windows) >= _WINDOWS_MIN:
+        average = _mean(windows)
+        spread = sum((one - average) ** 2 for one in windows) / (len(windows) - 1)
         student = _T95[min(len(windows) - _WINDOWS_MIN, len(_T95) - 1)]
-        return mean(windows) + student * stdev(windows) / math.sqrt(len(windows))
+        return average + student * math.sqrt(spread / len(windows))
     deviation = math.sqrt((1 + CV2) / max(1.0, requests) + LOAD_NOISE**2)
-    return mean(windows) * (1 + _Z95 * deviation)
+    return _mean(windows) * (1 + _Z95 * deviation)
 
 
 def _how(routing: Routing, share: float, siblings: int) -> str:
     if siblings == 1:
         return "which takes over all of it"
-    return f"hashed: one of {siblings} may inherit up to {share:.0%}" if routing.hashed else f"each of {siblings} takes {share:.0%} of it"
+    return (
+        f"hashed: one of {siblings} may inherit up to {100 * share:.0f} %"
+        if routing.hashed
+        else f"each of {siblings} takes {100 * share:.0f} % of it"
+    )
 
 
 def refusal(worker: WorkerId, room: Headroom, limits: CapacityLimits) -> str:
@@ -194,10 +215,10 @@ def refusal(worker: WorkerId, room: Headroom, limits: CapacityLimits) -> str:
         return ""
     while_out = f"while {worker} is out"
     if room.then_max > limits.utilisation_max:
-        most = f"{limits.utilisation_max:.0%} is the most (capacity.utilisation_max)"
+        most = f"{100 * limits.utilisation_max:.0f} % is the most (capacity.utilisation_max)"
         return f"{while_out}, {room.sibling} would use up to {_five(room.then_max)} % of its core, and {most}"
-    if room.p95_ratio is None or room.p95_ratio > limits.p95_ratio_max:
-        longer = "longer and longer" if room.p95_ratio is None else f"{room.p95_ratio:.1f} × as long"
+    if limits.p95_ratio_max is not None and (room.p95_ratio is None or room.p95_ratio > limits.p95_ratio_max):
+        longer = "longer and longer" if room.p95_ratio is None else f"up to {math.ceil(2 * room.p95_ratio) / 2:g} × as long"
         most = f"{limits.p95_ratio_max:g} × is the most (capacity.p95_ratio_max)"
         return f"{while_out}, its siblings' requests would take {longer} (95th percentile), and {most}"
     return ""
@@ -234,12 +255,12 @@ def of_row(row: Sequence[Worker], situation: Situation) -> dict[WorkerId, Headro
 def _of_worker(worker: Worker, row: Sequence[Worker], situation: Situation) -> Headroom | None:
     """Predict for one; None for those whose going out changes nothing: they are out already, or it isn't known and nobody would inherit."""
     loads = situation.observation.loads
-    if worker.id in situation.ours:
+    if situation.standings[worker.id].ours:
         return None
     if worker.duty is not Duty.REPLACEABLE or worker.pool is None:
         return _alone(loads[worker.id]) if worker.id in loads else None
     out = [other.id for other in row if other.pool == worker.pool]
-    siblings = [other for other in situation.members(worker.pool) if other not in out and other not in situation.foreign]
+    siblings = [other for other in situation.members(worker.pool) if other not in out and not situation.standings[other].foreign]
     return predict(out, siblings, loads, _routing(worker.pool, situation))
 
 
@@ -254,12 +275,12 @@ def routings(situation: Situation) -> dict[PoolId, Routing]:
 
 def _alone(load: Load) -> Headroom:
     """Nobody inherits: what comes in during its boot waits, and is worked off with what it has to spare."""
-    busy = mean(load.utilisation)
+    busy = _mean(load.utilisation)
     if busy >= 1:
         how = "nobody takes over, and it has nothing to spare for what waits meanwhile"
     else:
         how = f"nobody takes over: after {BOOT_S:g} s of boot it takes about {BOOT_S * busy / (1 - busy):.0f} s more to catch up"
-    return Headroom(None, busy, busy, _upper(load.utilisation, load.requests), 1.0, how)
+    return Headroom(None, busy, busy, _upper(load.utilisation, load.requests), how=how, source=load.source)
 
 
 def refusals(rooms: Mapping[WorkerId, Headroom], limits: CapacityLimits) -> Iterator[str]:

@@ -191,6 +191,9 @@ def _of_files(plan: Plan, inventory: Inventory, playbook: Playbook | None) -> It
 def _differences(old: JsonValue, new: JsonValue, path: str = "") -> Iterator[tuple[str, JsonValue, JsonValue]]:
     """Find what differs: path, old and new; entries of a list that have an `id` (gates) or a `guard` go by that."""
     old, new = _by_name(old), _by_name(new)
+    if [] in (old, new):
+        # None of what the other side has by name.
+        old, new = ({} if value == [] and isinstance(other, dict) else value for value, other in ((old, new), (new, old)))
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         for key in dict.fromkeys((*old, *new)):
             yield from _differences(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
@@ -235,7 +238,7 @@ def _of_load(plan: Plan, situation: Situation) -> Iterator[_Change]:
         if before is None or before.unknown or room.unknown or room.sibling is None:
             continue
         if room.then - before.then >= _LOAD_CHANGE:
-            more = f"{room.sibling} would carry {room.then:.0%} of a core while {worker} is out, not {before.then:.0%}"
+            more = f"{room.sibling} would carry {100 * room.then:.0f} % of a core while {worker} is out, not {100 * before.then:.0f} %"
             yield _Change(f"there is more to do: {more}; that is within the playbook's capacity", bears=True)
 
 

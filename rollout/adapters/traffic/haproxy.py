@@ -41,7 +41,7 @@ ADMIN_OUT = 0x7F
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
 # Ways to choose a server in which nothing is hashed, as `show stat` calls them; "" where it doesn't say.
-UNHASHED = frozenset({"roundrobin", "static-rr", "leastconn", "random", "first", ""})
+UNHASHED = frozenset({"roundrobin", "static-rr", "leastconn", "first", ""})
 # Of a server on the ring, for each unit of its weight (BE_WEIGHT_SCALE).
 POINTS_PER_WEIGHT = 16
 _HOLDS = "# backend,"
@@ -288,7 +288,7 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
     stats = _stats(read(place, "show stat", "# pxname,", end_s))
     holds = _holds(place, end_s)
     loaded = read(place, "rollout-holds", "", end_s).startswith(_HOLDS)
-    algorithms = {name: stats.get((name, "BACKEND"), {}).get("algo") or "" for name in backends}
+    algorithms = {name: _algorithm(stats.get((name, "BACKEND"), {})) for name in backends}
     points = _hash_points(place, end_s) if not UNHASHED.issuperset(algorithms.values()) else {}
     found: dict[str, PoolSighting] = {}
     for name in backends:
@@ -307,6 +307,12 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
             **({} if hold is None else _in_pool(_hold_of(hold))),
         )
     return found
+
+
+def _algorithm(row: Mapping[str, str]) -> str:
+    # `random` is "unknown" there (2.8).
+    said = row.get("algo") or ""
+    return "" if said == "unknown" else said
 
 
 def _hash_points(place: Path, end_s: float) -> dict[str, int]:

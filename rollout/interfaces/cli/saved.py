@@ -38,6 +38,10 @@ def read_plan(path: Path, inventory: Inventory) -> Plan:
     if plan.homeserver != inventory.homeserver:
         what = f"this is a plan for {shortened(plan.homeserver)}, not for {inventory.homeserver}"
         raise InvalidFileError(what, where=where, remedy="the plan or the inventory that goes with the other")
+    try:
+        Playbook.model_validate(plan.basis.playbook)
+    except ValueError as error:
+        raise InvalidFileError("this plan was saved by another release of rollout", where=where, remedy=again) from error
     if digest_of_plan(plan) != plan.digest:
         raise InvalidFileError("the plan was changed after it was saved", where=where, remedy=again)
     return plan
