@@ -75,7 +75,7 @@ SENTENCES: list[tuple[Event, str | None]] = [
         "rollout d-1 of example.org to 1.163.2 begins, by ada@host (plan 0123456789ab)",
     ),
     (
-        DeployResumed(NOW_S, 1, "ada@host", SEVEN, None, "--ignore-windows"),
+        DeployResumed(NOW_S, 1, "ada@host", SEVEN, windows_ignored="--ignore-windows"),
         "taken up again by ada@host: everything is looked at before anything is done; the playbook's windows are ignored: --ignore-windows",
     ),
     (DeployResumed(NOW_S, 1, "ada@host", SEVEN), "taken up again by ada@host: everything is looked at before anything is done"),

@@ -7,6 +7,7 @@ import pytest
 from rollout.deciding.state import DeployState
 from rollout.model.event import EffectIntended, Event, GateRuled, Observed, Outcome, RollbackBegan, StepBegan
 from rollout.model.gate import Ruling
+from rollout.model.ids import WorkerId
 from rollout.model.plan import Verb
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
@@ -64,7 +65,7 @@ def test_an_outage_takes_nobody_out_and_condemns_no_release(step: str) -> None:
     # A thorough look comes every five seconds: until the first of them nobody can know.
     seen = [e for e in events if isinstance(e, EffectIntended) and outage.from_s + 6 < e.at_s < outage.to_s and e.effect.verb in OUT]
     assert seen == []
-    assert stage.world.cuts.get("client1", 0) == 0
+    assert stage.world.cuts.get(WorkerId("client1"), 0) == 0
 
 
 def test_a_bad_release_is_found_out_all_the_same() -> None:

@@ -12,6 +12,7 @@ from rollout.deciding.timings import NOBODY_THERE, times_of
 from rollout.engine.survey import Surveyor
 from rollout.engine.timings import forecast_by_history
 from rollout.interfaces.report.score import score, score_text
+from rollout.model.conditions import DatabaseConditions
 from rollout.model.event import Command, Event, Outcome, StepBegan, StepFinished
 from rollout.model.gate import GuardReading
 from rollout.model.ids import DeployId, StepId, WorkerId
@@ -157,6 +158,10 @@ class _BusyDatabase:
     def active_users(self, limit: int, timeout_s: float) -> tuple[str, ...]:
         del limit, timeout_s
         return ()
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        del older_than_s, timeout_s
+        return DatabaseConditions()
 
 
 def test_a_worker_is_not_begun_with_when_the_window_would_end_first() -> None:
