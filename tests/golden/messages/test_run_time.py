@@ -156,11 +156,11 @@ def _page(extra: bytes) -> Says:
     return Says(PAGE + extra)
 
 
-def _alive(handler: Handler) -> None:
-    """Answer as the worker that runs does: its page is of its own process, whose time goes on."""
+def _alive() -> Callable[[Handler], None]:
+    """Answer as a worker that runs does: its page is of its own process, whose time goes on."""
     began = b"process_start_time_seconds %.2f" % (time.time() - RUNNING_S)
-    used = b"process_cpu_seconds_total %.6f\n" % time.process_time()
-    Says(PAGE.replace(b"process_start_time_seconds 1.7e+09", began) + used)(handler)
+    page = PAGE.replace(b"process_start_time_seconds 1.7e+09", began)
+    return lambda handler: Says(page + b"process_cpu_seconds_total %.6f\n" % time.process_time())(handler)
 
 
 PAGES: dict[str, Callable[[Handler], None]] = {
@@ -199,7 +199,7 @@ def test_a_page_that_is_no_metrics_page(case: str, site: Homeserver, request: py
             inventory["workers"][worker]["metrics"] = url
 
     with ExitStack() as servers:
-        urls = {"client1": servers.enter_context(serving(_alive)).url, "client2": "http://127.0.0.1:1/metrics"}
+        urls = {"client1": servers.enter_context(serving(_alive())).url, "client2": "http://127.0.0.1:1/metrics"}
         if case in PAGES:
             urls["client2"] = servers.enter_context(serving(PAGES[case])).url
         change(site, edit)
