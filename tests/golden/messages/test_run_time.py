@@ -160,7 +160,11 @@ def _alive() -> Callable[[Handler], None]:
     """Answer as a worker that runs does: its page is of its own process, whose time goes on."""
     began = b"process_start_time_seconds %.2f" % (time.time() - RUNNING_S)
     page = PAGE.replace(b"process_start_time_seconds 1.7e+09", began)
-    return lambda handler: Says(page + b"process_cpu_seconds_total %.6f\n" % time.process_time())(handler)
+
+    def answer(handler: Handler) -> None:
+        Says(page + b"process_cpu_seconds_total %.6f\n" % time.process_time())(handler)
+
+    return answer
 
 
 PAGES: dict[str, Callable[[Handler], None]] = {
