@@ -139,7 +139,7 @@ def _parsed(text: str) -> list[Sample]:
 
 
 @lru_cache(SERIES_MAX)
-def _series(text: str) -> tuple[str, dict[str, str]] | None:
+def _series(text: str) -> tuple[str, Mapping[str, str]] | None:
     """Parse what stands before a value; None when that is more or less than the name and labels of one series."""
     try:
         (one,) = _parsed(f"{text} {_MARKED}")
