@@ -81,6 +81,7 @@ class Homeserver:
     directory: Path
     stage: Stage
     command: click.Command = field(default=cli)
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def inventory(self) -> Path:
@@ -99,6 +100,7 @@ class Homeserver:
             "ROLLOUT_INVENTORY": str(self.inventory),
             "ROLLOUT_PLAYBOOK": str(self.playbook),
             "ROLLOUT_JOURNAL": str(self.directory / "journal.db"),
+            **self.environment,
         }
         return CliRunner().invoke(self.command, arguments, env=environment)
 
