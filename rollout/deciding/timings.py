@@ -2,8 +2,8 @@
 How long the steps of a rollout took, from its journal: what the next one is forecast by, and what a forecast is scored against.
 
 A step counts from the end of those that it needs, so that the steps of a rollout add up to the whole of it; the last watch counts until
-the rollout has said how it ended. Left out is what depends on others than the homeserver and us: waiting for a guard, for room in a pool, for a
-database that is away, for somebody who resumes.
+the rollout has said how it ended. Left out is what depends on others than the homeserver and us: waiting for a guard, for room in a pool,
+for a database that is away, for somebody who resumes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
