@@ -45,6 +45,9 @@ def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
 
 
 def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
+    settled = (known.well_since_s is None) is not (known.unhealthy_since_s is None)
+    if sighting is known.sighting and settled and not known.missing:
+        return changed(known, seen_at_s=at_s)
     proxy = sighting.proxy
     well = sighting.healthy is True and (proxy is None or proxy.up)
     unhealthy_since_s = None if well else (at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
