@@ -196,7 +196,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         now_s, number = max(now_s, state.last_at_s), stage.drivers.ledger.last_number()
         loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s))
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, stage.clock, (stage.old.id, stage.bad_after_s))
     performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, eyes)
     # What is asked here is asked after an event, never by the time.
     return loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
