@@ -172,6 +172,7 @@ def test_an_agent_that_is_stuck_is_ended_and_can_do_nothing_later(tmp_path: Path
     assert time.monotonic() - began_s < 20
     time.sleep(0.3)
     assert lines(log) == ["begun"]
+    monkeypatch.undo()
     FileLedger(tmp_path / "ledger.json").perform(effect(2), Work(_here, (write(log, "next"),)))
 
 
