@@ -128,6 +128,8 @@ def test_a_line_that_says_when_it_was_written_is_read_with_that() -> None:
         page = read(server.url)
     assert isinstance(page, Page)
     assert [sample.at_s for sample in page.samples] == [1700000123.456]
+
+
 ODD = """\
 synapse_build_info{version="1.163.2 (b=main,3905dc7)",note="a } and a \\" and a { and 7"} 1.0
 synapse_build_info{a="x",b="y",} 3
