@@ -5,4 +5,8 @@ virtual_clock.py   time that moves when it is told to
 world.py           what such a homeserver consists of and how it behaves; it counts what a rollout must never do
 drivers.py         the ports over that world; they pass the same contract tests as the real drivers
 performer.py       effects, looks and measurements on the virtual clock, with faults
+faults.py          what may go wrong, each by its name, and when
+striking.py        letting it go wrong at its moment
+faulty_drivers.py  the ports when something is wrong
+rehearse.py        one rollout, by the real loop, through crashes
 """

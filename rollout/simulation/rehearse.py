@@ -24,8 +24,10 @@ from rollout.simulation.drivers import (
     SimulatedTraffic,
     SimulatedWorkers,
 )
+from rollout.simulation.faults import Fault, NoHooks
 from rollout.simulation.journal import MemoryJournal
-from rollout.simulation.performer import Durations, Fault, VirtualPerformer
+from rollout.simulation.performer import Durations, VirtualPerformer
+from rollout.simulation.striking import Crash, Striker
 from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
 
@@ -36,22 +38,29 @@ EVENTS_MAX = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens to one rollout from outside."""
+    """
+    What happens to one rollout from outside. Faults and words come by the number of an effect or an event, or from a *striker*.
 
-    faults: Mapping[EffectNumber, Fault]
-    crashes: Sequence[int]
-    speak: Mapping[int, Command | tuple[Command, WorkerId]]
-    listeners: Sequence[Listener]
-    durations: Durations
+    *ends_by_s* is when it must have ended, by the tool's clock; *events_max* after how many events.
+    """
+
+    faults: Mapping[EffectNumber, Fault] = field(default_factory=dict)
+    crashes: Sequence[int] = ()
+    speak: Mapping[int, Command | tuple[Command, WorkerId]] = field(default_factory=dict)
+    listeners: Sequence[Listener] = ()
+    durations: Durations = Durations()
+    striker: Striker | None = None
+    ends_by_s: float = float("inf")
+    events_max: int = EVENTS_MAX
 
 
-class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on purpose)
-    """The tool's process ends here, as by SIGKILL."""
+class EndlessError(AssertionError):
+    """The rollout does not end."""
 
 
 @dataclass(slots=True)
 class Stage:
-    """A simulated homeserver with everything that is needed to roll it."""
+    """A simulated homeserver with everything that is needed to roll it. *clock* is the world's."""
 
     inventory: Inventory
     world: World
@@ -69,19 +78,6 @@ class Stage:
 
 def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = None) -> Stage:
     """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0. Pool *held* can be held."""
-    clock = VirtualClock()
-    old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
-    workers = {
-        WorkerId(name): SimulatedWorker(
-            activated=old.id,
-            activated_at_s=clock.now_s() - 1000,
-            started_at_s=clock.now_s() - 900,
-            runs=old.id,
-            backend=pool,
-        )
-        for name, (_, pool) in roles.items()
-    }
-    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=set() if held is None else {held})
     nowhere = DriverSettings(driver="simulated")
     inventory = Inventory.model_validate(
         {
@@ -97,6 +93,29 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
             "ledger_driver": nowhere,
         }
     )
+    return stage_of(inventory)
+
+
+def stage_of(inventory: Inventory) -> Stage:
+    """Build the homeserver that an inventory describes; every worker runs release 1.0.0, and nothing that it names is connected to."""
+    # The simulated proxy names its servers as the workers are.
+    inventory = inventory.model_copy(
+        update={"workers": {name: it.model_copy(update={"server": None}) for name, it in inventory.workers.items()}}
+    )
+    clock = VirtualClock()
+    old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
+    workers = {
+        name: SimulatedWorker(
+            activated=old.id,
+            activated_at_s=clock.now_s() - 1000,
+            started_at_s=clock.now_s() - 900,
+            runs=old.id,
+            backend=None if entry.pool is None else inventory.pools[entry.pool].backend,
+        )
+        for name, entry in inventory.workers.items()
+    }
+    can_hold = {pool.backend for pool in inventory.pools.values() if pool.hold}
+    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=can_hold)
     drivers = Drivers(
         workers=SimulatedWorkers(world),
         releases=SimulatedReleases(world, versions=("2.0.0",)),
@@ -130,16 +149,18 @@ def rehearse(
     resumed = False
     while True:
         try:
-            return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
+            return live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
             stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
             resumed = True
 
 
-def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
-    """One life of the tool."""
-    now_s = stage.clock.now_s()
+def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
+    """Return the state at the end of one life of the tool. Raises Crash when that came too soon, EndlessError when it didn't come."""
+    striker = script.striker
+    clock = stage.clock if striker is None else striker.tool_clock
+    now_s = clock.now_s()
     spoken = dict(script.speak)
     count = len(stage.journal.events(DEPLOY)) if resumed else 0
 
@@ -148,22 +169,25 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         count += 1
         if script.crashes and count >= script.crashes[0]:
             raise Crash
-        if count > EVENTS_MAX:
+        if count > script.events_max or clock.now_s() > script.ends_by_s:
             msg = "the rollout does not end"
-            raise AssertionError(msg)
+            raise EndlessError(msg)
 
     def heed() -> list[OperatorSpoke]:
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
-        asked = [said if isinstance(said, tuple) else (said, None) for said in due]
-        return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
+        asked: list[tuple[Command, WorkerId | None]] = [said if isinstance(said, tuple) else (said, None) for said in due]
+        asked += striker.take_words() if striker is not None else []
+        return [OperatorSpoke(clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
+    listeners = (*script.listeners, listen, *(() if striker is None else (striker.listen,)))
     if not resumed:
-        loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
+        loop = Loop(DEPLOY, plan, start(plan), stage.journal, clock, listeners)
         began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
         stage.journal.begin(DEPLOY, plan, began)
         loop.admit((began,))
     else:
-        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
+        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, clock, listeners)
         loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations), heed)
+    hooks = NoHooks() if striker is None else striker
+    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, hooks), heed)
