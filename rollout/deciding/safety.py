@@ -14,7 +14,8 @@ from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Verb, steps_of
-from rollout.model.sighting import runs
+from rollout.model.release import Release
+from rollout.model.sighting import Sighting, runs, started_since
 
 # Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
 SAFE_WITHIN_S = 60.0
@@ -56,7 +57,7 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
         return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
     old = plan.from_releases[worker]
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
-    condemned = is_taken_back(state, worker) and runs(sighting, plan.releases[old]) is not True
+    condemned = is_taken_back(state, worker) and not _runs_as_before(sighting, plan.releases[old])
     if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
         # Nothing is cut to save time: if they don't end, it stays out, and is named.
         return Wait("stopping", f"{worker} still has sessions on the release that is taken back", now_s + 1.0)
@@ -67,6 +68,18 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
     if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:
         return Wait("stopping", f"{worker} has yet to answer before it is admitted", now_s + 1.0)
     return _aside(plan, state, Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT, worker, process.activated or old, now_s)
+
+
+def _runs_as_before(sighting: Sighting, old: Release) -> bool:
+    """
+    Tell whether a worker that is taken back runs what it ran before.
+
+    Its link and its start say so. That it reports its version besides is asked where it can be read: without metrics it is no less back.
+    """
+    process, answer = sighting.process, runs(sighting, old)
+    if answer is None and process is not None:
+        return process.activated == old.id and started_since(process) is True
+    return answer is True
 
 
 def is_held(plan: Plan, worker: WorkerId) -> bool:

@@ -39,7 +39,10 @@ class Crash(BaseException):
 
 @dataclass(slots=True)
 class Striker:
-    """See the module. *release* is the new one; *alive* tells whether the tool's process runs, so that something can happen to it."""
+    """
+    See the module. *release* is the new one; *alive* tells whether the tool's process runs, so that something can happen to it; once it is
+    *over* nothing more strikes.
+    """
 
     strikes: Sequence[Strike]
     world: World
@@ -47,6 +50,7 @@ class Striker:
     tool_clock: ToolClock
     release: ReleaseId
     alive: bool = False
+    over: bool = False
     struck: list[Struck] = field(default_factory=list)
     intended_at_s: dict[EffectNumber, float] = field(default_factory=dict)
     effects: dict[EffectNumber, Effect] = field(default_factory=dict)
@@ -132,7 +136,7 @@ class Striker:
         self.struck.append(Struck(self.clock.now_s(), strike, worker or ""))
 
     def _strike(self, strike: Strike, worker: WorkerId | None) -> None:
-        if strike.fault in _OF_THE_TOOL and not self.alive:
+        if self.over or (strike.fault in _OF_THE_TOOL and not self.alive):
             return
         victim = self._victim(strike, worker)
         self._keep(strike, victim)

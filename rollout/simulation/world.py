@@ -73,7 +73,7 @@ class Happening:
     """
     What happened at *at_s*, and by which effect of ours; *number* is None when it happened by itself or by another hand.
 
-    *runs* is the release of its process; *down_for_s* is how long it had not answered then, 0 while it does. *sessions* is how many were
+    *runs* is the release of its process; *down_for_s* is how long it had not answered then, 0 while it *answers*. *sessions* is how many were
     cut. *out* are those who were out by our hand then, this one included.
     """
 
@@ -83,6 +83,7 @@ class Happening:
     number: EffectNumber | None
     runs: ReleaseId
     down_for_s: float
+    answers: bool
     sessions: int = 0
     weight: int = 0
     out: frozenset[WorkerId] = frozenset()
@@ -408,6 +409,7 @@ class World:
                 number=None if self.acting is None or by_itself else self.acting.number,
                 runs=it.runs,
                 down_for_s=0.0 if answers else now_s - self.down_since_s.get(worker, it.started_at_s or now_s),
+                answers=answers,
                 sessions=sessions,
                 weight=weight,
                 out=frozenset(other for other, its in self.workers.items() if its.taken),
