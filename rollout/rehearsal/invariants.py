@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 
 from rollout.model.effect import Effect
 from rollout.model.event import DeployBegan, EffectIntended, Outcome, RollbackBegan
-from rollout.model.ids import EffectNumber, WorkerId
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
-from rollout.rehearsal.perform import Account
+from rollout.rehearsal.perform import Account, Stand
 from rollout.simulation.faults import Fault
 from rollout.simulation.world import Deed, Happening
 
@@ -78,22 +78,22 @@ def truth(account: Account) -> Iterator[str]:
     touched = {effect.worker for effect in account.effects.values() if effect.worker is not None}
     struck_late = {one.worker for one in account.struck if one.at_s > account.ended_at_s - UNSEEN_S}
     said = account.outcome
+    if said is Outcome.REFUSED and account.plans == 1 and touched:
+        yield f"it is said that nothing was touched, and {', '.join(sorted(touched))} was"
     for worker, stand in account.later.items():
-        to, old = plan.to_release.id, plan.from_releases.get(worker)
         if worker in struck_late or worker in account.foreign_since_s:
             continue
         if said is Outcome.DEPLOYED and worker in rolled and f"{worker} was skipped" not in account.why:
-            if stand.runs != to:
-                yield f"it is said to be deployed, and {worker} runs {stand.runs}"
-            elif not stand.full:
-                yield f"it is said to be deployed, and {worker} {_state(stand.answers)}"
+            yield from _untrue(said, worker, stand, plan.to_release.id)
         if said in _TAKEN_BACK | {Outcome.ABORTED} and worker in touched:
-            if stand.runs != old:
-                yield f"it is said to be {said}, and {worker} runs {stand.runs}"
-            elif not stand.full:
-                yield f"it is said to be {said}, and {worker} {_state(stand.answers)}"
-        if said is Outcome.REFUSED and account.plans == 1 and touched:
-            yield f"it is said that nothing was touched, and {', '.join(sorted(touched))} was"
+            yield from _untrue(said, worker, stand, plan.from_releases.get(worker))
+
+
+def _untrue(said: Outcome, worker: WorkerId, stand: Stand, release: ReleaseId | None) -> Iterator[str]:
+    if stand.runs != release:
+        yield f"it is said to be {said}, and {worker} runs {stand.runs}"
+    elif not stand.full:
+        yield f"it is said to be {said}, and {worker} {'is out of traffic' if stand.answers else 'does not answer'}"
 
 
 def nothing_left(account: Account) -> Iterator[str]:
@@ -212,10 +212,6 @@ def _condemned(account: Account) -> dict[EffectNumber, str]:
 
 def _differs(plan: Plan, worker: WorkerId) -> bool:
     return plan.from_releases.get(worker) != plan.to_release.id
-
-
-def _state(answers: bool) -> str:  # noqa: FBT001  (one fact)
-    return "is out of traffic" if answers else "doesn't answer"
 
 
 def _when(account: Account, it: Happening) -> str:

@@ -9,15 +9,15 @@ import random
 from collections import Counter
 from dataclasses import dataclass, replace
 
+from rollout.model.gate import Metric
 from rollout.model.ids import Role, WorkerId
 from rollout.model.inventory import DriverSettings, Inventory
+from rollout.model.plan import Verb
 from rollout.model.playbook import Baseline, GateEntry, GuardEntry, Hold, Playbook, Ramp, Rollback, Strategy, Warm, Watch
 from rollout.rehearsal.coverage import CELLS, Cell
 from rollout.simulation.faults import Fault, Moment, Strike
 from rollout.simulation.faulty_drivers import SimulatedDatabase, SimulatedWarming
 from rollout.simulation.rehearse import Stage, set_stage, stage_of
-from rollout.model.gate import Metric
-from rollout.model.plan import Verb
 
 # Prime to any number of cells that there may be, so that consecutive seeds aim far apart.
 _STRIDE = 7919
@@ -25,6 +25,9 @@ _STRIDE = 7919
 _STRIKES = (1, 2, 3)
 _BAD = (Fault.RELEASE_EXITS, Fault.RELEASE_HANGS, Fault.RELEASE_ERRS, Fault.RELEASE_SLOW)
 BOOT_TIMEOUT_S = 30.0
+# How many workers there must be before somebody drains one beforehand, and in a pool before two of it may be out.
+ENOUGH = 4
+ENOUGH_FOR_TWO = 3
 
 # What a strike lasts, or measures, in seconds: from, to, and how often it is for ever.
 _LASTS: dict[Fault, tuple[float, float, float]] = {
@@ -101,9 +104,9 @@ def draw(seed: int, given: Given | None = None, cells: tuple[Cell, ...] = CELLS)
         inventory=inventory,
         playbook=playbook,
         strikes=tuple(_strike(rng, cell, inventory) for cell in aims),
-        bad=rng.choice(_BAD) if Verb.WATCH not in verbs and rng.random() < 0.15 else None,
-        restart_only=Verb.MIGRATE not in verbs and rng.random() < 0.1,
-        foreign=rng.choice(replaceable) if len(replaceable) > 3 and rng.random() < 0.05 else None,
+        bad=rng.choice(_BAD) if Verb.WATCH not in verbs and _by(rng, 0.15) else None,
+        restart_only=Verb.MIGRATE not in verbs and _by(rng, 0.1),
+        foreign=rng.choice(replaceable) if len(replaceable) >= ENOUGH and _by(rng, 0.05) else None,
         resumes=rng.choice((0, 1, 2)),
         resume_after_s=round(rng.uniform(1, 120), 1),
     )
@@ -136,16 +139,16 @@ def set_up(scenario: Scenario) -> Stage:
 
 
 def _homeserver(rng: random.Random, verbs: set[Verb]) -> Inventory:
-    held = "main" if verbs & {Verb.HOLD, Verb.LET_GO} or rng.random() < 0.4 else None
+    held = "main" if verbs & {Verb.HOLD, Verb.LET_GO} or _by(rng, 0.4) else None
     roles: dict[str, tuple[str, str | None]] = {}
     for role in rng.sample(("client", "sync", "media"), rng.choice((1, 1, 2))):
         for number in range(1, rng.choice((2, 2, 3)) + 1):
             roles[f"{role}{number}"] = (role, role)
-    if rng.random() < 0.3:
+    if _by(rng, 0.3):
         roles["event_persister1"] = ("event_persister", None)
-    if rng.random() < 0.3:
+    if _by(rng, 0.3):
         roles["fedsender1"] = ("federation_sender", None)
-    if held or rng.random() < 0.6:
+    if held or _by(rng, 0.6):
         roles["main"] = ("main", "main")
     names = list(roles)
     rng.shuffle(names)
@@ -160,7 +163,7 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
         name="rehearsed",
         strategy=Strategy(
             role_order=rng.choice(((), (Role("sync"), Role("client")), ((Role("client"), Role("sync")),))),
-            max_unavailable={pool: 2 for pool, size in sizes.items() if size > 2 and rng.random() < 0.5},  # noqa: PLR2004
+            max_unavailable={pool: 2 for pool, size in sizes.items() if size >= ENOUGH_FOR_TWO and _by(rng, 0.5)},
             drain_timeout_s=40.0,
             boot_timeout_s=BOOT_TIMEOUT_S,
             progress_deadline_s=200.0,
@@ -173,14 +176,14 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
                 utilisation_max=rng.choice((None, None, None, 0.7)),
             ),
             hold=Hold(hold_s=20.0, hold_max=1000),
-            warm=Warm(users_max=2, seconds=4.0, inheritors=rng.random() < 0.5) if Verb.WARM in verbs or rng.random() < 0.2 else None,
+            warm=Warm(users_max=2, seconds=4.0, inheritors=_by(rng, 0.5)) if Verb.WARM in verbs or _by(rng, 0.2) else None,
         ),
         baseline=Baseline(baseline_s=10.0, sample_s=2.0),
         gates=(
             GateEntry.model_validate({"id": "errors", "metric": Metric.ERRORS, "max": 0.02, **gate}),
             GateEntry.model_validate({"id": "latency", "metric": Metric.LATENCY_P95, "ratio_max": 1.5, "slack": 0.05, **gate}),
         ),
-        guards=(GuardEntry(guard="lock_queue", max=5, deadline_s=30.0),) if rng.random() < 0.5 else (),
+        guards=(GuardEntry(guard="lock_queue", max=5, deadline_s=30.0),) if _by(rng, 0.5) else (),
         liveness_only=(Role("event_persister"), Role("federation_sender"), Role("sync")),
         watch=Watch(watch_s=16.0, window_s=6.0),
         rollback=Rollback(scope=rng.choice(("all_touched", "all_touched", "blamed"))),
@@ -196,8 +199,13 @@ def _strike(rng: random.Random, cell: Cell, inventory: Inventory) -> Strike:
         verb=cell.verb,
         moment=cell.moment,
         nth=1 if once else rng.choice((1, 1, 1, 2, 3)),
-        for_s=None if rng.random() < for_ever else round(rng.uniform(lasts_from, lasts_to), 1),
+        for_s=None if _by(rng, for_ever) else round(rng.uniform(lasts_from, lasts_to), 1),
         delay_s=round(rng.uniform(0, waits_s), 1),
-        aside=cell.fault is Fault.SOMEBODY_DRAINS or rng.random() < 0.25,
+        aside=cell.fault is Fault.SOMEBODY_DRAINS or _by(rng, 0.25),
         whom=rng.randrange(len(inventory.workers)),
     )
+
+
+def _by(rng: random.Random, share: float) -> bool:
+    """Tell whether something happens that happens in so many cases."""
+    return rng.random() < share

@@ -73,8 +73,8 @@ class Happening:
     """
     What happened at *at_s*, and by which effect of ours; *number* is None when it happened by itself or by another hand.
 
-    *runs* is the release of its process; *down_for_s* is how long it had not answered then, 0 while it *answers*. *sessions* is how many were
-    cut. *out* are those who were out by our hand then, this one included.
+    *runs* is the release of its process; *down_for_s* is how long it had not answered then, 0 while it *answers*. *sessions* is how many
+    were cut. *out* are those who were out by our hand then, this one included.
     """
 
     at_s: float
