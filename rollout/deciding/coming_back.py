@@ -129,7 +129,10 @@ def _unseen(state: DeployState, step: Step, at: StepState, known: WorkerState, n
     deadline_at_s = (at.began_at_s or now_s) + step.deadline_s
     if now_s >= deadline_at_s:
         return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s it is not seen to answer"))
-    return Wait("boot", f"{step.worker} is not seen to answer, so it gets nothing (more) for now", min(deadline_at_s, now_s + LOOK_FRESH_S))
+    # That a look has yet to come goes without saying.
+    quiet = sighting is None and now_s - known.acted_at_s <= LOOK_FRESH_S
+    why = f"{step.worker} is not seen to answer, so it gets nothing (more) for now"
+    return Wait("boot", why, min(deadline_at_s, now_s + LOOK_FRESH_S), quiet=quiet)
 
 
 def let_go(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:

@@ -78,7 +78,8 @@ def truth(account: Account) -> Iterator[str]:
     touched = {effect.worker for effect in account.effects.values() if effect.worker is not None}
     struck_late = {one.worker for one in account.struck if one.at_s > account.ended_at_s - UNSEEN_S}
     said = account.outcome
-    if said is Outcome.REFUSED and account.plans == 1 and touched:
+    lost = any(one.strike.fault is Fault.JOURNAL_LOST for one in account.struck)
+    if said is Outcome.REFUSED and not lost and touched:
         yield f"it is said that nothing was touched, and {', '.join(sorted(touched))} was"
     for worker, stand in account.later.items():
         if worker in struck_late or worker in account.foreign_since_s:

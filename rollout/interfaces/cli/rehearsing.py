@@ -82,14 +82,13 @@ def _replay(seed: int, given: Given) -> int:
 
 
 def _as_json(summary: Summary, bad: list[Result], inventory: Inventory) -> str:
+    left = remaining(inventory, summary.serving_min)
     return json.dumps(
         {
             "rehearsals": summary.rehearsals,
             "success_rate": summary.success_rate,
             "outcomes": {outcome: asdict(found) for outcome, found in summary.by_outcome.items()},
-            "serving_min": {
-                pool: {"served": served, "of": size} for pool, (served, size) in remaining(inventory, summary.serving_min).items()
-            },
+            "serving_min": {pool: {"served": served, "of": size} for pool, (served, size) in left.items()},
             "broken": [{"seed": result.seed, "invariant": name, "why": why} for result in bad for name, why in result.broken],
         },
         indent=2,
@@ -107,11 +106,9 @@ def _as_text(summary: Summary, bad: list[Result], inventory: Inventory, playbook
         f"{outcome.replace('_', ' '):<24}{found.count:>7}{found.median_s:>8.0f} s{found.p90_s:>8.0f} s{found.worst_s:>8.0f} s"
         for outcome, found in summary.by_outcome.items()
     ]
+    left = remaining(inventory, summary.serving_min)
     lines.append("")
-    lines += [
-        f"pool {pool}: {served} of {size} served at the worst moment"
-        for pool, (served, size) in remaining(inventory, summary.serving_min).items()
-    ]
+    lines += [f"pool {pool}: {served} of {size} served at the worst moment" for pool, (served, size) in left.items()]
     lines.append("")
     if not bad:
         lines.append("nothing happened that never may")
