@@ -3,19 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from rollout.deciding import blocking, coming_back, decide, going_out, safety
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.state import DeployState, StepState
+from rollout.engine.drivers import Drivers
 from rollout.model.effect import Effect
-from rollout.model.event import Outcome, StepFinished
+from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Outcome, StepFinished
 from rollout.model.ids import EffectNumber
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Step, Verb
 from rollout.model.playbook import Playbook
+from rollout.ports.clock import Clock
 from rollout.rehearsal.campaign import journal_of
 from rollout.rehearsal.invariants import INVARIANTS, judge
 from rollout.rehearsal.perform import rehearse_one
@@ -145,8 +146,12 @@ def test_intent_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _broken(scenario) == set()
     act = performer.act
 
-    def under_another_number(effect: Effect, *others: Any) -> Any:
-        return replace(act(replace(effect, number=EffectNumber(effect.number + 1000)), *others), number=effect.number)
+    def under_another_number(
+        effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock
+    ) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+        return replace(
+            act(replace(effect, number=EffectNumber(effect.number + 1000)), plan, drivers, inventory, clock), number=effect.number
+        )
 
     monkeypatch.setattr(performer, "act", under_another_number)
     assert "intent_first" in _broken(scenario)
