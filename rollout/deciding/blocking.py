@@ -9,9 +9,10 @@ has ended is the exception: the only thing that helps it is its restart.
 from rollout.deciding.acting import stop
 from rollout.deciding.decision import Decision, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
-from rollout.deciding.state import DeployState, Direction
+from rollout.deciding.state import DeployState, Direction, WorkerState
 from rollout.gating import guards as guard_rules
-from rollout.model.plan import Plan, Worker
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Plan, Verb, Worker
 from rollout.model.sighting import Sighting
 from rollout.planning.disruption import Seen, why_not_down
 from rollout.planning.standing import drained_by_others
@@ -27,11 +28,18 @@ def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> 
         return Wait("observation", "nothing has been seen of the homeserver lately", soon_s)
     if (guarded := guard_of(plan, state, worker, now_s)) is not None:
         return guarded
-    if theirs := _taken_by_others(plan, worker, seen_lately(state, state.workers[worker.id], now_s)):
+    own = seen_lately(state, state.workers[worker.id], now_s)
+    if own is None:
+        # Somebody else may have drained it since, or it may have been warmed for longer than a look lasts.
+        return Wait("observation", f"{worker.id} has not been seen lately", soon_s, quiet=not state.workers[worker.id].missing)
+    if theirs := _taken_by_others(plan, worker, own):
         return stop(now_s, theirs)
     seen = {
         other: Seen(
-            known.sighting, known.seen_at_s, known.missing or ("" if now_s - known.seen_at_s <= LOOK_FRESH_S else "not seen lately")
+            known.sighting,
+            known.seen_at_s,
+            known.missing or ("" if now_s - known.seen_at_s <= LOOK_FRESH_S else "not seen lately"),
+            _taken_by_us(state, other, known),
         )
         for other, known in state.workers.items()
     }
@@ -73,10 +81,21 @@ def _has_ended(sighting: Sighting | None) -> bool:
     return sighting is not None and sighting.process is not None and not sighting.process.running
 
 
-def _taken_by_others(plan: Plan, worker: Worker, sighting: Sighting | None) -> str:
+def _taken_by_us(state: DeployState, worker: WorkerId, known: WorkerState) -> str:
+    """
+    Say what of ours has yet to show: two drains may be begun between two looks, and the second must count the first.
+
+    Empty when what was seen is later than all that we did to it, and it isn't on its way out.
+    """
+    if known.drained_by_us:
+        return "out by our hand"
+    if any(effect.worker == worker and effect.verb is Verb.RESTART for effect in (*state.in_flight.values(), *state.in_doubt.values())):
+        return "being restarted"
+    return "not seen since it was restarted" if known.touched and known.seen_at_s <= known.acted_at_s else ""
+
+
+def _taken_by_others(plan: Plan, worker: Worker, sighting: Sighting) -> str:
     """Say what somebody else has done with a worker since it was planned for; empty when nothing is known of it."""
-    if sighting is None:
-        return ""
     if drained_by_others(sighting) and not sighting.unseen:
         return f"{worker.id} was drained by somebody else"
     if sighting.process is not None and sighting.process.activated not in {plan.from_releases.get(worker.id), plan.to_release.id}:

@@ -3,7 +3,7 @@
 from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.admission import next_weight
 from rollout.deciding.decision import Decision, Note, Wait
-from rollout.deciding.seeing import gone_for, known_of, not_held, seen_after, worker_of
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, not_held, seen_after, seen_lately, worker_of
 from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.plan import Plan, Step, Worker
@@ -80,7 +80,7 @@ def admit(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
         if at.permanent or at.attempts >= step.attempts_max:
             return Note(StepFailed(now_s, step.id, at.why))
         by_steps = plan.ramp.utilisation_max is None
-        return perform(
+        return _unseen(state, step, at, known, now_s) or perform(
             state, step, now_s, weight=weights[min(at.weights_applied, len(weights) - 1)] if by_steps else at.weight or weights[0]
         )
     applied_at_s = at.applied_at_s or now_s
@@ -90,7 +90,7 @@ def admit(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
         next_at_s = applied_at_s + plan.ramp.step_s
         if now_s < next_at_s:
             return Wait("ramp", f"{worker.id} has {weights[at.weights_applied - 1]} % of its weight", next_at_s)
-        return perform(state, step, now_s, weight=weights[at.weights_applied])
+        return _unseen(state, step, at, known, now_s) or perform(state, step, now_s, weight=weights[at.weights_applied])
     sighting = seen_after(state, known, applied_at_s)
     proxy = sighting.proxy if sighting is not None else None
     if proxy is not None and proxy.admitted and proxy.up and proxy.weight == weights[-1]:
@@ -117,7 +117,22 @@ def _rise(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     wanted = next_weight(weight, known.ramp, known.baseline, plan.ramp.utilisation_max or 1.0)
     if wanted == weight:
         return Wait("ramp", f"{worker.id} has {weight} % of its weight, and more would be too much for now", now_s + plan.sample_s)
-    return perform(state, step, now_s, weight=wanted)
+    return _unseen(state, step, at, known, now_s) or perform(state, step, now_s, weight=wanted)
+
+
+def _unseen(state: DeployState, step: Step, at: StepState, known: WorkerState, now_s: float) -> Decision | Wait | None:
+    """Look before each act that sends a worker requests: it may have died since it was last given some. None when it is seen well."""
+    sighting = seen_lately(state, known, now_s)
+    if sighting is not None and sighting.healthy is True and sighting.proxy is not None and sighting.proxy.up:
+        return None
+    # Taken up later it has its whole time again.
+    deadline_at_s = (at.began_at_s or now_s) + step.deadline_s
+    if now_s >= deadline_at_s:
+        return Note(StepFailed(now_s, step.id, f"after {step.deadline_s:.0f} s it is not seen to answer"))
+    # That a look has yet to come goes without saying.
+    quiet = sighting is None and now_s - known.acted_at_s <= LOOK_FRESH_S
+    why = f"{step.worker} is not seen to answer, so it gets nothing (more) for now"
+    return Wait("boot", why, min(deadline_at_s, now_s + LOOK_FRESH_S), quiet=quiet)
 
 
 def let_go(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -129,7 +144,7 @@ def let_go(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: flo
     if at.status is StepStatus.ACTIVE:
         if at.permanent or at.attempts >= step.attempts_max:
             return Note(StepFailed(now_s, step.id, at.why))
-        return perform(state, step, now_s)
+        return _unseen(state, step, at, known, now_s) or perform(state, step, now_s)
     applied_at_s = at.applied_at_s or now_s
     sighting = seen_after(state, known, applied_at_s)
     proxy = sighting.proxy if sighting is not None else None

@@ -15,7 +15,8 @@ from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
 from rollout.model.plan import Plan, Verb, goes_back_to
-from rollout.model.sighting import Sighting, runs
+from rollout.model.release import Release
+from rollout.model.sighting import Sighting, runs, started_since
 
 # Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
 SAFE_WITHIN_S = 60.0
@@ -57,7 +58,7 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
         return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
     old = goes_back_to(plan, worker)
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
-    condemned = is_taken_back(state, worker) and runs(sighting, plan.releases[old]) is not True
+    condemned = is_taken_back(state, worker) and not _runs_as_before(sighting, plan.releases[old])
     # So may an earlier rollout have said, whose mark it still has.
     condemned = condemned or (sighting.drain is not None and sighting.drain.condemned not in {None, old} and not _left(sighting))
     if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
@@ -76,6 +77,18 @@ def _left(sighting: Sighting) -> bool:
     """Tell whether a worker has left the release that its mark condemns."""
     process, mark = sighting.process, sighting.drain
     return process is None or mark is None or process.activated != mark.condemned
+
+
+def _runs_as_before(sighting: Sighting, old: Release) -> bool:
+    """
+    Tell whether a worker that is taken back runs what it ran before.
+
+    Its link and its start say so. That it reports its version besides is asked where it can be read: without metrics it is no less back.
+    """
+    process, answer = sighting.process, runs(sighting, old)
+    if answer is None and process is not None:
+        return process.activated == old.id and started_since(process) is True
+    return answer is True
 
 
 def is_held(plan: Plan, worker: WorkerId) -> bool:

@@ -15,11 +15,15 @@ from rollout.model.sighting import Sighting, is_out
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What is known of one worker: *sighting* from *at_s*, or *missing* with the reason."""
+    """
+    What is known of one worker: *sighting* from *at_s*, or *missing* with the reason. *taken* says what we have done to it that no look has
+    shown yet.
+    """
 
     sighting: Sighting | None
     at_s: float
     missing: str
+    taken: str = ""
 
 
 def why_not_down(
@@ -54,6 +58,8 @@ def _why_duty_forbids(worker: Worker, workers: Sequence[Worker], seen: Mapping[W
 
 
 def _why_out(seen: Seen) -> str | None:
+    if seen.taken:
+        return seen.taken
     if seen.missing or seen.sighting is None:
         return f"not seen: {seen.missing or 'not looked at yet'}"
     sighting = seen.sighting

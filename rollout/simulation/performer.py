@@ -9,8 +9,7 @@ scripted by effect number, so that the same script gives the same journal.
 import heapq
 import itertools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
 from rollout.engine.perform import THOROUGH_EVERY_S, act
@@ -20,16 +19,9 @@ from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Ev
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
+from rollout.simulation.faults import Fault, Hooks, NoHooks
 from rollout.simulation.looking import Eyes
 from rollout.simulation.virtual_clock import VirtualClock
-
-
-class Fault(StrEnum):
-    """What may go wrong with one effect."""
-
-    FAILS = "fails"  # nothing happens, and the driver says so
-    UNKNOWN_DONE = "unknown_done"  # it happens, and nobody hears of it
-    UNKNOWN_NOT_DONE = "unknown_not_done"  # it doesn't, and nobody hears of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +46,7 @@ class VirtualPerformer:
         faults: Mapping[EffectNumber, Fault] | None = None,
         durations: Durations = Durations(),
         eyes: Eyes | None = None,
+        hooks: Hooks = NoHooks(),
     ) -> None:
         self._plan = plan
         self._drivers = drivers
@@ -62,6 +55,7 @@ class VirtualPerformer:
         self._faults = faults or {}
         self._durations = durations
         self._eyes = Eyes(drivers, inventory, clock) if eyes is None else eyes
+        self._hooks = hooks
         self._changes = Changes()
         self._focus = frozenset(inventory.workers)
         self._eager = True
@@ -74,6 +68,7 @@ class VirtualPerformer:
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
+        self._hooks.intended(effect)
         match effect.verb:
             case Verb.PREPARE | Verb.MIGRATE:
                 takes_s = self._durations.cluster_s
@@ -95,26 +90,50 @@ class VirtualPerformer:
 
     def collect(self, until_s: float) -> list[Event]:
         """Jump to whatever comes first."""
-        while self._queue and self._queue[0][0] <= until_s:
+        # The queue goes by the world's time: nothing happens sooner because the tool's clock is set.
+        while self._queue and self._queue[0][0] <= until_s - self._clock.ahead_s:
             at_s, _, happen = heapq.heappop(self._queue)
-            self._clock.advance_to(at_s)
+            self._clock.advance_to(at_s + self._clock.ahead_s)
             if (event := happen()) is not None:
                 return [event]
         self._clock.advance_to(until_s)
         return []
 
     def _at(self, at_s: float, happen: Callable[[], Event | None]) -> None:
-        heapq.heappush(self._queue, (at_s, next(self._order), happen))
+        heapq.heappush(self._queue, (at_s - self._clock.ahead_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
-        fault = self._faults.get(effect.number)
+        fault, later_s = self._hooks.fault_of(effect)
+        outcome = self._go(effect, self._faults.get(effect.number, fault), later_s)
+        self._hooks.acted(effect)
+        return replace(outcome, at_s=self._clock.now_s())
+
+    def _go(self, effect: Effect, fault: Fault | None, later_s: float) -> EffectSucceeded | EffectFailed | EffectInDoubt:
         now_s = self._clock.now_s()
-        if fault is Fault.FAILS:
-            return EffectFailed(now_s, effect.number, "a fault of the simulation", permanent=False)
-        if fault is Fault.UNKNOWN_NOT_DONE:
-            return EffectInDoubt(now_s, effect.number, "a fault of the simulation")
+        why = f"a fault of the simulation: {fault}"
+        match fault:
+            case Fault.FAILS | Fault.FAILS_FOR_GOOD:
+                return EffectFailed(now_s, effect.number, why, permanent=fault is Fault.FAILS_FOR_GOOD)
+            case Fault.UNKNOWN_NOT_DONE:
+                return EffectInDoubt(now_s, effect.number, why)
+            case Fault.SAYS_DONE:
+                return EffectSucceeded(now_s, effect.number)
+            case Fault.LATE:
+                self._again(effect, later_s)
+                return EffectInDoubt(now_s, effect.number, why)
         outcome = act(effect, self._plan, self._drivers, self._inventory, self._clock)
-        return EffectInDoubt(now_s, effect.number, "a fault of the simulation") if fault is Fault.UNKNOWN_DONE else outcome
+        match fault:
+            case Fault.UNKNOWN_DONE:
+                return EffectInDoubt(now_s, effect.number, why)
+            case Fault.SAYS_FAILED:
+                return EffectFailed(now_s, effect.number, why, permanent=False)
+            case Fault.DUPLICATED:
+                self._again(effect, later_s)
+        return outcome
+
+    def _again(self, effect: Effect, later_s: float) -> None:
+        """It happens later whatever has become of us by then; only the fence at the target can refuse it."""
+        self._clock.later(later_s, lambda: act(effect, self._plan, self._drivers, self._inventory, self._clock))
 
     def _look(self) -> Observed:
         now_s = self._clock.now_s()

@@ -26,9 +26,11 @@ from rollout.simulation.drivers import (
     SimulatedTraffic,
     SimulatedWorkers,
 )
+from rollout.simulation.faults import Fault, NoHooks
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight, open_eyes
-from rollout.simulation.performer import Durations, Fault, VirtualPerformer
+from rollout.simulation.performer import Durations, VirtualPerformer
+from rollout.simulation.striking import Crash, Striker
 from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
 
@@ -40,24 +42,31 @@ SWEEP_EVERY_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What happens to one rollout from outside."""
+    """
+    What happens to one rollout from outside. Faults and words come by the number of an effect or an event, or from a *striker*.
 
-    faults: Mapping[EffectNumber, Fault]
-    crashes: Sequence[int]
-    speak: Mapping[int, Command | tuple[Command, WorkerId]]
-    listeners: Sequence[Listener]
-    durations: Durations
+    *ends_by_s* is when it must have ended, by the tool's clock; *events_max* after how many events.
+    """
+
+    faults: Mapping[EffectNumber, Fault] = field(default_factory=dict)
+    crashes: Sequence[int] = ()
+    speak: Mapping[int, Command | tuple[Command, WorkerId]] = field(default_factory=dict)
+    listeners: Sequence[Listener] = ()
+    durations: Durations = Durations()
+    striker: Striker | None = None
+    ends_by_s: float = float("inf")
+    events_max: int = EVENTS_MAX
 
 
-class Crash(Exception):  # noqa: N818  (not an error: the end of a process, on purpose)
-    """The tool's process ends here, as by SIGKILL."""
+class EndlessError(AssertionError):
+    """The rollout does not end."""
 
 
 @dataclass(slots=True)
 class Stage:
     """
-    A simulated homeserver with everything that is needed to roll it. *deploy_id* is what the next rollout is called, *end_by_s* when its
-    window ends.
+    A simulated homeserver with everything that is needed to roll it. *clock* is the world's, *deploy_id* is what the next rollout is
+    called, *end_by_s* when its window ends.
 
     *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
     the new release.
@@ -84,19 +93,6 @@ class Stage:
 
 def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = None) -> Stage:
     """Build a homeserver from worker -> (role, pool); every worker runs release 1.0.0. Pool *held* can be held."""
-    clock = VirtualClock()
-    old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
-    workers = {
-        WorkerId(name): SimulatedWorker(
-            activated=old.id,
-            activated_at_s=clock.now_s() - 1000,
-            started_at_s=clock.now_s() - 900,
-            runs=old.id,
-            backend=pool,
-        )
-        for name, (_, pool) in roles.items()
-    }
-    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=set() if held is None else {held})
     nowhere = DriverSettings(driver="simulated")
     inventory = Inventory.model_validate(
         {
@@ -112,6 +108,29 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
             "ledger_driver": nowhere,
         }
     )
+    return stage_of(inventory)
+
+
+def stage_of(inventory: Inventory) -> Stage:
+    """Build the homeserver that an inventory describes; every worker runs release 1.0.0, and nothing that it names is connected to."""
+    # The simulated proxy names its servers as the workers are.
+    inventory = inventory.model_copy(
+        update={"workers": {name: it.model_copy(update={"server": None}) for name, it in inventory.workers.items()}}
+    )
+    clock = VirtualClock()
+    old = replace(make_release("1.0.0", "lock-of-1.0.0", "digest-of-config"), schema_version=94, schema_compat_version=84)
+    workers = {
+        name: SimulatedWorker(
+            activated=old.id,
+            activated_at_s=clock.now_s() - 1000,
+            started_at_s=clock.now_s() - 900,
+            runs=old.id,
+            backend=None if entry.pool is None else inventory.pools[entry.pool].backend,
+        )
+        for name, entry in inventory.workers.items()
+    }
+    can_hold = {pool.backend for pool in inventory.pools.values() if pool.hold}
+    world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=can_hold)
     ledger = SimulatedLedger(world)
     drivers = Drivers(
         workers=SimulatedWorkers(world),
@@ -146,7 +165,7 @@ def rehearse(
     resumed = False
     while True:
         try:
-            return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
+            return live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
             _let_nobody_be_there(stage, nobody_for_s)
@@ -161,9 +180,11 @@ def _let_nobody_be_there(stage: Stage, seconds: float) -> None:
         stage.ledger.sweep(stage.clock.now_s())
 
 
-def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
-    """One life of the tool."""
-    now_s = stage.clock.now_s()
+def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
+    """Return the state at the end of one life of the tool. Raises Crash when that came too soon, EndlessError when it didn't come."""
+    striker = script.striker
+    clock = stage.clock if striker is None else striker.tool_clock
+    now_s = clock.now_s()
     spoken = dict(script.speak)
     count = len(stage.journal.events(stage.deploy_id)) if resumed else 0
 
@@ -172,18 +193,20 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         count += 1
         if script.crashes and count >= script.crashes[0]:
             raise Crash
-        if count > EVENTS_MAX:
+        if count > script.events_max or clock.now_s() > script.ends_by_s:
             msg = "the rollout does not end"
-            raise AssertionError(msg)
+            raise EndlessError(msg)
 
     def heed() -> list[OperatorSpoke]:
         stage.ledger.beat(stage.ledger.token(), stage.clock.now_s() + ALIVE_FOR_S)
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
-        asked = [said if isinstance(said, tuple) else (said, None) for said in due]
-        return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
+        asked: list[tuple[Command, WorkerId | None]] = [said if isinstance(said, tuple) else (said, None) for said in due]
+        asked += striker.take_words() if striker is not None else []
+        return [OperatorSpoke(clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
+    listeners = (*script.listeners, listen, *(() if striker is None else (striker.listen,)))
     if not resumed:
-        loop = Loop(stage.deploy_id, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
+        loop = Loop(stage.deploy_id, plan, start(plan), stage.journal, clock, listeners)
         number = stage.drivers.ledger.last_number()
         began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s)
         stage.journal.begin(stage.deploy_id, plan, began)
@@ -192,11 +215,12 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop.record(() if found is None else (found,))
     else:
         state = replay(stage.journal, plan, stage.deploy_id)
-        loop = Loop(stage.deploy_id, plan, state, stage.journal, stage.clock, (*script.listeners, listen))
+        loop = Loop(stage.deploy_id, plan, state, stage.journal, clock, listeners)
         now_s, number = max(now_s, state.last_at_s), stage.drivers.ledger.last_number()
         loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, stage.clock, (stage.old.id, stage.bad_after_s))
-    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, eyes)
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, clock, (stage.old.id, stage.bad_after_s))
+    hooks = NoHooks() if striker is None else striker
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, eyes, hooks)
     # What is asked here is asked after an event, never by the time.
     return loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)

@@ -2,12 +2,15 @@
 What a simulated homeserver consists of, and how it behaves.
 
 Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenly over the drain, traffic is steady. The world also counts
-what a rollout must never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped.
+what a rollout must never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped. Its history says what
+happened to whom, and by which effect of ours, if by one.
 """
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 
-from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import HoldSighting, PoolSighting
 from rollout.simulation.virtual_clock import VirtualClock
@@ -20,6 +23,9 @@ class SimulatedWorker:
 
     *slowness* multiplies every latency and *error_ratio* is the share of 5xx, both by release; a release in *never_boots* exits at start,
     one in *hangs* runs but doesn't answer. *sessions* is how many are open while it is admitted.
+
+    *boots_in_s* is how long its boot takes, if not as long as everybody's, and *next_boot_s* its next one; *hung* is this process, whatever
+    its release; it is slow until *slow_until_s* as on a slow release. *taken*: we took it out, and it has not served since.
     """
 
     activated: ReleaseId
@@ -37,11 +43,50 @@ class SimulatedWorker:
     slow: float = 0.0
     cpu_s: float = 0.0
     served_until_s: float = 0.0
+    boots_in_s: float | None = None
+    next_boot_s: float | None = None
+    hung: bool = False
+    slow_until_s: float = float("-inf")
+    taken: bool = False
 
     @property
     def proxied(self) -> bool:
         """Tell whether the proxy knows it."""
         return self.backend is not None
+
+
+class Deed(StrEnum):
+    """What may happen to a worker."""
+
+    DRAINED = "drained"
+    ADMITTED = "admitted"
+    HELD = "held"
+    LET_GO = "let go"
+    STOPPED = "stopped"
+    STARTED = "started"
+    CUT = "cut"
+    DIED = "died"
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """
+    What happened at *at_s*, and by which effect of ours; *number* is None when it happened by itself or by another hand.
+
+    *runs* is the release of its process; *down_for_s* is how long it had not answered then, 0 while it *answers*. *sessions* is how many
+    were cut. *out* are those who were out by our hand then, this one included.
+    """
+
+    at_s: float
+    deed: Deed
+    worker: WorkerId
+    number: EffectNumber | None
+    runs: ReleaseId
+    down_for_s: float
+    answers: bool
+    sessions: int = 0
+    weight: int = 0
+    out: frozenset[WorkerId] = frozenset()
 
 
 @dataclass(slots=True)
@@ -101,6 +146,17 @@ class World:
     request_cpu_s: float = 0.005
     cold_factor: float = 1.0
     cold_s: float = 60.0
+    # Whom we can't ask for now: "traffic", "workers", "database".
+    away: set[str] = field(default_factory=set)
+    acting: Effect | None = None
+    history: list[Happening] = field(default_factory=list)
+    down_since_s: dict[WorkerId, float] = field(default_factory=dict)
+    serving_min: dict[str, int] = field(default_factory=dict)
+
+    def boot_of(self, worker: WorkerId) -> float:
+        """Say how long its process takes, or took, to answer (seconds)."""
+        boots_in_s = self.workers[worker].boots_in_s
+        return self.boot_s if boots_in_s is None else boots_in_s
 
     def open_files(self, worker: WorkerId) -> float:
         """Count its file handles: of one in *files* (since when, how many then, and how many more a second) they grow."""
@@ -110,12 +166,14 @@ class World:
     def answers(self, worker: WorkerId) -> bool:
         """Tell whether it runs and has booted."""
         it = self.workers[worker]
-        return it.started_at_s is not None and self.clock.now_s() >= it.started_at_s + self.boot_s and it.runs not in self.hangs
+        if it.started_at_s is None or it.hung or it.runs in self.hangs:
+            return False
+        return self.clock.now_s() >= it.started_at_s + (self.boot_s if it.boots_in_s is None else it.boots_in_s)
 
     def up(self, worker: WorkerId) -> bool:
         """Tell whether the proxy's own check sees that it answers."""
         it = self.workers[worker]
-        return self.answers(worker) and self.clock.now_s() >= (it.started_at_s or 0.0) + self.boot_s + self.check_s
+        return self.answers(worker) and self.clock.now_s() >= (it.started_at_s or 0.0) + self.boot_of(worker) + self.check_s
 
     def takes_requests(self, worker: WorkerId) -> bool:
         """Tell whether the proxy sends it new requests."""
@@ -133,14 +191,21 @@ class World:
     def hold(self, backend: str, hold_s: float, hold_max: int) -> None:
         """Let new requests wait."""
         if not self.is_held(backend):
+            self._settle()
             for worker in self.members(backend):
                 self.serve(worker)
                 self.workers[worker].changed_at_s = self.clock.now_s()
             self.holds[backend] = Hold(self.clock.now_s(), hold_s, hold_max)
+            for worker in self.members(backend):
+                self._take(worker)
+                self._note(Deed.HELD, worker)
+            self._count_serving()
 
     def let_go(self, backend: str) -> None:
         """Let what waits go on."""
         if self.is_held(backend):
+            for worker in self.members(backend):
+                self._note(Deed.LET_GO, worker)
             self._end_hold(backend, self.clock.now_s(), late=False)
 
     def members(self, backend: str) -> list[WorkerId]:
@@ -189,12 +254,12 @@ class World:
         self.after_holds[backend] = AfterHolds(at_s, waiting, waiting, before.shed + shed, before.late + (waiting if late else 0))
         del self.holds[backend]
         for worker in self.members(backend):
-            self._let_through(worker)
+            self._let_through(worker, by_itself=late)
 
-    def _let_through(self, worker: WorkerId) -> None:
+    def _let_through(self, worker: WorkerId, *, by_itself: bool) -> None:
         """What waited goes to a server that isn't there, or that the proxy has yet to see: cut."""
         if not self.up(worker):
-            self._cut(worker, self.workers[worker].sessions)
+            self._cut(worker, self.workers[worker].sessions, by_itself=by_itself)
         self.workers[worker].changed_at_s = self.clock.now_s()
 
     def sessions(self, worker: WorkerId) -> int:
@@ -215,38 +280,49 @@ class World:
         it = self.workers[worker]
         now_s = self.clock.now_s()
         if it.started_at_s is not None and (self.takes_requests(worker) or not it.proxied):
-            since_s = max(it.served_until_s, it.started_at_s + self.boot_s + (self.check_s if it.proxied else 0.0))
+            since_s = max(it.served_until_s, it.started_at_s + self.boot_of(worker) + (self.check_s if it.proxied else 0.0))
             done = max(0.0, now_s - since_s) * it.requests_per_s * it.weight / 100
             it.served += done
             it.errors += done * self.erring.get(it.runs, 0.0)
-            it.slow += done if it.runs in self.slow else 0.0
+            slow = it.runs in self.slow or it.slow_until_s > since_s
+            it.slow += done if slow else 0.0
             age = (now_s - it.started_at_s) / self.cold_s
             cold = 1.0 + (self.cold_factor - 1.0) * max(0.0, 1.0 - age)
-            it.cpu_s += done * self.request_cpu_s * cold * (2.0 if it.runs in self.slow else 1.0)
+            it.cpu_s += done * self.request_cpu_s * cold * (2.0 if slow else 1.0)
         it.served_until_s = now_s
 
     def drain(self, worker: WorkerId) -> None:
         """Send it nothing new."""
+        self._settle()
         it = self.workers[worker]
         self.serve(worker)
         if it.admitted:
             it.admitted, it.changed_at_s = False, self.clock.now_s()
+        self._take(worker)
+        self._note(Deed.DRAINED, worker)
         self._count_out()
 
     def admit(self, worker: WorkerId, weight: int) -> None:
         """Send it new requests."""
+        self._settle()
         it = self.workers[worker]
         self.serve(worker)
         if not self.answers(worker):
             self._cut(worker, it.sessions)
+        self._note(Deed.ADMITTED, worker, weight=weight)
         it.admitted, it.weight, it.changed_at_s = True, weight, self.clock.now_s()
 
     def stop(self, worker: WorkerId) -> None:
         """End its process; what is under way there is cut."""
+        self._settle()
         it = self.workers[worker]
         self.serve(worker)
         self._cut(worker, self.sessions(worker) + self._going_on(it.backend or ""))
+        self._take(worker)
+        self._note(Deed.STOPPED, worker)
         it.started_at_s = None
+        it.hung = False
+        self.down_since_s.setdefault(worker, self.clock.now_s())
         self._count_out()
 
     def start(self, worker: WorkerId) -> bool:
@@ -257,14 +333,113 @@ class World:
         it.runs = it.activated
         if it.runs in self.never_boots:
             return False
-        it.started_at_s = self.clock.now_s()
+        self._settle()
+        it.started_at_s, it.boots_in_s, it.next_boot_s = self.clock.now_s(), it.next_boot_s, None
         it.served = it.errors = it.slow = it.cpu_s = 0.0
+        self._note(Deed.STARTED, worker)
         return True
 
-    def _cut(self, worker: WorkerId, requests: int) -> None:
+    def die(self, worker: WorkerId) -> None:
+        """End its process by its own doing; what is under way there is cut."""
+        self._settle()
+        it = self.workers[worker]
+        if it.started_at_s is None:
+            return
+        self.serve(worker)
+        self._cut(worker, self.sessions(worker), by_itself=True)
+        self._note(Deed.DIED, worker, by_itself=True)
+        it.started_at_s = None
+        self.down_since_s.setdefault(worker, self.clock.now_s())
+        self._count_serving()
+
+    def hang(self, worker: WorkerId) -> None:
+        """Let its process answer nobody any more."""
+        self._settle()
+        self.serve(worker)
+        if self.answers(worker):
+            self.down_since_s[worker] = self.clock.now_s()
+        self.workers[worker].hung = True
+        self._count_serving()
+
+    def hang_all(self, release: ReleaseId) -> None:
+        """Let every process of a release answer nobody any more, now and whenever it is started."""
+        self._settle()
+        for worker, it in self.workers.items():
+            if it.runs == release and self.answers(worker):
+                self.serve(worker)
+                self.down_since_s[worker] = self.clock.now_s()
+        self.hangs.add(release)
+        self._count_serving()
+
+    def forget(self) -> None:
+        """The proxy is reloaded: whatever it was told at run time is gone, by nobody's hand but its own."""
+        self._settle()
+        acting, self.acting = self.acting, None
+        for backend in tuple(self.holds):
+            if self.is_held(backend):
+                self._end_hold(backend, self.clock.now_s(), late=False)
+        for it in self.workers.values():
+            if it.proxied and (not it.admitted or it.weight != FULL_WEIGHT):
+                it.admitted, it.weight, it.changed_at_s = True, FULL_WEIGHT, self.clock.now_s()
+        self.acting = acting
+
+    def serves(self, worker: WorkerId) -> bool:
+        """Tell whether it does its work: it answers, and the proxy sends it requests if it stands behind it."""
+        it = self.workers[worker]
+        if not self.answers(worker):
+            return False
+        return not it.proxied or (it.admitted and it.weight > 0 and not self.is_held(it.backend or ""))
+
+    def out_by_our_hand(self) -> frozenset[WorkerId]:
+        """Name those that we took out and that have not served since."""
+        self._settle()
+        return frozenset(worker for worker, it in self.workers.items() if it.taken)
+
+    def _take(self, worker: WorkerId) -> None:
+        if self.acting is not None:
+            self.workers[worker].taken = True
+
+    def _settle(self) -> None:
+        """Whoever serves again isn't out by our hand any more, and who answers isn't down."""
+        for worker, it in self.workers.items():
+            if it.taken and self.serves(worker):
+                it.taken = False
+            if worker in self.down_since_s and self.answers(worker):
+                del self.down_since_s[worker]
+
+    def _note(self, deed: Deed, worker: WorkerId, *, by_itself: bool = False, sessions: int = 0, weight: int = 0) -> None:
+        now_s = self.clock.now_s()
+        answers = self.answers(worker)
+        it = self.workers[worker]
+        self.history.append(
+            Happening(
+                at_s=now_s,
+                deed=deed,
+                worker=worker,
+                number=None if self.acting is None or by_itself else self.acting.number,
+                runs=it.runs,
+                down_for_s=0.0 if answers else now_s - self.down_since_s.get(worker, it.started_at_s or now_s),
+                answers=answers,
+                sessions=sessions,
+                weight=weight,
+                out=frozenset(other for other, its in self.workers.items() if its.taken),
+            )
+        )
+
+    def _cut(self, worker: WorkerId, requests: int, *, by_itself: bool = False) -> None:
         if requests:
             self.cuts[worker] = self.cuts.get(worker, 0) + requests
+            self._note(Deed.CUT, worker, by_itself=by_itself, sessions=requests)
 
     def _count_out(self) -> None:
         out = sum(it.proxied and not (it.admitted and it.started_at_s is not None) for it in self.workers.values())
         self.out_at_once_max = max(self.out_at_once_max, out)
+        self._count_serving()
+
+    def _count_serving(self) -> None:
+        serving = dict.fromkeys((it.backend for it in self.workers.values() if it.backend is not None), 0)
+        for worker, it in self.workers.items():
+            if it.backend is not None and self.serves(worker):
+                serving[it.backend] += 1
+        for backend, now in serving.items():
+            self.serving_min[backend] = min(now, self.serving_min.get(backend, now))

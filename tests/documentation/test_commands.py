@@ -22,6 +22,7 @@ from rollout.model.event import EXIT_CODES
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md")))
 WALK = ROOT / "examples/lab/README.md"
+REHEARSING = ROOT / "docs/rehearsing.md"
 WALK_TIMEOUT_S = 1200
 
 
@@ -35,7 +36,15 @@ def test_every_console_block_is_run_by_a_test() -> None:
     with_commands = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES if commands(page)}
     # `make demo` is tests/end_to_end/test_demo.py, `make test` is what runs this.
     assert with_commands.pop("README.md") == ["make demo", "make test"]
-    assert set(with_commands) == {WALK.relative_to(ROOT).as_posix()}
+    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING)}
+
+
+def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for command in commands(REHEARSING):
+        rehearsed = CliRunner().invoke(cli, command.split()[1:])
+        assert rehearsed.exit_code == 0, rehearsed.output
+        assert "nothing happened that never may" in rehearsed.stdout
 
 
 @pytest.mark.end_to_end

@@ -19,9 +19,9 @@ from rollout.engine.deploy import replay
 from rollout.model.event import RESUMABLE, Command, DeployFinished, Event, Outcome
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.playbook import Rollback, Strategy, Watch
-from rollout.simulation.performer import Fault
+from rollout.simulation.faults import Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
-from tests.simulation.stages import PLAYBOOK, seven_workers
+from tests.simulation.stages import PLAIN_FAULTS, PLAYBOOK, seven_workers
 
 REPLACEABLE = [WorkerId("client1"), WorkerId("client2")]
 FEW = settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -54,7 +54,7 @@ class Trouble:
 numbers = st.integers(1, 16).map(EffectNumber)
 troubles = st.builds(
     Trouble,
-    faults=st.dictionaries(numbers, st.sampled_from(Fault), max_size=3),
+    faults=st.dictionaries(numbers, st.sampled_from(PLAIN_FAULTS), max_size=3),
     crashes=st.lists(st.integers(2, 160), max_size=3, unique=True).map(lambda found: tuple(sorted(found))),
     words=st.dictionaries(st.integers(3, 160), st.sampled_from(Command), max_size=1),
     release=st.sampled_from(["works", "works", "exits", "hangs", "is slow", "errs"]),
@@ -147,7 +147,7 @@ turns = st.builds(
     held=st.sampled_from([None, "main"]),
     after=st.integers(20, 400),
     trouble=st.sampled_from(["errs", "errs", "hangs", "exits"]),
-    faults=st.dictionaries(st.integers(1, 40).map(EffectNumber), st.sampled_from(Fault), max_size=2),
+    faults=st.dictionaries(st.integers(1, 40).map(EffectNumber), st.sampled_from(PLAIN_FAULTS), max_size=2),
     crashes=st.lists(st.integers(2, 500), max_size=2, unique=True).map(lambda found: tuple(sorted(found))),
     words=st.dictionaries(st.integers(3, 500), st.sampled_from(Command), max_size=1),
 )

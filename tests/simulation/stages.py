@@ -1,6 +1,7 @@
 """The homeservers and the playbook that simulated rollouts use."""
 
 from rollout.model.playbook import Playbook
+from rollout.simulation.faults import Fault
 from rollout.simulation.rehearse import Stage, set_stage
 
 SEVEN = {
@@ -12,6 +13,9 @@ SEVEN = {
     "client2": ("client", "client"),
     "fedsender1": ("federation_sender", None),
 }
+
+# What a driver reports, truly, of an act that went wrong.
+PLAIN_FAULTS = (Fault.FAILS, Fault.UNKNOWN_DONE, Fault.UNKNOWN_NOT_DONE)
 
 PLAYBOOK = Playbook.model_validate(
     {

@@ -25,9 +25,10 @@ from rollout.model.event import (
 from rollout.model.ids import EffectNumber, Role, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.planning.planner import make_plan
-from rollout.simulation.performer import Durations, Fault
+from rollout.simulation.faults import Fault
+from rollout.simulation.performer import Durations
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
-from tests.simulation.stages import PLAYBOOK, seven_workers
+from tests.simulation.stages import PLAIN_FAULTS, PLAYBOOK, seven_workers
 from tests.simulation.test_rollouts import assert_safe
 
 MAIN = WorkerId("main")
@@ -57,7 +58,7 @@ def test_without_a_hold_main_is_cut() -> None:
     assert stage.world.cuts[MAIN] > 0
 
 
-@pytest.mark.parametrize("fault", list(Fault))
+@pytest.mark.parametrize("fault", PLAIN_FAULTS)
 @pytest.mark.parametrize("verb", [Verb.HOLD, Verb.RESTART, Verb.LET_GO])
 def test_a_fault_during_the_hold_is_survived(verb: Verb, fault: Fault) -> None:
     """An act that fails, or of which nothing is heard, is looked at and tried again; nothing stays held."""

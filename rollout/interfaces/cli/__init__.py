@@ -15,6 +15,7 @@ keeping.py    where the journal is kept, and for how long
 rescue.py     admit
 preflight.py  preflight
 measuring.py  observe, gate
+rehearsing.py rehearse
 completion.py completion
 schema.py     schema
 lab.py        lab, demo
@@ -52,6 +53,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "admit": ("rollout.interfaces.cli.rescue:admit", "break-glass: admit what we took out, with nothing but proxy and ledger"),
     "observe": ("rollout.interfaces.cli.measuring:observe", "keep a baseline for the next rollout"),
     "gate": ("rollout.interfaces.cli.measuring:gate", "rule on workers as they run now"),
+    "rehearse": ("rollout.interfaces.cli.rehearsing:rehearse", "rehearse a rollout many times, with everything that can go wrong"),
     "completion": ("rollout.interfaces.cli.completion:completion", "print the completion script of a shell"),
     "schema": ("rollout.interfaces.cli.schema:schema", "print the JSON Schema of inventory, playbook or plan"),
     "lab": ("rollout.interfaces.cli.lab:lab", "a real Synapse worker cluster on this machine"),

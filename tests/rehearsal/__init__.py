@@ -1,0 +1,1 @@
+"""Rehearsals: thousands of seeded rollouts, what must hold of each, and that each invariant would notice."""

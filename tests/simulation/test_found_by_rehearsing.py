@@ -1,0 +1,73 @@
+"""What rehearsals have found, each as the smallest homeserver on which it happened, with the seed that it was found by."""
+
+from rollout.model.event import EffectIntended, Outcome
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Verb
+from rollout.model.playbook import Playbook, Ramp, Warm
+from rollout.rehearsal.invariants import judge
+from rollout.rehearsal.perform import Account, rehearse_one
+from rollout.rehearsal.scenario import Scenario
+from rollout.simulation.faults import Fault, Moment, Strike
+from rollout.simulation.rehearse import set_stage
+from tests.simulation.stages import PLAYBOOK
+
+CLIENTS = ("client1", "client2", "client3")
+
+
+def _rehearse(*strikes: Strike, playbook: Playbook = PLAYBOOK, resumes: int = 0) -> Account:
+    inventory = set_stage(dict.fromkeys(CLIENTS, ("client", "client"))).inventory
+    return rehearse_one(Scenario(seed=0, inventory=inventory, playbook=playbook, strikes=strikes, resumes=resumes))
+
+
+def _strategy(**changes: object) -> Playbook:
+    return PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update=changes)})
+
+
+def test_two_drains_that_are_begun_between_two_looks_count_one_another() -> None:
+    """
+    Seed 362: two of three may be out. Two were told to drain just before the way back begins for the first one, and no look has shown it.
+
+    The pool was out as a whole.
+    """
+    strike = Strike(Fault.ASKS_ROLLBACK, Verb.DRAIN, Moment.WAITING, nth=3)
+    account = _rehearse(strike, playbook=_strategy(max_unavailable={"client": 2}))
+    assert judge(account) == []
+    assert account.outcome is Outcome.ROLLED_BACK_ON_REQUEST
+    assert max(len(it.out) for it in account.history) == 2
+    assert account.serving_min == {"client": 1}
+
+
+def test_who_was_drained_by_somebody_while_its_heirs_were_warmed_stays_drained() -> None:
+    """Seed 509: warming them was an act on it, so what was seen before counted for nothing, and what isn't known forbade nothing."""
+    strike = Strike(Fault.SOMEBODY_DRAINS, Verb.WARM, Moment.BEFORE_INTENT, nth=3, aside=False)
+    account = _rehearse(strike, playbook=_strategy(warm=Warm(users_max=2, seconds=4.0)))
+    assert judge(account) == []
+    assert [one.worker for one in account.struck] == ["client2"]
+    assert account.outcome is Outcome.PAUSED
+    assert account.why == "client2 was drained by somebody else"
+    assert not account.later[WorkerId("client2")].serves
+
+
+def test_who_stops_answering_between_two_weights_gets_no_more() -> None:
+    """Seed 122: the next weight came by the clock alone."""
+    strike = Strike(Fault.WORKER_HANGS, Verb.ADMIT, Moment.WAITING, nth=1)
+    account = _rehearse(strike, playbook=_strategy(ramp=Ramp(weights=(25, 50, 100), step_s=9.0)))
+    assert judge(account) == []
+    forward = [
+        event.effect.weight
+        for event in account.events
+        if isinstance(event, EffectIntended) and event.effect.verb is Verb.ADMIT and not event.effect.step_id.startswith("client1/rollback")
+    ]
+    assert forward == [25]
+    assert account.outcome is Outcome.ROLLED_BACK
+
+
+def test_who_runs_its_old_release_again_is_brought_back_though_its_metrics_are_gone() -> None:
+    """Seed 211: that it reports its version couldn't be seen, so it was taken for one that still runs the condemned release."""
+    gates = tuple(gate.model_copy(update={"on_unmeasurable": "rollback"}) for gate in PLAYBOOK.gates)
+    account = _rehearse(
+        Strike(Fault.METRICS_OF_ONE, Verb.ADMIT, Moment.AFTER_ACT, nth=2), playbook=PLAYBOOK.model_copy(update={"gates": gates})
+    )
+    assert judge(account) == []
+    assert (account.outcome, account.drained) == (Outcome.PAUSED, ())
+    assert all(stand.full and not stand.taken for stand in account.end.values())
