@@ -13,8 +13,8 @@ from rollout.model.event import Command, Event
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Rollback, Watch
+from rollout.simulation.faults import Fault
 from rollout.simulation.looking import Sight
-from rollout.simulation.performer import Fault
 from rollout.simulation.rehearse import DEPLOY, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 

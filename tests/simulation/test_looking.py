@@ -25,9 +25,9 @@ from rollout.model.event import (
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Strategy, Watch
+from rollout.simulation.faults import Fault
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import QuickEyes, Sight
-from rollout.simulation.performer import Fault
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
