@@ -1,5 +1,6 @@
 """May a worker be taken out now? What forbids it is the reason to wait, or to stop."""
 
+from rollout.deciding import leasing
 from rollout.deciding.acting import stop
 from rollout.deciding.decision import Decision, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
@@ -12,7 +13,9 @@ from rollout.planning.standing import drained_by_others
 
 
 def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | Decision | None:
-    """Say what forbids taking a worker out now: nothing fresh to go by, a guard, or too many out already."""
+    """Say what forbids taking a worker out now: the lease is lost, nothing fresh to go by, a guard, or too many out already."""
+    if (unheld := leasing.blocker(state, worker.id, now_s)) is not None:
+        return unheld
     soon_s = now_s + LOOK_FRESH_S
     if state.observed_at_s <= state.fresh_after_s or now_s - state.observed_at_s > LOOK_FRESH_S:
         return Wait("observation", "nothing has been seen of the homeserver lately", soon_s)

@@ -1,14 +1,14 @@
 """
 Plan + state + time -> what to do next. Pure: the same three always give the same answer.
 
-The order of the questions is the order of what matters: what is in doubt is looked at first, then what a person asked for, then whether
+The order of the questions is the order of what matters: whether it is ours to decide at all, then what is in doubt, then what a person asked for, then whether
 the rollout is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first that has something to
 do gets its turn.
 """
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, safety, steps, watching
+from rollout.deciding import doubt, leasing, safety, steps, watching
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.seeing import LOOK_FRESH_S, not_held, steps_that_way
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
@@ -26,8 +26,14 @@ _RETURN = frozenset({Verb.RESTART, Verb.AWAIT_HEALTHY, Verb.WARM, Verb.ADMIT, Ve
 
 def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     """Answer what to do next. Never raises for a state that `fold` made."""
+    return leasing.signed(state, _decide(plan, state, now_s), now_s)
+
+
+def _decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     if state.outcome is not None:
         return Finish(state.outcome, state.outcome_why)
+    if (left := leasing.leave(state)) is not None:
+        return left
     if (settled := _settle_doubt(plan, state, now_s)) is not None:
         return settled
     if (asked := _heed(plan, state, now_s)) is not None:
@@ -48,7 +54,7 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     for step in steps_left:
         if not met.issuperset(step.needs) or _busy_elsewhere(state, step):
             continue
-        answer = steps.advance(plan, state, step, now_s)
+        answer = leasing.instead(plan, state, step, now_s) or steps.advance(plan, state, step, now_s)
         if not isinstance(answer, Wait):
             return answer
         waits.append(answer)

@@ -27,6 +27,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     RollbackBegan,
@@ -61,12 +63,17 @@ def start(plan: Plan) -> DeployState:
 def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
     """Take one event into the state. Time never runs backwards: an earlier `at_s` counts as the last one."""
     at_s = max(event.at_s, state.last_at_s)
-    state = replace(state, last_at_s=at_s)
+    state = replace(state, last_at_s=at_s, lines=state.lines + 1)
     match event:
         case DeployBegan():
+            state = replace(state, deploy_id=event.deploy_id, token=event.token)
             return replace(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=max(state.last_number, event.last_number))
         case DeployResumed():
             return _resume(state, event, at_s)
+        case LeaseLost():
+            return replace(state, lease_lost=event.why, taken_over=event.taken_over or state.taken_over)
+        case LeaseRegained():
+            return replace(state, lease_lost="")
         case EffectIntended():
             return _intend(state, event.effect, at_s)
         case EffectSucceeded():
@@ -130,6 +137,9 @@ def _resume(state: DeployState, event: DeployResumed, at_s: float) -> DeployStat
         waiting=None,
         guard_broken_since_s=None,
         fresh_after_s=at_s,
+        token=event.token,
+        lease_lost="",
+        taken_over=False,
         progress_at_s=at_s,
         last_number=EffectNumber(max(state.last_number, event.last_number)),
         workers={worker: replace(known, restarts_to_safety=0, unhealthy_since_s=None) for worker, known in state.workers.items()},

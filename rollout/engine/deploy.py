@@ -3,18 +3,20 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure
 from rollout.engine.perform import ThreadedPerformer
 from rollout.engine.rescue import admit_ours
 from rollout.engine.run import Listener, Loop
 from rollout.engine.survey import Surveyor
-from rollout.model.errors import DriverError, RefusedError
+from rollout.model.errors import DriverError, JournalTakenError, RefusedError
 from rollout.model.event import RESUMABLE, Command, DeployBegan, DeployFinished, DeployResumed, EffectInDoubt, OperatorSpoke
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
@@ -24,28 +26,34 @@ from rollout.ports.journal import Journal, Request
 
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
+# Who has been taken over from writes a line every half second or so.
+TAKE_UP_ATTEMPTS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a rollout happens and where it is written down."""
+    """Where a rollout happens, where it is written down, and the lease by which it is ours to do."""
 
     inventory: Inventory
     drivers: Drivers
     journal: Journal
     clock: Clock
     operator: str
+    tenure: Tenure
 
 
 def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = ()) -> DeployState:
     """
-    Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
+    Roll *plan* out, to its end or to a stop.
 
-    Raises DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when the lease is lost already; DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
+    _need_lease(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
+    began = DeployBegan(
+        now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number(), *_by_lease(site)
+    )
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)
@@ -56,26 +64,20 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
 
 def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None) -> DeployState:
     """
-    Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
+    Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back).
 
-    Raises RefusedError when it has ended, or when its journal was written by other decision code.
+    Raises RefusedError when it has ended, when its journal was written by other decision code, or when the lease is lost already.
     """
     plan = site.journal.plan(deploy_id)
-    state = replay(site.journal, plan, deploy_id)
-    if state.outcome is not None and state.outcome not in RESUMABLE:
-        raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
-    loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
-    now_s = max(site.clock.now_s(), state.last_at_s)
-    number = max(state.last_number, site.drivers.ledger.last_number())
-    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number),))
+    loop = _take_up(site, plan, deploy_id, listeners)
     why = "the process that had begun it is gone"
-    loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
+    loop.record([EffectInDoubt(loop.state.last_at_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
 
 
 def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
     """
-    Write down what was said of a rollout that nobody runs, for whoever takes it up. The caller holds the homeserver's lock.
+    Write down what was said of a rollout that nobody runs, for whoever takes it up.
 
     Raises RefusedError when it has ended.
     """
@@ -89,6 +91,31 @@ def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
         # It is as paused as it was before.
         loop.record((DeployFinished(loop.state.last_at_s, state.outcome, state.outcome_why),))
     return loop.state
+
+
+def _take_up(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener]) -> Loop:
+    """Fold what there is, and write down that it is ours now; somebody from whom it was taken over may write until then."""
+    for _ in range(TAKE_UP_ATTEMPTS_MAX):
+        _need_lease(site)
+        state = replay(site.journal, plan, deploy_id)
+        if state.outcome is not None and state.outcome not in RESUMABLE:
+            raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+        loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
+        number = max(state.last_number, site.drivers.ledger.last_number())
+        resumed = DeployResumed(max(site.clock.now_s(), state.last_at_s), DECISION_VERSION, site.operator, number, *_by_lease(site))
+        with suppress(JournalTakenError):
+            loop.record((resumed,))
+            return loop
+    raise RefusedError(f"somebody else keeps writing about {deploy_id}", remedy="rollout status")
+
+
+def _need_lease(site: Site) -> None:
+    if not site.tenure.holds():
+        raise RefusedError("the homeserver's lease was lost before anything was done", remedy="rollout status")
+
+
+def _by_lease(site: Site) -> tuple[int, str]:
+    return site.tenure.lease.token, site.tenure.lease.taken_from
 
 
 def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
@@ -107,11 +134,14 @@ def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
 
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
     surveyor = Surveyor(site.drivers, site.inventory, site.clock)
-    with _signals() as take_signals, ThreadedPerformer(loop.plan, site.drivers, site.inventory, surveyor, site.clock) as performer:
+    performer_of = partial(ThreadedPerformer, loop.plan, site.drivers, site.inventory, surveyor, site.clock, site.tenure)
+    with _signals() as take_signals, performer_of() as performer:
         ears = _Ears(site, deploy_id, asked, take_signals)
         try:
             return loop.run(performer, ears.heed)
         except DriverError:
+            if site.tenure.is_taken():
+                raise
             # Without a journal nothing more may be begun; what is out comes back by the ledger alone.
             condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
             admit_ours(site.drivers, site.inventory, condemned)

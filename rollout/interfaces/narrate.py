@@ -21,6 +21,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     Outcome,
@@ -80,9 +82,16 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
     match event:
         case DeployBegan():
             to = plan.to_release.version
-            return f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            return begins + _taken(event.taken_from)
         case DeployResumed():
-            return f"taken up again by {event.operator}: everything is looked at before anything is done"
+            return f"taken up again by {event.operator}: everything is looked at before anything is done{_taken(event.taken_from)}"
+        case LeaseLost():
+            if event.taken_over:
+                return f"somebody else has taken over: {event.why}"
+            return f"the homeserver's lease is lost, so nobody is taken out any more: {event.why}"
+        case LeaseRegained():
+            return "the homeserver's lease is held again"
         case EffectIntended():
             return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
@@ -124,6 +133,10 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             return None
         case _:
             assert_never(event)
+
+
+def _taken(whose: str) -> str:
+    return f"\n    the lease was taken from {whose}" if whose else ""
 
 
 def _intended(effect: Effect, plan: Plan) -> str:

@@ -17,7 +17,7 @@ class Effect:
     *worker* is None for PREPARE and MIGRATE. *release* is what shall run afterwards; for DRAIN and ADMIT it is written into the ledger's
     mark. *weight* (percent) is what the worker shall have after an ADMIT, or after a DRAIN that goes down by steps (0 ends it). *warms* are
     the workers to warm. *condemned* is the release that must not be admitted again, on the way back from it. *why* is for the ledger and
-    for people.
+    for people. *takes_out*: somebody is taken out by it, or the database is migrated: not to be done without the lease.
     """
 
     number: EffectNumber
@@ -30,6 +30,7 @@ class Effect:
     why: str = ""
     warms: tuple[WorkerId, ...] = ()
     condemned: ReleaseId | None = None
+    takes_out: bool = False
 
 
 def drains_in_part(effect: Effect) -> bool:

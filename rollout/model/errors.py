@@ -44,6 +44,10 @@ class RefusedError(RolloutError):
     exit_code = 5
 
 
+class LeaseHeldError(RefusedError):
+    """Somebody else holds the homeserver's lease."""
+
+
 class DriverError(RolloutError):
     """Base of what a driver raises; *where* names the worker or the address."""
 
@@ -64,3 +68,11 @@ class OutcomeUnknownError(DriverError):
 
 class StaleEffectError(PermanentDriverError):
     """A newer effect was already applied to this worker; this one came too late and did nothing."""
+
+
+class LeaseLostError(PermanentDriverError):
+    """Somebody else has taken the homeserver's lease; *why* says who."""
+
+
+class JournalTakenError(RolloutError):
+    """Somebody else has written into a rollout's journal since we did, so they run it now; nothing was written."""

@@ -63,16 +63,39 @@ class DeployBegan:
     decision_version: int
     operator: str
     last_number: EffectNumber
+    token: int = 0
+    taken_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployResumed:
-    """A new process took the rollout up; *last_number* is the highest number the ledger knows."""
+    """
+    A new process took the rollout up; *last_number* is the highest number the ledger knows. It holds the lease by *token*, and took it
+    from *taken_from* if nobody had given it back.
+    """
 
     at_s: float
     decision_version: int
     operator: str
     last_number: EffectNumber
+    token: int = 0
+    taken_from: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The lease is not held any more: it could not be renewed in time, or somebody else has *taken it over*, who is responsible now."""
+
+    at_s: float
+    why: str
+    taken_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRegained:
+    """The lease that could not be renewed in time was renewed after all: nobody had taken it meanwhile."""
+
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +245,8 @@ class DeployFinished:
 Event = (
     DeployBegan
     | DeployResumed
+    | LeaseLost
+    | LeaseRegained
     | EffectIntended
     | EffectSucceeded
     | EffectFailed

@@ -49,8 +49,13 @@ class Journal(Protocol):
         """Keep a plan and its first event."""
         ...
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
-        """Keep events, durably, in one transaction. TransientDriverError (disk full, locked) or PermanentDriverError."""
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
+        """
+        Keep events, durably, in one transaction. TransientDriverError (disk full, locked) or PermanentDriverError.
+
+        *after* is the sequence number of the last event that the caller knows of; JournalTakenError, and nothing is kept, where somebody
+        else has written since.
+        """
         ...
 
     def plan(self, deploy_id: DeployId) -> Plan:

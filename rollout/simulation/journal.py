@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rollout.model.codec import dump_json, event_kind, load_event
-from rollout.model.errors import PermanentDriverError
+from rollout.model.errors import JournalTakenError, PermanentDriverError
 from rollout.model.event import DeployFinished, Event
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
@@ -27,9 +27,11 @@ class MemoryJournal:
         self._lines[deploy_id] = []
         self.append(deploy_id, (began,))
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
         """See ports.journal."""
         self.plan(deploy_id)
+        if after is not None and len(self._lines[deploy_id]) != after:
+            raise JournalTakenError(f"somebody else runs rollout {deploy_id} now")
         self._lines[deploy_id].extend((event_kind(event), dump_json(event)) for event in events)
 
     def plan(self, deploy_id: DeployId) -> Plan:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure, refused
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S, THOROUGH_EVERY_S, act
 from rollout.engine.survey import Changes, Surveyor
 from rollout.model.effect import Effect
@@ -52,6 +53,8 @@ class VirtualPerformer:
         clock: VirtualClock,
         faults: Mapping[EffectNumber, Fault] | None = None,
         durations: Durations = Durations(),
+        *,
+        tenure: Tenure,
     ) -> None:
         self._plan = plan
         self._drivers = drivers
@@ -65,9 +68,11 @@ class VirtualPerformer:
         self._eager = True
         self._thorough_at_s = float("-inf")
         self._order = itertools.count()
-        self._queue: list[tuple[float, int, Callable[[], Event]]] = []
+        self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
+        self._tenure = tenure
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
+        self._at(clock.now_s() + tenure.pause_s, self._renew)
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
@@ -89,17 +94,21 @@ class VirtualPerformer:
 
     def collect(self, until_s: float) -> list[Event]:
         """Jump to whatever comes first."""
-        if not self._queue or self._queue[0][0] > until_s:
-            self._clock.advance_to(until_s)
-            return []
-        at_s, _, happen = heapq.heappop(self._queue)
-        self._clock.advance_to(at_s)
-        return [happen()]
+        self._tenure.lives()
+        while self._queue and self._queue[0][0] <= until_s:
+            at_s, _, happen = heapq.heappop(self._queue)
+            self._clock.advance_to(at_s)
+            if (event := happen()) is not None:
+                return [event]
+        self._clock.advance_to(until_s)
+        return []
 
-    def _at(self, at_s: float, happen: Callable[[], Event]) -> None:
+    def _at(self, at_s: float, happen: Callable[[], Event | None]) -> None:
         heapq.heappush(self._queue, (at_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+        if (refusal := refused(effect, self._tenure, self._clock)) is not None:
+            return refusal
         fault = self._faults.get(effect.number)
         now_s = self._clock.now_s()
         if fault is Fault.FAILS:
@@ -108,6 +117,11 @@ class VirtualPerformer:
             return EffectInDoubt(now_s, effect.number, "a fault of the simulation")
         outcome = act(effect, self._plan, self._drivers, self._inventory, self._clock)
         return EffectInDoubt(now_s, effect.number, "a fault of the simulation") if fault is Fault.UNKNOWN_DONE else outcome
+
+    def _renew(self) -> Event | None:
+        event = self._tenure.beat()
+        self._at(self._clock.now_s() + self._tenure.pause_s, self._renew)
+        return event
 
     def _look(self) -> Observed:
         now_s = self._clock.now_s()

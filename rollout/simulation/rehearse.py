@@ -7,6 +7,7 @@ from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
 from rollout.engine.deploy import replay
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure, acquire
 from rollout.engine.run import Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
@@ -16,6 +17,7 @@ from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release, make_release
 from rollout.planning.planner import make_plan
+from rollout.ports.lease import Claim
 from rollout.simulation.drivers import (
     SimulatedLedger,
     SimulatedMetrics,
@@ -24,6 +26,7 @@ from rollout.simulation.drivers import (
     SimulatedTraffic,
     SimulatedWorkers,
 )
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.performer import Durations, Fault, VirtualPerformer
 from rollout.simulation.virtual_clock import VirtualClock
@@ -104,6 +107,7 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
         ledger=SimulatedLedger(world),
+        lease=SimulatedLease(world.lease, lambda: world.clock.now_s()),
         database=None,
     )
     return Stage(inventory, world, clock, drivers, old)
@@ -119,27 +123,27 @@ def rehearse(
     speak: Mapping[int, Command | tuple[Command, WorkerId]] | None = None,
     listeners: Sequence[Listener] = (),
     durations: Durations = Durations(),
+    resumed: bool = False,
 ) -> DeployState:
     """
-    Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
+    Roll *plan* out, or, *resumed*, take up what was left of it. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
     what a person asks after how many events, and of which worker if of one.
 
     Raises AssertionError when it doesn't end.
     """
     crashes = sorted(crash_after)
-    resumed = False
     while True:
         try:
             return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
+            stage.world.lease.holder_died = True
             stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
             resumed = True
 
 
 def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
     """One life of the tool."""
-    now_s = stage.clock.now_s()
     spoken = dict(script.speak)
     count = len(stage.journal.events(DEPLOY)) if resumed else 0
 
@@ -157,13 +161,25 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         asked = [said if isinstance(said, tuple) else (said, None) for said in due]
         return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
+    tenure = _tenure(stage, resumed=resumed)
+    by = (stage.drivers.ledger.last_number(), tenure.lease.token, tenure.lease.taken_from)
     if not resumed:
         loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
-        began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
+        began = DeployBegan(stage.clock.now_s(), DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", *by)
         stage.journal.begin(DEPLOY, plan, began)
         loop.admit((began,))
     else:
         loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
-        loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
+        loop.record((DeployResumed(max(stage.clock.now_s(), loop.state.last_at_s), DECISION_VERSION, "rehearsal", *by),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations), heed)
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, tenure=tenure)
+    state = loop.run(performer, heed)
+    tenure.release()
+    return state
+
+
+def _tenure(stage: Stage, *, resumed: bool) -> Tenure:
+    """Take the lease as soon as it can be reached; who resumes insists."""
+    stage.clock.advance_to(stage.world.lease.away_until_s)
+    claim = Claim("rehearsal", "resume" if resumed else "deploy", DEPLOY)
+    return acquire(stage.drivers.lease, stage.drivers.ledger, stage.clock, claim, take_over=resumed)

@@ -11,6 +11,10 @@ class VirtualClock:
         """Tell the time."""
         return self._at_s
 
+    def elapsed_s(self) -> float:
+        """See ports.clock."""
+        return self._at_s
+
     def advance_to(self, at_s: float) -> None:
         """Move on; an earlier time moves nothing."""
         self._at_s = max(self._at_s, at_s)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import HoldSighting, PoolSighting
+from rollout.simulation.lease import LeasePlace
 from rollout.simulation.virtual_clock import VirtualClock
 
 
@@ -97,6 +98,7 @@ class World:
     request_cpu_s: float = 0.005
     cold_factor: float = 1.0
     cold_s: float = 60.0
+    lease: LeasePlace = field(default_factory=LeasePlace)
 
     def answers(self, worker: WorkerId) -> bool:
         """Tell whether it runs and has booted."""

@@ -5,16 +5,13 @@ Without `pg_read_all_stats` the transactions of others can't be seen: then there
 the same as none.
 """
 
-import os
-import re
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from threading import Event, Timer
+from contextlib import contextmanager
 from typing import LiteralString
 
 import psycopg
 
+from rollout.adapters.libpq import hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.errors import TransientDriverError
 from rollout.model.gate import GuardReading
@@ -33,9 +30,6 @@ _CONNECTIONS: LiteralString = """
 _GUARDS = (("lock_queue", _LOCK_QUEUE), ("long_transaction_s", _LONG_TRANSACTION), ("connections_used", _CONNECTIONS))
 # What others do is seen by these only with the right to look.
 _OTHERS = frozenset({"long_transaction_s", "connections_used"})
-# By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
-GRACE_S = 1.0
-_QUOTED = re.compile(r"""'.*'|".*\"""")
 
 # Hidden devices are keys, not somebody who was there.
 _ACTIVE_USERS = """
@@ -73,7 +67,7 @@ class Postgresql:
                 deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
         except psycopg.Error as error:
             self.close()
-            raise TransientDriverError("the database's schema can't be read", where="database", why=_words(error)) from None
+            raise TransientDriverError("the database's schema can't be read", where="database", why=words(error)) from None
         if version is None:
             raise TransientDriverError("the database has no schema version", where="database", remedy="start the homeserver once")
         return SchemaSighting(version[0], version[0] if compat is None else compat[0], tuple(str(row[0]) for row in deltas))
@@ -85,7 +79,7 @@ class Postgresql:
                 rows = connection.execute(_ACTIVE_USERS, (limit,)).fetchall()
         except psycopg.Error as error:
             self.close()
-            raise TransientDriverError("who is active can't be read", where="database", why=_words(error)) from None
+            raise TransientDriverError("who is active can't be read", where="database", why=words(error)) from None
         return tuple(str(row[0]) for row in rows)
 
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
@@ -102,7 +96,7 @@ class Postgresql:
                         readings.append(GuardReading(name, None if row is None else float(row[0])))
         except psycopg.Error as error:
             self.close()
-            return tuple(GuardReading(name, None, f"database: {_words(error)}") for name, _ in _GUARDS)
+            return tuple(GuardReading(name, None, f"database: {words(error)}") for name, _ in _GUARDS)
         return tuple(readings)
 
     def close(self) -> None:
@@ -123,48 +117,5 @@ class Postgresql:
                 application_name="rollout",
                 options=f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
             )
-        with _hanging_up(self._connection, timeout_s + GRACE_S):
+        with hanging_up(self._connection, timeout_s):
             yield self._connection
-
-
-@contextmanager
-def _hanging_up(connection: psycopg.Connection, after_s: float) -> Iterator[None]:
-    """Hang up on a server that says nothing at all, stopped or behind a network that swallows everything; psycopg would wait for ever."""
-    silent = Event()
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
-
-        def hang_up() -> None:
-            silent.set()
-            with suppress(OSError):  # the server has just hung up itself
-                line.shutdown(socket.SHUT_RDWR)
-
-        timer = Timer(after_s, hang_up)
-        timer.start()
-        try:
-            yield
-        except psycopg.OperationalError:
-            if silent.is_set():
-                raise psycopg.OperationalError("no answer in time") from None
-            raise
-        finally:
-            timer.cancel()
-            timer.join()
-
-
-def _words(error: psycopg.Error) -> str:
-    """
-    Give the server's own sentence, or the reason in libpq's first.
-
-    What is quoted in any other is left out: of a connection string that was misread it may be a piece of the password.
-    """
-    if error.diag.message_primary:
-        return error.diag.message_primary
-    if isinstance(error, psycopg.ProgrammingError):
-        return "its connection string can't be read"
-    if isinstance(error, psycopg.errors.ConnectionTimeout):
-        return "no answer in time"
-    if not isinstance(error, psycopg.OperationalError):
-        return type(error).__name__
-    sentence = str(error).strip().partition("\n")[0]
-    _, failed, reason = sentence.rpartition(" failed: ")
-    return reason.removeprefix("FATAL:  ") if failed else _QUOTED.sub("…", sentence)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from pydantic import TypeAdapter
 
 from rollout.model.codec import dump_json, event_kind, load_event, load_plan
-from rollout.model.errors import PermanentDriverError, TransientDriverError
+from rollout.model.errors import JournalTakenError, PermanentDriverError, TransientDriverError
 from rollout.model.event import Command, DeployFinished, Event, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
@@ -152,12 +152,14 @@ class SqlJournal:
             )
             connection.execute(_EVENTS.insert(), _rows(deploy_id, 1, (began,)))
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
         """See ports.journal."""
         with self._transaction() as connection:
             last = connection.execute(sa.select(sa.func.max(_EVENTS.c.seq)).where(_EVENTS.c.deploy_id == deploy_id)).scalar()
             if last is None:
                 raise PermanentDriverError(f"there is no rollout {deploy_id}", where=self._where)
+            if after is not None and last != after:
+                raise JournalTakenError(f"somebody else runs rollout {deploy_id} now", where=self._where)
             if events:
                 connection.execute(_EVENTS.insert(), _rows(deploy_id, last + 1, events))
 

@@ -23,13 +23,13 @@ def admit(inventory_path: Path, *, every: bool, mine: bool) -> int:
     """
     Admit every worker that we took out of traffic and that answers, at once and at its full weight.
 
-    For when all else fails: it needs no journal, no lock and no database, only the proxy and the ledger. What others drained stays
+    For when all else fails: it needs no journal, no lease and no database, only the proxy and the ledger. What others drained stays
     drained.
     """
     if not (every and mine):
         raise click.UsageError("write `rollout admit --all --mine`: all of ours, and nothing of others'")
     # Secrets may be gone too: without them a database is not needed, and a worker is asked for its health without credentials.
-    inventory = read_inventory(inventory_path).model_copy(update={"database_driver": None, "probe_driver": DriverSettings(driver="http")})
+    inventory = read_inventory(inventory_path).model_copy(update={"database_driver": None, "lease_driver": None, "probe_driver": DriverSettings(driver="http")})
     drivers = open_drivers(inventory)
     try:
         rescued = admit_ours(drivers, inventory)

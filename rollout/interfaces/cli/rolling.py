@@ -1,6 +1,5 @@
 """`deploy`, `resume`, `abort`, `rollback`: everything that changes something."""
 
-import secrets
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -12,15 +11,27 @@ from rollout.adapters.documents.read import read_playbook
 from rollout.adapters.reading import read_bounded
 from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
-from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
+from rollout.engine.leasing import Tenure
+from rollout.interfaces.cli.desk import (
+    Desk,
+    ask,
+    choose,
+    has_ended,
+    hold,
+    line_of,
+    new_deploy_id,
+    open_desk,
+    run,
+    take_up,
+    try_to_hold,
+)
 from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
+from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument, take_over_option
 from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
-from rollout.interfaces.report.words import utc
 from rollout.model.codec import load_plan
-from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.errors import InvalidFileError, LeaseHeldError, RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
@@ -38,6 +49,7 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@take_over_option
 @events_option
 @journal_option
 @playbook_option
@@ -51,6 +63,7 @@ def deploy(
     selection: Selection,
     *,
     yes: bool,
+    take_over: bool,
 ) -> int:
     """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if nothing has changed since."""
     if saved is not None and selection:
@@ -64,9 +77,10 @@ def deploy(
         planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk.opened, named)
     with ExitStack() as held:
         with before_anything():
-            held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
+            why, deploy_id = f"deploy {saved or selection.to or selection.config or 'restart'}", new_deploy_id(desk.opened)
+            tenure = held.enter_context(hold(desk.opened, why, deploy_id, take_over=take_over))
             plan = planned()
-        return _deploy(desk, plan, yes=yes)
+        return _deploy(desk, tenure, deploy_id, plan, yes=yes)
 
 
 def _read(path: Path, inventory: Inventory) -> Plan:
@@ -100,56 +114,58 @@ def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | Non
     return plan
 
 
-def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
-    """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
+def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, *, yes: bool) -> int:
+    """Show the plan, ask if there is somebody to ask, and roll it out."""
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
     if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
-    began_at_s = desk.opened.clock.now_s()
-    # Sorts by time, and can be said aloud.
-    deploy_id = DeployId(f"{utc(began_at_s, '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
-    site = desk.opened.site(desk.journal)
+    site = desk.opened.site(desk.journal, tenure)
     return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners))
 
 
 @click.command()
 @rollout_argument
+@take_over_option
 @events_option
 @journal_option
 @inventory_option
-def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, *, take_over: bool) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
         with before_anything():
-            held.enter_context(lock(desk.opened, "resume"))
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-        return take_up(desk, chosen, plan, None)
+            tenure = held.enter_context(hold(desk.opened, "resume", chosen, take_over=take_over))
+        return take_up(desk, tenure, chosen, plan, None)
 
 
 @click.command()
 @rollout_argument
+@take_over_option
 @events_option
 @journal_option
 @inventory_option
-def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, *, take_over: bool) -> int:
     """Bring back what is out, and end the rollout where it is. A rollout that another process runs is asked to, and watched."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
         with before_anything():
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-            refusal = take_lock(desk, held, "abort")
-        return take_up(desk, chosen, plan, Command.ABORT) if refusal is None else ask(desk, chosen, plan, Command.ABORT)
+            tenure = try_to_hold(desk, held, "abort", chosen, take_over=take_over)
+        if isinstance(tenure, LeaseHeldError):
+            return ask(desk, chosen, plan, Command.ABORT)
+        return take_up(desk, tenure, chosen, plan, Command.ABORT)
 
 
 @click.command()
 @rollout_argument
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@take_over_option
 @events_option
 @journal_option
 @playbook_option
@@ -163,6 +179,7 @@ def rollback(
     to: str | None,
     *,
     yes: bool,
+    take_over: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
@@ -175,7 +192,8 @@ def rollback(
         with before_anything():
             line = line_of(desk, deploy_id)
             plan = desk.journal.plan(line.deploy_id)
-            refusal = take_lock(desk, held, "rollback")
+            back_id = new_deploy_id(desk.opened) if has_ended(line) else line.deploy_id
+            tenure = try_to_hold(desk, held, "rollback", back_id, take_over=take_over)
             if not has_ended(line):
                 if to is not None:
                     raise RefusedError(
@@ -183,16 +201,16 @@ def rollback(
                         remedy=f"rollout rollback {line.deploy_id}",
                     )
                 back = None
-            elif refusal is None:
+            elif not isinstance(tenure, LeaseHeldError):
                 release, workers = _before(desk, line, plan, to)
                 back = plan_back(desk.opened, playbook_path, plan.releases[release], workers)
             else:
-                raise refusal
-        if back is not None:
-            return _deploy(desk, back, yes=yes)
-        if refusal is not None:
+                raise tenure
+        if isinstance(tenure, LeaseHeldError):
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
-        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK)
+        if back is not None:
+            return _deploy(desk, tenure, back_id, back, yes=yes)
+        return take_up(desk, tenure, line.deploy_id, plan, Command.ROLLBACK)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:

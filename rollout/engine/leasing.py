@@ -1,0 +1,166 @@
+"""
+Holding the homeserver's lease while a rollout is under way.
+
+A thread renews it three times while it is valid, and tells the ledger at the target that somebody is there. What it learns that matters
+becomes an event: that the lease is lost, and that it is held again. Renewals are none.
+
+Whether the lease is still valid is judged here by seconds gone by on this machine since the last renewal was *asked for*: a process that
+was stopped for an hour knows when it is woken that it holds nothing any more, before anybody has told it.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+from rollout.model.effect import Effect
+from rollout.model.errors import DriverError, LeaseLostError, StaleEffectError
+from rollout.model.event import EffectFailed, LeaseLost, LeaseRegained
+from rollout.ports.clock import Clock
+from rollout.ports.lease import Claim, Lease, LeaseKeeper
+from rollout.ports.ledger import Ledger
+
+# A lease is renewed so often while it is valid, so that two renewals may fail.
+RENEWALS = 3
+# One that failed is tried again so often.
+ATTEMPTS = 30
+TIMEOUT_MAX_S = 5.0
+# The loop says that it lives about twice a second. One that hangs for so long must not keep others from taking over.
+SILENT_S = 60.0
+
+
+class Tenure:
+    """The lease of one homeserver, held. Use as a context manager: it is renewed until it is left, and then given back."""
+
+    def __init__(self, keeper: LeaseKeeper, ledger: Ledger, clock: Clock, lease: Lease, since_s: float) -> None:
+        self._keeper = keeper
+        self._ledger = ledger
+        self._clock = clock
+        self._until_s = since_s + lease.ttl_s
+        self._lost = False
+        self._taken = False
+        self._failed = False
+        self._heard_at_s: float | None = None
+        self._tell: Callable[[LeaseLost | LeaseRegained], object] | None = None
+        self._untold: list[LeaseLost | LeaseRegained] = []
+        self._guard = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._renew_again_and_again, daemon=True)
+        self.lease = lease
+
+    def __enter__(self) -> Self:
+        """Begin to renew."""
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Give it back; where that can't be done it runs out by itself."""
+        self._ended.set()
+        self._thread.join(2 * TIMEOUT_MAX_S)
+        self.release()
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait until the next renewal."""
+        return self.lease.ttl_s / (ATTEMPTS if self._failed else RENEWALS)
+
+    def holds(self) -> bool:
+        """Tell whether the lease is ours for certain."""
+        return not self._taken and self._clock.elapsed_s() < self._until_s
+
+    def is_taken(self) -> bool:
+        """Tell whether somebody else has taken it."""
+        return self._taken
+
+    def listen(self, tell: Callable[[LeaseLost | LeaseRegained], object]) -> None:
+        """Tell what has been learnt so far, and from now on."""
+        with self._guard:
+            for event in self._untold:
+                tell(event)
+            self._untold.clear()
+            self._tell = tell
+
+    def lives(self) -> None:
+        """Hear from the loop that it goes on; once it has been heard, only while it is heard the lease is renewed."""
+        self._heard_at_s = self._clock.elapsed_s()
+
+    def beat(self) -> LeaseLost | LeaseRegained | None:
+        """Renew once; return what has changed by that, if anything has."""
+        asked_at_s = self._clock.elapsed_s()
+        if self._taken or (self._heard_at_s is not None and asked_at_s - self._heard_at_s > SILENT_S):
+            return None
+        ttl_s = self.lease.ttl_s
+        try:
+            self._beat_ledger()
+            self._keeper.renew(self.lease.token, min(TIMEOUT_MAX_S, ttl_s / RENEWALS))
+        except (LeaseLostError, StaleEffectError) as error:
+            self._taken = self._lost = True
+            return LeaseLost(self._clock.now_s(), error.why or error.what, taken_over=True)
+        except DriverError as error:
+            return self._unrenewed(error.what + (f" ({error.why})" if error.why else ""))
+        except Exception as error:  # noqa: BLE001  (a driver's bug must not end the thread: nobody would learn that nothing is renewed)
+            return self._unrenewed(f"{type(error).__name__}: {error}")
+        self._until_s, self._failed = asked_at_s + ttl_s, False
+        if not self._lost:
+            return None
+        self._lost = False
+        return LeaseRegained(self._clock.now_s())
+
+    def _unrenewed(self, why: str) -> LeaseLost | None:
+        """Go on for as long as it was renewed for; then it is lost, which is said once."""
+        self._failed = True
+        if self._lost or self.holds():
+            return None
+        self._lost = True
+        return LeaseLost(self._clock.now_s(), f"it could not be renewed for {self.lease.ttl_s:g} s: {why}", taken_over=False)
+
+    def release(self) -> None:
+        """Give it back, if it is ours and can be reached."""
+        if not self._taken:
+            with suppress(DriverError):
+                self._keeper.release(self.lease.token, TIMEOUT_MAX_S)
+
+    def _beat_ledger(self) -> None:
+        """Say at the target that somebody is there, whether or not the lease can be renewed. Raises StaleEffectError if taken over."""
+        try:
+            self._ledger.beat(self.lease.token, self._clock.now_s() + self.lease.ttl_s)
+        except StaleEffectError:
+            raise
+        except DriverError:
+            return
+
+    def _renew_again_and_again(self) -> None:
+        while not self._ended.wait(self.pause_s):
+            event = self.beat()
+            if event is None:
+                continue
+            with self._guard:
+                if self._tell is None:
+                    self._untold.append(event)
+                else:
+                    self._tell(event)
+
+
+def acquire(keeper: LeaseKeeper, ledger: Ledger, clock: Clock, claim: Claim, *, take_over: bool) -> Tenure:
+    """
+    Take the lease, and let the target know its token.
+
+    Raises LeaseHeldError when somebody else holds it and *take_over* is not said; DriverError when that can't be found out.
+    """
+    since_s = clock.elapsed_s()
+    lease = keeper.acquire(claim, TIMEOUT_MAX_S, above=ledger.token(), take_over=take_over)
+    tenure = Tenure(keeper, ledger, clock, lease, since_s)
+    try:
+        ledger.take(lease.token)
+    except DriverError:
+        tenure.release()
+        raise
+    return tenure
+
+
+def refused(effect: Effect, tenure: Tenure, clock: Clock) -> EffectFailed | None:
+    """Refuse to take anybody out without the lease; None where nothing forbids the effect."""
+    if not effect.takes_out or tenure.holds():
+        return None
+    return EffectFailed(clock.now_s(), effect.number, "the lease had run out", permanent=False)
