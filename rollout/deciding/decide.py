@@ -1,9 +1,9 @@
 """
 Plan + state + time -> what to do next. Pure: the same three always give the same answer.
 
-The order of the questions is the order of what matters: whether it is ours to decide at all, then what is in doubt, then what a person asked for, then whether
-the rollout is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first that has something to
-do gets its turn.
+The order of the questions is the order of what matters: whether it is ours to decide at all, then what is in doubt, then what a person
+asked for, then whether the rollout is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first
+that has something to do gets its turn.
 """
 
 from dataclasses import replace

@@ -66,7 +66,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
     state = replace(state, last_at_s=at_s, lines=state.lines + 1)
     match event:
         case DeployBegan():
-            state = replace(state, deploy_id=event.deploy_id, token=event.token)
+            state = replace(state, token=event.token)
             return replace(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=max(state.last_number, event.last_number))
         case DeployResumed():
             return _resume(state, event, at_s)
@@ -262,6 +262,10 @@ def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, direction: D
 def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     effect = _known(state.in_flight, event.number)
     state = _acted(replace(state, in_flight=_without(state.in_flight, event.number)), effect, state.last_at_s)
+    if event.fenced:
+        state = replace(state, lease_lost=event.why, taken_over=True)
+    # Somebody else has acted, by hand or because nobody seemed to live: what follows has to be numbered above that.
+    state = replace(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
     state = _move(state, effect.step_id, event, why=event.why)

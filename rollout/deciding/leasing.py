@@ -33,12 +33,12 @@ def leave(state: DeployState) -> Finish | None:
 
 
 def signed(state: DeployState, decision: Decision, now_s: float) -> Decision:
-    """Let an effect say for which rollout and by which lease it is done, and whether it needs that."""
+    """Let an effect say by which lease it is done, and whether it needs that."""
     if not isinstance(decision, Perform):
         return decision
     effect = decision.effect
     takes_out = _takes_out(state, effect, now_s)
-    return Perform(replace(effect, token=state.token, owner=state.deploy_id, takes_out=takes_out))
+    return Perform(replace(effect, token=state.token, takes_out=takes_out))
 
 
 def blocker(state: DeployState, worker: WorkerId, now_s: float) -> Wait | None:

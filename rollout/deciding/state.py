@@ -152,8 +152,8 @@ class DeployState:
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
     last finished. *pools* and *proxy* were seen at *proxy_seen_at_s*, with the last thorough look. *skipped* are workers that a person has
-    left as they are, and why; *blamed* those that alone are taken back, if any. *token* is that of the lease; *lease_lost* says why it isn't
-    held any more, empty while it is, and *taken_over* whether that is because somebody else has it.
+    left as they are, and why; *blamed* those that alone are taken back, if any. *token* is that of the lease; *lease_lost* says why the
+    lease isn't held any more, empty while it is, and *taken_over* whether that is because somebody else has it.
     """
 
     direction: Direction = Direction.FORWARD
@@ -162,7 +162,6 @@ class DeployState:
     wind_down_at_s: float = 0.0
     outcome: Outcome | None = None
     outcome_why: str = ""
-    deploy_id: str = ""
     token: int = 0
     lease_lost: str = ""
     taken_over: bool = False

@@ -46,14 +46,13 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     Roll *plan* out, to its end or to a stop.
 
-    Raises RefusedError when the lease is lost already; DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when the lease is lost already; DriverError when the journal can't be written; what was ours and out has been admitted
+    by then, as far as it was well.
     """
     _need_lease(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    began = DeployBegan(
-        now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number(), *_by_lease(site)
-    )
+    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number(), *_by_lease(site))
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)

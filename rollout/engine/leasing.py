@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from rollout.model.effect import Effect
-from rollout.model.errors import DriverError, LeaseLostError, StaleEffectError
+from rollout.model.errors import DriverError, TakenOverError
 from rollout.model.event import EffectFailed, LeaseLost, LeaseRegained
 from rollout.ports.clock import Clock
 from rollout.ports.lease import Claim, Lease, LeaseKeeper
@@ -94,7 +94,7 @@ class Tenure:
         try:
             self._beat_ledger()
             self._keeper.renew(self.lease.token, min(TIMEOUT_MAX_S, ttl_s / RENEWALS))
-        except (LeaseLostError, StaleEffectError) as error:
+        except TakenOverError as error:
             self._taken = self._lost = True
             return LeaseLost(self._clock.now_s(), error.why or error.what, taken_over=True)
         except DriverError as error:
@@ -122,10 +122,10 @@ class Tenure:
                 self._keeper.release(self.lease.token, TIMEOUT_MAX_S)
 
     def _beat_ledger(self) -> None:
-        """Say at the target that somebody is there, whether or not the lease can be renewed. Raises StaleEffectError if taken over."""
+        """Say at the target that somebody is there, whether or not the lease can be renewed. Raises TakenOverError."""
         try:
             self._ledger.beat(self.lease.token, self._clock.now_s() + self.lease.ttl_s)
-        except StaleEffectError:
+        except TakenOverError:
             raise
         except DriverError:
             return
@@ -152,7 +152,7 @@ def acquire(keeper: LeaseKeeper, ledger: Ledger, clock: Clock, claim: Claim, *, 
     lease = keeper.acquire(claim, TIMEOUT_MAX_S, above=ledger.token(), take_over=take_over)
     tenure = Tenure(keeper, ledger, clock, lease, since_s)
     try:
-        ledger.take(lease.token)
+        ledger.take(lease.token, claim.holder)
     except DriverError:
         tenure.release()
         raise

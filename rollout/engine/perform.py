@@ -14,9 +14,9 @@ from rollout.engine.drivers import Drivers, servers
 from rollout.engine.leasing import Tenure, refused
 from rollout.engine.survey import Changes, Surveyor
 from rollout.model.effect import Effect, drains_in_part
-from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
-from rollout.model.ids import WorkerId
+from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.model.release import Release
@@ -62,6 +62,12 @@ def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
             release = _do(effect, plan, drivers, inventory, clock)
     except OutcomeUnknownError as error:
         return EffectInDoubt(clock.now_s(), effect.number, _sentence(error))
+    except TakenOverError as error:
+        return EffectFailed(clock.now_s(), effect.number, _sentence(error), permanent=True, fenced=True)
+    except StaleEffectError as error:
+        # With a higher number it may be done, if it is still wanted then.
+        number = EffectNumber(error.number)
+        return EffectFailed(clock.now_s(), effect.number, _sentence(error), permanent=number == 0, ledger_number=number)
     except (TransientDriverError, PermanentDriverError) as error:
         log = drivers.workers.last_lines(effect.worker, LOG_LINES_MAX) if effect.worker is not None and effect.verb is Verb.RESTART else ()
         return EffectFailed(clock.now_s(), effect.number, _sentence(error), isinstance(error, PermanentDriverError), log)

@@ -89,8 +89,9 @@ class Loop:
                 case Note():
                     self.record((decision.event,))
                 case Perform():
-                    self.record((EffectIntended(now_s, decision.effect),))
-                    performer.submit(decision.effect)
+                    effect = replace(decision.effect, owner=self._deploy_id)
+                    self.record((EffectIntended(now_s, effect),))
+                    performer.submit(effect)
                 case WaitUntil():
                     performer.attend(focus(self.plan, self.state), eager=is_eager(self.plan, self.state))
                     until_s = max(now_s + WAIT_MIN_S, min(decision.at_s, now_s + HEED_EVERY_S))

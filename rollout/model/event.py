@@ -116,13 +116,20 @@ class EffectSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class EffectFailed:
-    """It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any."""
+    """
+    It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any.
+
+    *ledger_number* is the highest number that the ledger knows, if it came too late by its own (0 otherwise). *fenced*: somebody else has
+    taken the homeserver over, and nothing that this rollout does is heard any more.
+    """
 
     at_s: float
     number: EffectNumber
     why: str
     permanent: bool
     log: tuple[str, ...] = ()
+    ledger_number: EffectNumber = EffectNumber(0)
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ class LeaseKeeper(Protocol):
         """
         Make the lease that this object acquired valid for another *ttl_s*. A place that has forgotten it is told again.
 
-        Raises LeaseLostError when a higher token is there.
+        Raises TakenOverError when a higher token is there.
         """
         ...
 

@@ -16,11 +16,15 @@ class Ledger(Protocol):
     A small file beside the proxy. It survives the tool, its journal and its lock, so that somebody else can see and undo what we did.
 
     `fence` compares and stores the effect's number before the act; `marks` are set before a drain and cleared after full re-admission.
+
+    Compared is (token, number), worker by worker. A token lower than the ledger's highest is always refused (TakenOverError, which names
+    who took over); equal ones are accepted from the same owner only, because an act that failed may be repeated. An effect numbered NEXT
+    gets the next number and the ledger's token, in one go. Locks are waited for within a bound: TransientDriverError names the holder.
     """
 
     def fence(self, effect: Effect) -> AbstractContextManager[None]:
         """
-        Hold the ledger while the act inside runs. Raises StaleEffectError when this worker has already seen a higher number.
+        Hold the worker while the act inside runs. Raises StaleEffectError when it comes too late, before the act.
 
         Entering a DRAIN or a HOLD sets the worker's mark (`marked`); leaving a LET_GO, or an ADMIT at weight 100, without an exception
         clears it (`brings_back`).
@@ -33,6 +37,26 @@ class Ledger(Protocol):
 
     def last_number(self) -> EffectNumber:
         """Return the highest number that any effect has had; 0 at first."""
+        ...
+
+    def take(self, token: int, owner: str = "") -> None:
+        """
+        Take the homeserver over: from now on nobody with a lower token is heard. *owner* is for whoever is refused then.
+
+        Raises TakenOverError (a StaleEffectError) when somebody has a higher one; the same token may be taken again.
+        """
+        ...
+
+    def token(self) -> int:
+        """Return the highest token that anybody has shown; 0 at first."""
+        ...
+
+    def beat(self, token: int, alive_until_s: float) -> None:
+        """
+        Say that somebody lives, until *alive_until_s* (seconds since the epoch; a time that has passed says that nobody does any more).
+
+        Raises TakenOverError when somebody has a higher token.
+        """
         ...
 
     def lock(self, holder: str, why: str) -> AbstractContextManager[None]:

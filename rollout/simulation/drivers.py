@@ -4,8 +4,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.model.effect import Effect
-from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
+from rollout.adapters.faults import translated
+from rollout.agent.book import Claim, Content, check_token, compare
+from rollout.model.effect import NEXT, Effect
+from rollout.model.errors import PermanentDriverError, RefusedError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import HoldBound
@@ -267,7 +269,7 @@ class SimulatedLedger:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._numbers: dict[WorkerId, EffectNumber] = {}
+        self._content = Content()
         self._marks: dict[WorkerId, DrainMark] = {}
         self._holder: str | None = None
 
@@ -278,13 +280,33 @@ class SimulatedLedger:
         if worker is None:
             msg = "only effects on a worker are fenced"
             raise ValueError(msg)
-        if effect.number < self._numbers.get(worker, 0):
-            raise StaleEffectError(f"effect {effect.number} comes after {self._numbers[worker]}", where=worker)
-        self._numbers[worker] = effect.number
-        self._marks = marked(self._marks, effect, self._world.clock.now_s())
+        number = None if effect.number == NEXT else effect.number
+        with translated():
+            token, given = compare(self._content, Claim(worker, number, effect.token, effect.owner))
+        content = self._content
+        if token > content.token:
+            content.token, content.taken_by = token, effect.owner
+        content.tokens[worker], content.numbers[worker], content.owners[worker] = token, given, effect.owner
+        self._marks = marked(self._marks, replace(effect, number=EffectNumber(given)), self._world.clock.now_s())
         yield
         if brings_back(effect):
             self._marks.pop(worker, None)
+
+    def take(self, token: int, owner: str = "") -> None:
+        """See ports.ledger."""
+        with translated():
+            check_token(self._content, token, f"token {token}", "the ledger")
+        self._content.token, self._content.taken_by = token, owner
+
+    def token(self) -> int:
+        """See ports.ledger."""
+        return self._content.token
+
+    def beat(self, token: int, alive_until_s: float) -> None:
+        """See ports.ledger."""
+        with translated():
+            check_token(self._content, token, f"the holder of token {token}", "the ledger")
+        self._content.token, self._content.alive_until_s = token, alive_until_s
 
     def marks(self) -> dict[WorkerId, DrainMark]:
         """See ports.ledger."""
@@ -292,7 +314,7 @@ class SimulatedLedger:
 
     def last_number(self) -> EffectNumber:
         """See ports.ledger."""
-        return max(self._numbers.values(), default=EffectNumber(0))
+        return EffectNumber(max(self._content.numbers.values(), default=0))
 
     @contextmanager
     def lock(self, holder: str, why: str) -> Iterator[None]:

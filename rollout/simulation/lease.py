@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from rollout.model.errors import LeaseLostError, TransientDriverError
+from rollout.model.errors import TakenOverError, TransientDriverError
 from rollout.model.ids import DeployId
 from rollout.ports.lease import Claim, Lease, described, loss, refusal
 
@@ -87,7 +87,7 @@ class SimulatedLease:
             raise ValueError(msg)
         found = self.read(timeout_s)
         if found is not None and found.token > token:
-            raise LeaseLostError("the lease is lost", where=WHERE, why=loss(found))
+            raise TakenOverError("the lease is lost", where=WHERE, why=loss(found))
         now_s = self._now_s()
         self._mine = self._place.lease = replace(mine, renewed_at_s=now_s, expires_at_s=now_s + self._place.ttl_s)
 

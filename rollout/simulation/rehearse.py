@@ -26,8 +26,8 @@ from rollout.simulation.drivers import (
     SimulatedTraffic,
     SimulatedWorkers,
 )
-from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.performer import Durations, Fault, VirtualPerformer
 from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
@@ -107,7 +107,7 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
         ledger=SimulatedLedger(world),
-        lease=SimulatedLease(world.lease, lambda: world.clock.now_s()),
+        lease=SimulatedLease(world.lease, lambda: world.clock.now_s()),  # noqa: PLW0108  (a test may give the world another clock)
         database=None,
     )
     return Stage(inventory, world, clock, drivers, old)
@@ -123,15 +123,15 @@ def rehearse(
     speak: Mapping[int, Command | tuple[Command, WorkerId]] | None = None,
     listeners: Sequence[Listener] = (),
     durations: Durations = Durations(),
-    resumed: bool = False,
 ) -> DeployState:
     """
-    Roll *plan* out, or, *resumed*, take up what was left of it. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
+    Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
     what a person asks after how many events, and of which worker if of one.
 
     Raises AssertionError when it doesn't end.
     """
     crashes = sorted(crash_after)
+    resumed = False
     while True:
         try:
             return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
@@ -140,6 +140,11 @@ def rehearse(
             stage.world.lease.holder_died = True
             stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
             resumed = True
+
+
+def take_up(stage: Stage, plan: Plan, listeners: Sequence[Listener] = ()) -> DeployState:
+    """Take up what was left of a rollout that stopped, or that somebody else took over."""
+    return _live(stage, plan, Script({}, [], {}, listeners, Durations()), resumed=True)
 
 
 def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:

@@ -20,7 +20,7 @@ from pydantic.dataclasses import dataclass
 
 from rollout.adapters.lease import processes
 from rollout.adapters.settings import FilePath, Settings, check
-from rollout.model.errors import LeaseLostError, PermanentDriverError, TransientDriverError
+from rollout.model.errors import PermanentDriverError, TakenOverError, TransientDriverError
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
 from rollout.ports.lease import Claim, Lease, described, loss, refusal
@@ -116,7 +116,7 @@ class FileLease:
         with self._alone(timeout_s):
             found, now_s = self._read(), _now_s()
             if found is not None and found.token > token:
-                raise LeaseLostError("the lease is lost", where=str(self._path), why=loss(_lease(found, now_s)))
+                raise TakenOverError("the lease is lost", where=str(self._path), why=loss(_lease(found, now_s)))
             self._mine = replace(mine, renewed_at_s=now_s, expires_at_s=now_s + self._ttl_s)
             self._write(self._mine)
 

@@ -21,7 +21,7 @@ from pydantic.dataclasses import dataclass
 from rollout.adapters.lease import processes
 from rollout.adapters.libpq import hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
-from rollout.model.errors import LeaseLostError, PermanentDriverError, TransientDriverError
+from rollout.model.errors import PermanentDriverError, TakenOverError, TransientDriverError
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
 from rollout.ports.lease import Claim, Lease, described, loss, refusal
@@ -179,7 +179,7 @@ class PostgresqlLease:
         if self._one(_RENEW, values, timeout_s) is None:
             found = self._row(timeout_s)
             why = "" if found is None else loss(_lease(found))
-            raise LeaseLostError("the lease is lost", where=WHERE, why=why)
+            raise TakenOverError("the lease is lost", where=WHERE, why=why)
 
     def release(self, token: int, timeout_s: float) -> None:
         """See ports.lease."""

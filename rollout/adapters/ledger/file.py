@@ -1,33 +1,32 @@
 """
 The ledger as a file at the target.
 
-Numbers are compared and stored under `flock`, so that of two tools, or of one that was asleep, only the newest is heard. The act itself
-runs outside that lock but under one of its worker, so that a worker that takes its time holds up no other. A ledger that can't be read is
-an error: an empty one would say that nothing is ours.
+What is written there, how it is compared and how long anybody waits is rollout.agent.book's: the same code runs here, for an act of this
+process, and in the agent.
 """
 
-import fcntl
 import json
 import os
 import socket
-import threading
 import time
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from pydantic import TypeAdapter, ValidationError
-from pydantic.dataclasses import dataclass
-
+from rollout.adapters.faults import translated
 from rollout.adapters.settings import FilePath, Settings, check
-from rollout.model.effect import Effect
-from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
+from rollout.agent.book import Book, Claim, open_lock, try_lock
+from rollout.model.effect import NEXT, Effect
+from rollout.model.errors import RefusedError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
-from rollout.ports.ledger import brings_back, marked
+from rollout.ports.ledger import brings_back
+
+# An act on the same worker, of somebody else, is waited for no longer; a restart that takes longer is not for two to do.
+WORKER_WAIT_S = 10.0
 
 
 class LedgerSettings(Settings):
@@ -42,114 +41,93 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "FileLedger":
     return FileLedger(check(LedgerSettings, settings, "ledger_driver").path)
 
 
-@dataclass(frozen=True)
-class _Content:
-    """The file: the highest number of each worker, and our marks."""
-
-    numbers: dict[WorkerId, EffectNumber]
-    marks: dict[WorkerId, DrainMark]
-
-
-_CONTENT = TypeAdapter(_Content)
-
-
 class FileLedger:
     """See ports.ledger."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._acts: defaultdict[WorkerId, threading.Lock] = defaultdict(threading.Lock)
+        self._book = Book(path)
 
     @contextmanager
     def fence(self, effect: Effect) -> Iterator[None]:
-        """See ports.ledger."""
-        worker = effect.worker
-        if worker is None:
-            msg = "only effects on a worker are fenced"
-            raise ValueError(msg)
-        with self._acts[worker]:
-            with self._held() as content:
-                highest = content.numbers.get(worker, 0)
-                if effect.number < highest:
-                    raise StaleEffectError(f"effect {effect.number} comes too late: {highest} was done already", where=worker)
-                marks = marked(content.marks, effect, time.time())  # noqa: TID251  (the target's own clock)
-                self._write(_Content({**content.numbers, worker: effect.number}, marks))
+        """
+        See ports.ledger.
+
+        It is weaker than an act of the agent: if this process is stopped inside, it keeps the worker, and acts when it is woken.
+        """
+        claim = claim_of(effect)
+        with translated(), self._book.acting(claim, WORKER_WAIT_S):
             yield
-            if brings_back(effect):
-                with self._held() as content:
-                    if content.numbers.get(worker) == effect.number:
-                        self._write(_Content(content.numbers, {other: mark for other, mark in content.marks.items() if other != worker}))
 
     def marks(self) -> dict[WorkerId, DrainMark]:
         """See ports.ledger."""
-        return dict(self._read().marks)
+        with translated():
+            marks = self._book.read().marks
+        return {WorkerId(worker): _mark(mark) for worker, mark in marks.items()}
 
     def last_number(self) -> EffectNumber:
         """See ports.ledger."""
-        return max(self._read().numbers.values(), default=EffectNumber(0))
+        with translated():
+            return EffectNumber(max(self._book.read().numbers.values(), default=0))
+
+    def take(self, token: int, owner: str = "") -> None:
+        """See ports.ledger."""
+        with translated():
+            self._book.take(token, owner)
+
+    def token(self) -> int:
+        """See ports.ledger."""
+        with translated():
+            return self._book.read().token
+
+    def beat(self, token: int, alive_until_s: float) -> None:
+        """See ports.ledger."""
+        with translated():
+            self._book.beat(token, alive_until_s)
 
     @contextmanager
     def lock(self, holder: str, why: str) -> Iterator[None]:
         """See ports.ledger."""
         place = self._path.with_name("lock")
-        with _open(place) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
+        with translated():
+            file = open_lock(place)
+        with file:
+            if not try_lock(file):
                 raise RefusedError(
                     "another rollout of this homeserver is under way",
                     where=str(place),
                     why=_holder(file),
                     remedy="`rollout status` shows it; `rollout abort` ends it",
-                ) from error
+                )
             now = time.strftime("%Y-%m-%d %H:%M:%S")
             file.truncate(0)
             file.write(json.dumps({"holder": holder, "host": socket.gethostname(), "pid": os.getpid(), "why": why, "since": now}))
             file.flush()
             yield
 
-    @contextmanager
-    def _held(self) -> Iterator[_Content]:
-        with _open(self._path.with_suffix(".lock")) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield self._read()
 
-    def _read(self) -> _Content:
-        try:
-            text = self._path.read_bytes()
-        except FileNotFoundError:
-            return _Content({}, {})
-        except OSError as error:
-            raise PermanentDriverError("the ledger can't be read", where=str(self._path), why=str(error)) from error
-        try:
-            return _CONTENT.validate_json(text)
-        except ValidationError as error:
-            raise PermanentDriverError(
-                "the ledger is not one",
-                where=str(self._path),
-                why=f"{error.error_count()} problems in {len(text)} bytes",
-                remedy="look at the proxy which servers are drained and admit what is yours by hand, then remove the file",
-            ) from error
-
-    def _write(self, content: _Content) -> None:
-        half = self._path.with_suffix(".half")
-        try:
-            with half.open("wb") as file:
-                file.write(_CONTENT.dump_json(content, indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            half.rename(self._path)
-        except OSError as error:
-            raise TransientDriverError("the ledger can't be written", where=str(self._path), why=str(error)) from error
+def claim_of(effect: Effect) -> Claim:
+    """Say what an effect asks of the ledger. Raises ValueError for one that is not on a worker."""
+    if effect.worker is None:
+        msg = "only effects on a worker are fenced"
+        raise ValueError(msg)
+    # One that is taken back keeps its mark, which then names what is condemned.
+    takes_out = effect.verb in {Verb.DRAIN, Verb.HOLD}
+    mark = {"release": effect.release, "why": effect.why, "condemned": effect.condemned}
+    return Claim(
+        worker=effect.worker,
+        number=None if effect.number == NEXT else effect.number,
+        token=effect.token,
+        owner=effect.owner,
+        mark=mark if takes_out else None,
+        condemned=effect.condemned,
+        clears=brings_back(effect),
+        what=f"{effect.verb} of {effect.worker} by {effect.owner or 'somebody'} ({effect.why})",
+    )
 
 
-def _open(path: Path) -> IO[str]:
-    """Open a file that is there to be locked, and make it if need be."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a+")
-    except OSError as error:
-        raise PermanentDriverError("the ledger's directory can't be used", where=str(path.parent), why=str(error)) from error
+def _mark(mark: Mapping[str, Any]) -> DrainMark:
+    return DrainMark(mark["number"], mark["release"], mark["why"], mark["at_s"], mark.get("condemned"))
 
 
 def _holder(file: IO[str]) -> str:

@@ -26,7 +26,15 @@ from rollout.interfaces.cli.desk import (
     try_to_hold,
 )
 from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument, take_over_option
+from rollout.interfaces.cli.options import (
+    FILE,
+    events_option,
+    inventory_option,
+    journal_option,
+    playbook_option,
+    rollout_argument,
+    take_over_option,
+)
 from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
