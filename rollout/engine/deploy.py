@@ -46,8 +46,8 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     Roll *plan* out, to its end or to a stop.
 
-    Raises RefusedError when the lease is lost already; DriverError when the journal can't be written; what was ours and out has been admitted
-    by then, as far as it was well.
+    Raises RefusedError when the lease is lost already, and DriverError when the journal can't be written; what was ours and out has been
+    admitted by then, as far as it was well.
     """
     _need_lease(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)

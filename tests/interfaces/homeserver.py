@@ -75,7 +75,11 @@ def build_ledger(settings: Mapping[str, object], _inventory: Inventory) -> objec
     return _drivers(settings).ledger
 
 
-PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger")
+def build_lease(settings: Mapping[str, object], _inventory: Inventory) -> object:
+    return _drivers(settings).lease
+
+
+PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger", "lease")
 
 
 @dataclass(slots=True)

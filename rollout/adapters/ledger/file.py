@@ -5,20 +5,15 @@ What is written there, how it is compared and how long anybody waits is rollout.
 process, and in the agent.
 """
 
-import json
-import os
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from rollout.adapters.faults import translated
 from rollout.adapters.settings import FilePath, Settings, check
-from rollout.agent.book import Book, Claim, open_lock, try_lock
+from rollout.agent.book import Book, Claim
 from rollout.model.effect import NEXT, Effect
-from rollout.model.errors import RefusedError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
@@ -85,26 +80,6 @@ class FileLedger:
         with translated():
             self._book.beat(token, alive_until_s)
 
-    @contextmanager
-    def lock(self, holder: str, why: str) -> Iterator[None]:
-        """See ports.ledger."""
-        place = self._path.with_name("lock")
-        with translated():
-            file = open_lock(place)
-        with file:
-            if not try_lock(file):
-                raise RefusedError(
-                    "another rollout of this homeserver is under way",
-                    where=str(place),
-                    why=_holder(file),
-                    remedy="`rollout status` shows it; `rollout abort` ends it",
-                )
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.truncate(0)
-            file.write(json.dumps({"holder": holder, "host": socket.gethostname(), "pid": os.getpid(), "why": why, "since": now}))
-            file.flush()
-            yield
-
 
 def claim_of(effect: Effect) -> Claim:
     """Say what an effect asks of the ledger. Raises ValueError for one that is not on a worker."""
@@ -128,12 +103,3 @@ def claim_of(effect: Effect) -> Claim:
 
 def _mark(mark: Mapping[str, Any]) -> DrainMark:
     return DrainMark(mark["number"], mark["release"], mark["why"], mark["at_s"], mark.get("condemned"))
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        held = json.loads(file.read())
-    except json.JSONDecodeError:
-        return "its holder has not said who it is yet"
-    return f"{held['holder']} on {held['host']} (process {held['pid']}) since {held['since']}: {held['why']}"

@@ -8,14 +8,18 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.engine.leasing import TIMEOUT_MAX_S
 from rollout.engine.survey import Surveyor
 from rollout.gating import guards
+from rollout.interfaces.cli.desk import hold
 from rollout.interfaces.cli.opening import Opened, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
 from rollout.interfaces.cli.selecting import common_release
+from rollout.interfaces.report.lease import lease_text
 from rollout.interfaces.report.words import table
 from rollout.model.errors import RefusedError, RolloutError
 from rollout.model.gate import Measured
+from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Guard
 from rollout.model.playbook import Playbook
@@ -53,7 +57,7 @@ def _checks(opened: Opened, playbook: Playbook, journal_place: str | None) -> It
     yield from of_workers(opened.inventory, seen)
     yield from _of_metrics(opened.inventory, measured)
     yield from _of_guards(playbook, seen)
-    yield _of_lock(opened)
+    yield _of_lease(opened)
     yield _of_journal(journal_place)
     if playbook.strategy.warm is not None:
         why = surveyor.why_no_warming()
@@ -78,12 +82,16 @@ def _of_guards(playbook: Playbook, seen: Observation) -> Iterator[Check]:
         yield Check(f"guard {entry.guard}", ok=not broken if known else None, why=broken[0].why if broken else f"at most {entry.max:g}")
 
 
-def _of_lock(opened: Opened) -> Check:
+def _of_lease(opened: Opened) -> Check:
+    """Find out whether a rollout would get it. One that has run out is left alone: its holder may only have been stopped for a while."""
     try:
-        with opened.drivers.ledger.lock(opened.operator, "preflight"):
-            return Check("lock", ok=True, why="nobody else is at it")
+        lease = opened.drivers.lease.read(TIMEOUT_MAX_S)
+        if lease is not None and lease.held:
+            return Check("lease", ok=lease.free, why=lease_text(lease, opened.clock.now_s()))
+        with hold(opened, "preflight", DeployId("preflight")):
+            return Check("lease", ok=True, why="nobody else is at it")
     except RolloutError as error:
-        return Check("lock", ok=False, why=f"{error.what}: {error.why}" if error.why else error.what)
+        return Check("lease", ok=False, why=f"{error.what}: {error.why}" if error.why else error.what)
 
 
 def _of_journal(place: str | None) -> Check:
