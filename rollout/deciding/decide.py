@@ -52,7 +52,11 @@ def _decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
             return Note(WindDownBegan(now_s, Outcome.PAUSED, "paused on request"))
     met = _met(plan, state)
     for step in steps_left:
-        if not met.issuperset(step.needs) or _busy_elsewhere(state, step):
+        if not met.issuperset(step.needs):
+            continue
+        if _busy_elsewhere(state, step):
+            # There is something left to do, so this isn't the end.
+            waits.append(Wait(step.verb, f"{step.worker} is being seen to", now_s + LOOK_FRESH_S, quiet=True))
             continue
         answer = leasing.instead(plan, state, step, now_s) or steps.advance(plan, state, step, now_s)
         if not isinstance(answer, Wait):

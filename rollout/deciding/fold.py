@@ -264,12 +264,14 @@ def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     state = _acted(replace(state, in_flight=_without(state.in_flight, event.number)), effect, state.last_at_s)
     if event.fenced:
         state = replace(state, lease_lost=event.why, taken_over=True)
+    if event.unheld:
+        state = replace(state, lease_lost=event.why)
     # Somebody else has acted, by hand or because nobody seemed to live: what follows has to be numbered above that.
     state = replace(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
     state = _move(state, effect.step_id, event, why=event.why)
-    return _with_step(state, effect.step_id, attempts=state.steps[effect.step_id].attempts + 1, permanent=event.permanent)
+    return _with_step(state, effect.step_id, attempts=state.steps[effect.step_id].attempts + (not event.unheld), permanent=event.permanent)
 
 
 def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) -> DeployState:

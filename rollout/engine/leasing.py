@@ -11,6 +11,7 @@ was stopped for an hour knows when it is woken that it holds nothing any more, b
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,15 @@ ATTEMPTS = 30
 TIMEOUT_MAX_S = 5.0
 # The loop says that it lives about twice a second. One that hangs for so long must not keep others from taking over.
 SILENT_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What came of a renewal that was asked for then: it was *taken* by somebody, or could not be done; empty where it could."""
+
+    asked_at_s: float
+    taken: str = ""
+    unrenewed: str = ""
 
 
 class Tenure:
@@ -87,33 +97,55 @@ class Tenure:
 
     def beat(self) -> LeaseLost | LeaseRegained | None:
         """Renew once; return what has changed by that, if anything has."""
+        return self._learn(self._ask())
+
+    def refuse(self, effect: Effect) -> EffectFailed | None:
+        """Refuse to take anybody out without the lease; None where nothing forbids the effect."""
+        if not effect.takes_out or self.holds():
+            return None
+        # The next renewal is news then, though nobody was told of the loss.
+        self._lost = True
+        return EffectFailed(self._clock.now_s(), effect.number, "the lease had run out", permanent=False, unheld=True)
+
+    def refuses(self, effect: Effect, tell: Callable[[EffectFailed], object]) -> bool:
+        """Tell of a refusal, if it is one, in order with what else is told of the lease."""
+        with self._guard:
+            refusal = self.refuse(effect)
+            if refusal is not None:
+                tell(refusal)
+        return refusal is not None
+
+    def _ask(self) -> _Answer:
+        """Renew at the place where the lease is kept; no lock of ours is held for as long as that takes."""
         asked_at_s = self._clock.elapsed_s()
         if self._taken or (self._heard_at_s is not None and asked_at_s - self._heard_at_s > SILENT_S):
-            return None
-        ttl_s = self.lease.ttl_s
+            return _Answer(asked_at_s, unrenewed="the rollout's own loop hangs")
+        taken = self._beat_ledger()
         try:
-            self._beat_ledger()
-            self._keeper.renew(self.lease.token, min(TIMEOUT_MAX_S, ttl_s / RENEWALS))
+            self._keeper.renew(self.lease.token, min(TIMEOUT_MAX_S, self.lease.ttl_s / RENEWALS))
         except TakenOverError as error:
-            self._taken = self._lost = True
-            return LeaseLost(self._clock.now_s(), error.why or error.what, taken_over=True)
+            return _Answer(asked_at_s, taken=error.why or error.what)
         except DriverError as error:
-            return self._unrenewed(error.what + (f" ({error.why})" if error.why else ""))
+            return _Answer(asked_at_s, taken=taken, unrenewed=error.what + (f" ({error.why})" if error.why else ""))
         except Exception as error:  # noqa: BLE001  (a driver's bug must not end the thread: nobody would learn that nothing is renewed)
-            return self._unrenewed(f"{type(error).__name__}: {error}")
-        self._until_s, self._failed = asked_at_s + ttl_s, False
-        if not self._lost:
-            return None
-        self._lost = False
-        return LeaseRegained(self._clock.now_s())
+            return _Answer(asked_at_s, taken=taken, unrenewed=f"{type(error).__name__}: {error}")
+        return _Answer(asked_at_s, taken=taken)
 
-    def _unrenewed(self, why: str) -> LeaseLost | None:
-        """Go on for as long as it was renewed for; then it is lost, which is said once."""
-        self._failed = True
-        if self._lost or self.holds():
+    def _learn(self, answer: _Answer) -> LeaseLost | LeaseRegained | None:
+        """Say what an answer changes. One that was not renewed is good for as long as it was renewed for; that it is lost is said once."""
+        now_s, was_lost = self._clock.now_s(), self._lost
+        self._failed = bool(answer.unrenewed)
+        if self._taken:
             return None
-        self._lost = True
-        return LeaseLost(self._clock.now_s(), f"it could not be renewed for {self.lease.ttl_s:g} s: {why}", taken_over=False)
+        if answer.taken:
+            self._taken = self._lost = True
+            return LeaseLost(now_s, answer.taken, taken_over=True)
+        if answer.unrenewed:
+            self._lost = was_lost or not self.holds()
+            why = f"it could not be renewed for {self.lease.ttl_s:g} s: {answer.unrenewed}"
+            return LeaseLost(now_s, why, taken_over=False) if self._lost and not was_lost else None
+        self._until_s, self._lost = answer.asked_at_s + self.lease.ttl_s, False
+        return LeaseRegained(now_s) if was_lost else None
 
     def release(self) -> None:
         """Give it back, if it is ours and can be reached."""
@@ -121,21 +153,23 @@ class Tenure:
             with suppress(DriverError):
                 self._keeper.release(self.lease.token, TIMEOUT_MAX_S)
 
-    def _beat_ledger(self) -> None:
-        """Say at the target that somebody is there, whether or not the lease can be renewed. Raises TakenOverError."""
+    def _beat_ledger(self) -> str:
+        """Say at the target that somebody is there, whether or not the lease can be renewed; return who has taken over by what is there."""
         try:
             self._ledger.beat(self.lease.token, self._clock.now_s() + self.lease.ttl_s)
-        except TakenOverError:
-            raise
+        except TakenOverError as error:
+            return f"{error.what}: {error.why}"
         except DriverError:
-            return
+            return ""
+        return ""
 
     def _renew_again_and_again(self) -> None:
         while not self._ended.wait(self.pause_s):
-            event = self.beat()
-            if event is None:
-                continue
+            answer = self._ask()
             with self._guard:
+                event = self._learn(answer)
+                if event is None:
+                    continue
                 if self._tell is None:
                     self._untold.append(event)
                 else:
@@ -157,10 +191,3 @@ def acquire(keeper: LeaseKeeper, ledger: Ledger, clock: Clock, claim: Claim, *, 
         tenure.release()
         raise
     return tenure
-
-
-def refused(effect: Effect, tenure: Tenure, clock: Clock) -> EffectFailed | None:
-    """Refuse to take anybody out without the lease; None where nothing forbids the effect."""
-    if not effect.takes_out or tenure.holds():
-        return None
-    return EffectFailed(clock.now_s(), effect.number, "the lease had run out", permanent=False)

@@ -11,7 +11,7 @@ import threading
 from typing import Protocol, Self
 
 from rollout.engine.drivers import Drivers, servers
-from rollout.engine.leasing import Tenure, refused
+from rollout.engine.leasing import Tenure
 from rollout.engine.survey import Changes, Surveyor
 from rollout.model.effect import Effect, drains_in_part
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, StaleEffectError, TakenOverError, TransientDriverError
@@ -170,8 +170,8 @@ class ThreadedPerformer:
         return events
 
     def _act(self, effect: Effect) -> None:
-        refusal = refused(effect, self._tenure, self._clock)
-        self._events.put(refusal or act(effect, self._plan, self._drivers, self._inventory, self._clock))
+        if not self._tenure.refuses(effect, self._events.put):
+            self._events.put(act(effect, self._plan, self._drivers, self._inventory, self._clock))
         self._look_now.set()
 
     def _look_again_and_again(self) -> None:

@@ -120,7 +120,8 @@ class EffectFailed:
     It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any.
 
     *ledger_number* is the highest number that the ledger knows, if it came too late by its own (0 otherwise). *fenced*: somebody else has
-    taken the homeserver over, and nothing that this rollout does is heard any more.
+    taken the homeserver over, and nothing that this rollout does is heard any more. *unheld*: the lease had run out, so it was not even
+    tried, which says nothing about the worker.
     """
 
     at_s: float
@@ -130,6 +131,7 @@ class EffectFailed:
     log: tuple[str, ...] = ()
     ledger_number: EffectNumber = EffectNumber(0)
     fenced: bool = False
+    unheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)

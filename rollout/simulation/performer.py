@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from rollout.engine.drivers import Drivers
-from rollout.engine.leasing import Tenure, refused
+from rollout.engine.leasing import Tenure
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S, THOROUGH_EVERY_S, act
 from rollout.engine.survey import Changes, Surveyor
 from rollout.model.effect import Effect
@@ -107,7 +107,7 @@ class VirtualPerformer:
         heapq.heappush(self._queue, (at_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
-        if (refusal := refused(effect, self._tenure, self._clock)) is not None:
+        if (refusal := self._tenure.refuse(effect)) is not None:
             return refusal
         fault = self._faults.get(effect.number)
         now_s = self._clock.now_s()

@@ -149,9 +149,9 @@ def test_a_server_that_is_stopped_is_hung_up_on(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_repeated(server: Server) -> None:
-    with closing(PostgresqlLease(server.dsn("locked", "wrong-" + PASSWORD), NAME, LONG_S)) as keeper:
-        with pytest.raises(TransientDriverError) as failed:
-            keeper.read(TIMEOUT_S)
+    keeper = PostgresqlLease(server.dsn("locked", "wrong-" + PASSWORD), NAME, LONG_S)
+    with pytest.raises(TransientDriverError) as failed:
+        keeper.read(TIMEOUT_S)
     assert PASSWORD not in str(failed.value)
 
 
