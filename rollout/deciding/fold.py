@@ -266,12 +266,23 @@ def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
         state = replace(state, lease_lost=event.why, taken_over=True)
     if event.unheld:
         state = replace(state, lease_lost=event.why)
+    if event.unheld or event.fenced:
+        state = _not_taken_out(state, effect)
     # Somebody else has acted, by hand or because nobody seemed to live: what follows has to be numbered above that.
     state = replace(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
     state = _move(state, effect.step_id, event, why=event.why)
     return _with_step(state, effect.step_id, attempts=state.steps[effect.step_id].attempts + (not event.unheld), permanent=event.permanent)
+
+
+def _not_taken_out(state: DeployState, effect: Effect) -> DeployState:
+    """Take back what the intent of a drain said of its worker: it was refused before anything was done. On the way back it may be out."""
+    step = state.steps.get(effect.step_id)
+    if effect.worker is None or effect.verb not in {Verb.DRAIN, Verb.HOLD} or step is None or step.applied_at_s is not None:
+        return state
+    known = state.workers[effect.worker]
+    return state if known.touched else _with_worker(state, effect.worker, replace(known, drained_by_us=False))
 
 
 def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) -> DeployState:

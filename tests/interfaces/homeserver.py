@@ -16,6 +16,7 @@ from rollout.engine.drivers import Drivers
 from rollout.interfaces.cli import cli
 from rollout.model.inventory import Inventory
 from rollout.ports.journal import Journal
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.rehearse import Stage, set_stage
 from rollout.simulation.virtual_clock import VirtualClock
 
@@ -76,7 +77,9 @@ def build_ledger(settings: Mapping[str, object], _inventory: Inventory) -> objec
 
 
 def build_lease(settings: Mapping[str, object], _inventory: Inventory) -> object:
-    return _drivers(settings).lease
+    world = STAGES[str(settings["stage"])].world
+    # Each process has one of its own, as it would.
+    return SimulatedLease(world.lease, world.clock.now_s)
 
 
 PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger", "lease")

@@ -31,6 +31,7 @@ from rollout.model.ids import DeployId, EffectNumber, StepId, WorkerId
 from rollout.model.plan import Plan, Verb
 from rollout.model.playbook import Playbook
 from rollout.ports.lease import Claim
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, take_up
 from tests.simulation.stages import PLAYBOOK, seven_workers
 from tests.simulation.test_rollouts import assert_safe
@@ -365,3 +366,21 @@ def test_a_state_that_was_taken_over_is_left_at_once() -> None:
             assert isinstance(decision, Finish)
             assert decision.outcome is Outcome.INTERRUPTED
             assert "bob has it" in decision.why
+
+
+def test_a_renewal_is_worth_what_it_was_when_it_was_asked_for() -> None:
+    """It took twenty seconds, and nobody knows at which of them it was done: the lease runs out thirty after the first."""
+    stage = seven_workers()
+
+    class Slow(SimulatedLease):
+        def renew(self, token: int, timeout_s: float) -> None:
+            super().renew(token, timeout_s)
+            stage.clock.advance_to(stage.clock.now_s() + 20.0)
+
+    keeper = Slow(stage.world.lease, stage.clock.now_s)
+    tenure = acquire(keeper, stage.drivers.ledger, stage.clock, Claim("alice", "deploy", DeployId("d-1")), take_over=False)
+    tenure.beat()
+    stage.clock.advance_to(stage.clock.now_s() + 9.9)
+    assert tenure.holds()
+    stage.clock.advance_to(stage.clock.now_s() + 0.2)
+    assert not tenure.holds()

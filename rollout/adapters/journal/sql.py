@@ -161,7 +161,11 @@ class SqlJournal:
             if after is not None and last != after:
                 raise JournalTakenError(f"somebody else runs rollout {deploy_id} now", where=self._where)
             if events:
-                connection.execute(_EVENTS.insert(), _rows(deploy_id, last + 1, events))
+                try:
+                    connection.execute(_EVENTS.insert(), _rows(deploy_id, last + 1, events))
+                except sa.exc.IntegrityError as error:
+                    # Somebody else has written between our look and our line.
+                    raise JournalTakenError(f"somebody else runs rollout {deploy_id} now", where=self._where) from error
 
     def plan(self, deploy_id: DeployId) -> Plan:
         """See ports.journal."""

@@ -42,6 +42,12 @@ def _hold(connection: Connection, path: Path) -> None:
     connection.recv()
 
 
+def _said(connection: Connection) -> tuple[int, int]:
+    said = heard(connection)
+    assert isinstance(said, tuple)
+    return int(said[0]), int(said[1])
+
+
 def _compare_and_stay(connection: Connection, path: Path) -> None:
     with keeper(path)._alone(TIMEOUT_S):  # noqa: SLF001  (between its look and its write)
         connection.send("inside")
@@ -51,7 +57,7 @@ def _compare_and_stay(connection: Connection, path: Path) -> None:
 def test_who_was_killed_holds_nothing_any_more(path: Path) -> None:
     """Valid for an hour, and taken at once when the process is seen to be gone; alive, also stopped, it keeps everybody out."""
     with another(_hold, path) as (process, connection):
-        pid, token = heard(connection)  # type: ignore[misc]
+        pid, token = _said(connection)
         os.kill(pid, signal.SIGSTOP)
         with pytest.raises(LeaseHeldError) as refused:
             take(path, BOB)
