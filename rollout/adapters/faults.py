@@ -1,8 +1,10 @@
-"""What the agent says went wrong, as errors of rollout's own."""
+"""Running the agent's code in this process: what it says went wrong, as errors of rollout's own."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+from rollout.agent import acts
 from rollout.agent.fault import PERMANENT, STALE, TAKEN_OVER, TRANSIENT, UNKNOWN, Fault
 from rollout.model.errors import (
     DriverError,
@@ -28,6 +30,12 @@ def translated() -> Iterator[None]:
         yield
     except Fault as fault:
         raise error_of(fault) from fault
+
+
+def run(todo: Sequence[Mapping[str, Any]]) -> None:
+    """Do acts that are data, here. Raises DriverError."""
+    with translated():
+        acts.run(todo)
 
 
 def error_of(fault: Fault) -> DriverError:

@@ -52,6 +52,8 @@ class Claim:
 
     *mark* is set before the act; *condemned* is added to the one that is there; *clears*: there is none any more once it is done. *what*
     is for whoever has to wait for it.
+
+    The dead-man acts only if the mark is still the one with number *of_mark*, and if nobody lives at *silent_at_s*.
     """
 
     worker: str
@@ -62,13 +64,21 @@ class Claim:
     condemned: str | None = None
     clears: bool = False
     what: str = ""
+    of_mark: int | None = None
+    silent_at_s: float | None = None
 
 
 def compare(content: Content, claim: Claim) -> tuple[int, int]:
     """Return the token and the number under which *claim* may act. Raises Fault (STALE, TAKEN_OVER) when it comes too late."""
     worker = claim.worker
+    if claim.of_mark is not None and content.marks.get(worker, {}).get("number") != claim.of_mark:
+        raise Fault(STALE, "somebody has acted on it meanwhile", where=worker)
+    if claim.silent_at_s is not None and claim.silent_at_s <= content.alive_until_s:
+        raise Fault(STALE, "somebody lives again", where=worker)
     if claim.number is None:
-        return content.token, max(content.numbers.values(), default=0) + LEAP
+        # Whoever acts on it a second time in a row has leapt already.
+        leap = 1 if content.owners.get(worker) == claim.owner else LEAP
+        return content.token, max(content.numbers.values(), default=0) + leap
     check_token(content, claim.token, f"effect {claim.number}", worker)
     seen = content.tokens.get(worker, 0), content.numbers.get(worker, 0)
     owner = content.owners.get(worker, "")

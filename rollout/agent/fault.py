@@ -23,8 +23,14 @@ class Fault(Exception):  # noqa: N818  (as the word is used for acts: half of th
     number: int = 0
 
     def __str__(self) -> str:
-        """Lay it out in one line."""
-        return ": ".join(part for part in (self.where, self.what, self.why) if part)
+        """Lay the parts out as rollout does: `where: what`, then why, then `try: …`."""
+        lines = [f"{self.where}: {self.what}" if self.where else self.what]
+        lines += [f"    {line}" for line in self.why.splitlines()]
+        return "\n".join([*lines, f"    try: {self.remedy}"] if self.remedy else lines)
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        return ": ".join(part.replace("\n", " ") for part in (self.where, self.what, self.why) if part)
 
     def as_data(self) -> dict[str, object]:
         return asdict(self)

@@ -11,7 +11,7 @@ from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
 from rollout.engine.drivers import Drivers
-from rollout.engine.leasing import Tenure
+from rollout.engine.leasing import ALIVE_FOR_S, Tenure
 from rollout.engine.perform import ThreadedPerformer
 from rollout.engine.rescue import admit_ours
 from rollout.engine.run import Listener, Loop
@@ -46,10 +46,11 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     """
     Roll *plan* out, to its end or to a stop.
 
-    Raises RefusedError when the lease is lost already, and DriverError when the journal can't be written; what was ours and out has been
-    admitted by then, as far as it was well.
+    Raises RefusedError when the lease is lost already, or nobody can be had who would bring back what is ours if this process died, and
+    DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
     _need_lease(site)
+    _have_guarded(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
     began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number(), *_by_lease(site))
@@ -65,7 +66,7 @@ def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), 
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back).
 
-    Raises RefusedError when it has ended, when its journal was written by other decision code, or when the lease is lost already.
+    Raises RefusedError when it has ended, when its journal was written by other decision code, or as `begin` does.
     """
     plan = site.journal.plan(deploy_id)
     loop = _take_up(site, plan, deploy_id, listeners)
@@ -99,6 +100,7 @@ def _take_up(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Li
         state = replay(site.journal, plan, deploy_id)
         if state.outcome is not None and state.outcome not in RESUMABLE:
             raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+        _have_guarded(site)
         loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
         number = max(state.last_number, site.drivers.ledger.last_number())
         resumed = DeployResumed(max(site.clock.now_s(), state.last_at_s), DECISION_VERSION, site.operator, number, *_by_lease(site))
@@ -129,6 +131,15 @@ def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
             )
         state = fold(plan, state, event)
     return state
+
+
+def _have_guarded(site: Site) -> None:
+    ledger = site.drivers.ledger
+    try:
+        ledger.beat(site.tenure.lease.token, site.clock.now_s() + ALIVE_FOR_S)
+        ledger.guard(site.inventory.homeserver)
+    except DriverError as error:
+        raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
 
 
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:

@@ -27,6 +27,8 @@ RENEWALS = 3
 # One that failed is tried again so often.
 ATTEMPTS = 30
 TIMEOUT_MAX_S = 5.0
+# Whoever has not been heard of at the target for so long does not live: then somebody else brings back what is ours.
+ALIVE_FOR_S = 30.0
 # The loop says that it lives about twice a second. One that hangs for so long must not keep others from taking over.
 SILENT_S = 60.0
 
@@ -148,15 +150,18 @@ class Tenure:
         return LeaseRegained(now_s) if was_lost else None
 
     def release(self) -> None:
-        """Give it back, if it is ours and can be reached."""
-        if not self._taken:
-            with suppress(DriverError):
-                self._keeper.release(self.lease.token, TIMEOUT_MAX_S)
+        """Give it back, if it is ours and can be reached. From now on whatever is still out has nobody here."""
+        if self._taken:
+            return
+        with suppress(DriverError):
+            self._ledger.beat(self.lease.token, self._clock.now_s())
+        with suppress(DriverError):
+            self._keeper.release(self.lease.token, TIMEOUT_MAX_S)
 
     def _beat_ledger(self) -> str:
         """Say at the target that somebody is there, whether or not the lease can be renewed; return who has taken over by what is there."""
         try:
-            self._ledger.beat(self.lease.token, self._clock.now_s() + self.lease.ttl_s)
+            self._ledger.beat(self.lease.token, self._clock.now_s() + max(ALIVE_FOR_S, self.lease.ttl_s))
         except TakenOverError as error:
             return f"{error.what}: {error.why}"
         except DriverError:
@@ -187,6 +192,7 @@ def acquire(keeper: LeaseKeeper, ledger: Ledger, clock: Clock, claim: Claim, *, 
     tenure = Tenure(keeper, ledger, clock, lease, since_s)
     try:
         ledger.take(lease.token, claim.holder)
+        ledger.beat(lease.token, clock.now_s() + ALIVE_FOR_S)
     except DriverError:
         tenure.release()
         raise

@@ -9,6 +9,7 @@ from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
+from rollout.ports.acts import Work
 
 
 class Ledger(Protocol):
@@ -28,6 +29,22 @@ class Ledger(Protocol):
 
         Entering a DRAIN or a HOLD sets the worker's mark (`marked`); leaving a LET_GO, or an ADMIT at weight 100, without an exception
         clears it (`brings_back`).
+        """
+        ...
+
+    def perform(self, effect: Effect, work: Work) -> None:
+        """
+        Do *work* under the effect's number: compare, store and act in one go at the target, where the work is data; else under `fence`.
+
+        Marks as `fence` says. Raises StaleEffectError before anything was done, and what the work raises.
+        """
+        ...
+
+    def guard(self, homeserver: str) -> None:
+        """
+        Have somebody there who admits what of ours is out when nobody beats any more, and who survives this process.
+
+        Ours is what has a mark with a way back. Raises TransientDriverError when it can't be begun; one that is there already is enough.
         """
         ...
 

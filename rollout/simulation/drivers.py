@@ -6,14 +6,16 @@ from dataclasses import dataclass, replace
 
 from rollout.adapters.faults import translated
 from rollout.agent.book import Claim, Content, check_token, compare
-from rollout.model.effect import NEXT, Effect
+from rollout.agent.rule import ADMIT, Out, Ruling, Seen, rule
+from rollout.model.effect import FULL_WEIGHT, NEXT, Effect
 from rollout.model.errors import PermanentDriverError
 from rollout.model.gate import LATENCY_EDGES_S
-from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
-from rollout.model.plan import HoldBound
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import HoldBound, Verb
 from rollout.model.release import Release, make_release
 from rollout.model.sample import Page, Sample
 from rollout.model.sighting import DrainMark, PoolSighting, ProxyLimits, ProxySighting
+from rollout.ports.acts import Work
 from rollout.ports.ledger import brings_back, marked
 from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
@@ -23,6 +25,8 @@ from rollout.simulation.world import World
 # How long a request takes, at most, on a healthy release and on a slow one.
 HEALTHY_S = 0.05
 SLOW_S = 0.5
+# As the file at a target has it if nothing else is said.
+READMIT_AFTER_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +294,29 @@ class SimulatedLedger:
         yield
         if brings_back(effect):
             self._marks.pop(worker, None)
+
+    def perform(self, effect: Effect, work: Work) -> None:
+        """See ports.ledger."""
+        with self.fence(effect):
+            work.here()
+
+    def guard(self, homeserver: str) -> None:
+        """See ports.ledger: whoever lets time pass in a simulation calls `sweep`."""
+
+    def sweep(self, now_s: float) -> dict[WorkerId, Ruling]:
+        """Do what the dead-man at a target does, by the same rule, and say what came of each worker that is out."""
+        rulings: dict[WorkerId, Ruling] = {}
+        for worker, mark in tuple(self._marks.items()):
+            it = self._world.workers[worker]
+            held = it.backend is not None and self._world.is_held(it.backend)
+            seen = Seen(self._world.answers(worker), "connection refused", it.activated)
+            out = Out(mark.at_s, mark.condemned, float("inf") if held else 0.0)
+            rulings[worker] = rule(out, seen, now_s, self._content.alive_until_s, READMIT_AFTER_S)
+            if rulings[worker].do == ADMIT:
+                effect = Effect(NEXT, StepId(f"{worker}/dead_man"), Verb.ADMIT, worker, mark.release, now_s, owner="the dead-man")
+                with self.fence(effect):
+                    self._world.admit(worker, FULL_WEIGHT)
+        return rulings
 
     def take(self, token: int, owner: str = "") -> None:
         """See ports.ledger."""

@@ -35,6 +35,7 @@ from rollout.simulation.world import SimulatedWorker, World
 DEPLOY = DeployId("rehearsal")
 # No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.
 EVENTS_MAX = 20_000
+SWEEP_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ class Stage:
     clock: VirtualClock
     drivers: Drivers
     old: Release
+    ledger: SimulatedLedger
     journal: MemoryJournal = field(default_factory=MemoryJournal)
 
     def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
@@ -100,17 +102,18 @@ def set_stage(roles: Mapping[str, tuple[str, str | None]], held: str | None = No
             "ledger_driver": nowhere,
         }
     )
+    ledger = SimulatedLedger(world)
     drivers = Drivers(
         workers=SimulatedWorkers(world),
         releases=SimulatedReleases(world, versions=("2.0.0",)),
         traffic=SimulatedTraffic(world),
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
-        ledger=SimulatedLedger(world),
+        ledger=ledger,
         lease=SimulatedLease(world.lease, lambda: world.clock.now_s()),  # noqa: PLW0108  (a test may give the world another clock)
         database=None,
     )
-    return Stage(inventory, world, clock, drivers, old)
+    return Stage(inventory, world, clock, drivers, old, ledger)
 
 
 def rehearse(
@@ -138,13 +141,21 @@ def rehearse(
         except Crash:
             crashes.pop(0)
             stage.world.lease.holder_died = True
-            stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
+            _let_nobody_be_there(stage, nobody_for_s)
             resumed = True
 
 
 def take_up(stage: Stage, plan: Plan, listeners: Sequence[Listener] = ()) -> DeployState:
     """Take up what was left of a rollout that stopped, or that somebody else took over."""
     return _live(stage, plan, Script({}, [], {}, listeners, Durations()), resumed=True)
+
+
+def _let_nobody_be_there(stage: Stage, seconds: float) -> None:
+    """Let time pass without the tool; the dead-man at the target goes on sweeping."""
+    until_s = stage.clock.now_s() + seconds
+    while stage.clock.now_s() < until_s:
+        stage.clock.advance_to(min(until_s, stage.clock.now_s() + SWEEP_EVERY_S))
+        stage.ledger.sweep(stage.clock.now_s())
 
 
 def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:

@@ -10,6 +10,7 @@ from rollout.model.effect import NEXT, Effect
 from rollout.model.errors import StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
+from rollout.ports.acts import Work
 from rollout.ports.ledger import Ledger
 from rollout.simulation.drivers import SimulatedLedger
 from rollout.simulation.rehearse import set_stage
@@ -197,3 +198,24 @@ def test_the_next_number_is_higher_than_any_that_may_be_on_its_way(ledger: Ledge
         assert refused.value.number == ledger.last_number()
     _do(ledger, of(ledger.last_number() + 1, Verb.DRAIN, token=3, owner="a"))
     assert SYNC1 in ledger.marks()
+
+
+def test_work_is_done_under_its_number(ledger: Ledger) -> None:
+    """As inside the fence: with the mark before it, and without it after an admission that did not fail; never if it comes too late."""
+    seen: list[str] = []
+
+    def drain() -> None:
+        seen.append(f"marked: {sorted(ledger.marks())}")
+
+    def fail() -> None:
+        raise TransientDriverError("the proxy is away")
+
+    ledger.perform(of(3, Verb.DRAIN), Work(drain))
+    with pytest.raises(TransientDriverError):
+        ledger.perform(of(4), Work(fail))
+    with pytest.raises(StaleEffectError):
+        ledger.perform(of(2), Work(lambda: seen.append("late")))
+    assert seen == ["marked: ['sync1']"]
+    assert list(ledger.marks()) == [SYNC1]
+    ledger.perform(of(5), Work(lambda: seen.append("admitted")))
+    assert (seen[1:], ledger.marks()) == (["admitted"], {})

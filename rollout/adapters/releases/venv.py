@@ -29,13 +29,16 @@ from typing import IO
 
 import yaml
 
+from rollout.adapters.faults import run
 from rollout.adapters.settings import FilePath, Settings, check
+from rollout.agent.acts import switch
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import dump_json, load_release
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release, make_release
+from rollout.ports.acts import Acts
 from rollout.ports.releases import Activation
 
 PROVEN = "PROVEN"
@@ -150,8 +153,8 @@ class VenvReleases:
                 raise PermanentDriverError(f"the lock of {release.version} installs {version}", where=str(venv))
             done = replace(release, schema_version=schema_version, schema_compat_version=compat_version, deltas=tuple(deltas))
             place.mkdir(parents=True, exist_ok=True)
-            _switch(place / "venv", Path("../../venvs") / venv.name)
-            _switch(place / "config", Path("../../configs") / release.config_digest[:12])
+            switch(place / "venv", Path("../../venvs") / venv.name)
+            switch(place / "config", Path("../../configs") / release.config_digest[:12])
             self._check_config(done)
             _write_durably(place / MANIFEST, dump_json(done, indent=2))
         return done
@@ -182,12 +185,16 @@ class VenvReleases:
 
     def activate(self, worker: WorkerId, release: ReleaseId) -> None:
         """See ports.releases."""
+        run(self.activate_acts(worker, release))
+
+    def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts:
+        """See ports.acts."""
         self._place(release)
-        link = self._target / "current" / worker
-        link.parent.mkdir(parents=True, exist_ok=True)
-        goal = Path("../releases") / release
-        if not link.is_symlink() or link.readlink() != goal:
-            _switch(link, goal)
+        return ({"kind": "link", "link": self.link_of(worker), "goal": str(Path("../releases") / release)},)
+
+    def link_of(self, worker: WorkerId) -> str:
+        """See ports.acts."""
+        return str((self._target / "current" / worker).absolute())
 
     def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
         """See ports.releases."""
@@ -300,14 +307,6 @@ def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *,
                 os.killpg(process.pid, signal.SIGKILL)
     if code != 0:
         raise PermanentDriverError(f"installing ended with status {code}", why=_tail(Path(log.name)))
-
-
-def _switch(link: Path, goal: Path) -> None:
-    """Point *link* to *goal*, atomically."""
-    half = link.with_name(f".{link.name}.{os.getpid()}.half")
-    half.unlink(missing_ok=True)
-    half.symlink_to(goal)
-    half.rename(link)
 
 
 def _write_durably(path: Path, text: str) -> None:

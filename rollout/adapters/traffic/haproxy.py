@@ -22,14 +22,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from rollout.adapters.faults import run
 from rollout.adapters.settings import FilePath, Settings, check, refused
-from rollout.adapters.traffic.runtime_api import read, tell
+from rollout.adapters.traffic.runtime_api import read
 from rollout.adapters.wording import reason_of, shortened
-from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
+from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, ProxySighting
+from rollout.ports.acts import Acts
 from rollout.ports.traffic import Server
 
 # Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
@@ -90,17 +92,27 @@ class Haproxy:
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._command(f"set server {server.backend}/{server.name} state drain", monotonic() + timeout_s)
+        run(self.drain_acts(server, timeout_s))
+
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._commands(timeout_s, f"set server {server.backend}/{server.name} state drain")
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
-        """See ports.traffic. The weight comes first, so that the server never takes more than its share for a moment."""
+        """See ports.traffic."""
+        run(self.admit_acts(server, weight, timeout_s))
+
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts. The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
-        end_s = monotonic() + timeout_s
-        self._command(f"set server {name} weight {weight}%", end_s)
-        self._command(f"set server {name} state ready", end_s)
+        return self._commands(timeout_s, f"set server {name} weight {weight}%", f"set server {name} state ready")
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic. A reload forgets a hold: its new process lets everything through."""
+        run(self.hold_acts(server, bound, timeout_s))
+
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
         end_s = monotonic() + timeout_s
         for place in self._sockets:
             if server.backend not in _holds(place, end_s):
@@ -110,11 +122,16 @@ class Haproxy:
                     why="they don't pass through hold.lua, or none has come since the proxy was started",
                     remedy=f"in haproxy.cfg: `lua-load …/hold.lua` in global, `http-request lua.rollout_hold` in backend {server.backend}",
                 )
-        self._command(f"rollout-hold {server.backend} {bound.hold_s:g} {bound.hold_max}", end_s)
+        left_s = max(0.0, end_s - monotonic())
+        return self._commands(left_s, f"rollout-hold {server.backend} {bound.hold_s:g} {bound.hold_max}")
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._command(f"rollout-let-go {server.backend}", monotonic() + timeout_s)
+        run(self.let_go_acts(server, timeout_s))
+
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._commands(timeout_s, f"rollout-let-go {server.backend}")
 
     def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
         """See ports.traffic. Of several proxies the counts are added up, and all of them must be able to hold."""
@@ -153,17 +170,9 @@ class Haproxy:
             for name in backends
         }
 
-    def _command(self, command: str, end_s: float) -> None:
-        for number, place in enumerate(self._sockets):
-            try:
-                tell(place, command, end_s)
-            except DriverError as error:
-                if number == 0:
-                    raise
-                # The proxies before this one have heard it: to say that it did not happen would be wrong.
-                raise OutcomeUnknownError(
-                    f"only {number} of {len(self._sockets)} proxies did it", where=error.where, why=str(error)
-                ) from error
+    def _commands(self, timeout_s: float, *commands: str) -> Acts:
+        sockets = [str(place.absolute()) for place in self._sockets]
+        return ({"kind": "haproxy", "sockets": sockets, "commands": list(commands), "timeout_s": timeout_s},)
 
     def _old_sessions(self, end_s: float) -> dict[tuple[str, str], int] | None:
         """Count sessions that old processes still hold; None when one of them can't be asked."""
