@@ -14,7 +14,7 @@ from rollout.deciding.seeing import LOOK_FRESH_S, not_held, steps_that_way
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import StepId, WorkerId
-from rollout.model.plan import Duty, Plan, Step, Verb, steps_of
+from rollout.model.plan import Duty, Plan, Step, Verb, goes_back_to, steps_of
 from rollout.model.sighting import runs
 
 # How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
@@ -217,7 +217,7 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     not_seen: list[str] = []
     for worker in sorted(moved):
         known = state.workers[worker]
-        release = plan.releases[plan.from_releases[worker]] if back else plan.to_release
+        release = plan.releases[goes_back_to(plan, worker)] if back else plan.to_release
         fresh = known.sighting if not known.missing and known.seen_at_s > max(state.progress_at_s, state.fresh_after_s) else None
         answer = None if fresh is None else runs(fresh, release)
         if answer is not True or fresh is None or fresh.healthy is not True:

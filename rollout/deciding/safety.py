@@ -13,8 +13,8 @@ from rollout.deciding.state import DeployState, WorkerState, is_taken_back
 from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
-from rollout.model.plan import Plan, Verb, steps_of
-from rollout.model.sighting import runs
+from rollout.model.plan import Plan, Verb, goes_back_to, steps_of
+from rollout.model.sighting import Sighting, runs
 
 # Longer than any boot that was measured under load (7.4 s), short enough for someone who waits at a terminal.
 SAFE_WITHIN_S = 60.0
@@ -54,9 +54,11 @@ def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerSt
     process = sighting.process
     if process is None:
         return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
-    old = plan.from_releases[worker]
+    old = goes_back_to(plan, worker)
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
     condemned = is_taken_back(state, worker) and runs(sighting, plan.releases[old]) is not True
+    # So may an earlier rollout have said, whose mark it still has.
+    condemned = condemned or (sighting.drain is not None and sighting.drain.condemned not in {None, old} and not _left(sighting))
     if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
         # Nothing is cut to save time: if they don't end, it stays out, and is named.
         return Wait("stopping", f"{worker} still has sessions on the release that is taken back", now_s + 1.0)
@@ -67,6 +69,12 @@ def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerSt
     if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:
         return Wait("stopping", f"{worker} has yet to answer before it is admitted", now_s + 1.0)
     return _aside(plan, state, Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT, worker, process.activated or old, now_s)
+
+
+def _left(sighting: Sighting) -> bool:
+    """Tell whether a worker has left the release that its mark condemns."""
+    process, mark = sighting.process, sighting.drain
+    return process is None or mark is None or process.activated != mark.condemned
 
 
 def is_held(plan: Plan, worker: WorkerId) -> bool:

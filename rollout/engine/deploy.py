@@ -4,12 +4,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
+from rollout.engine.ahead import AheadClock
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import ALIVE_FOR_S, Tenure
 from rollout.engine.perform import ThreadedPerformer
@@ -62,14 +63,21 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     return _run(site, loop, deploy_id, ())
 
 
-def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None) -> DeployState:
+def resume(
+    site: Site,
+    deploy_id: DeployId,
+    listeners: Sequence[Listener] = (),
+    asked: Command | None = None,
+    accept_version: int | None = None,
+) -> DeployState:
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back).
 
-    Raises RefusedError when it has ended, when its journal was written by other decision code, or as `begin` does.
+    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or as
+    `begin` does.
     """
     plan = site.journal.plan(deploy_id)
-    loop = _take_up(site, plan, deploy_id, listeners)
+    site, loop = _take_up(site, plan, deploy_id, listeners, accept_version)
     why = "the process that had begun it is gone"
     loop.record([EffectInDoubt(loop.state.last_at_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
@@ -93,20 +101,35 @@ def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
     return loop.state
 
 
-def _take_up(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener]) -> Loop:
+def _take_up(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener], accept_version: int | None) -> tuple[Site, Loop]:
     """Fold what there is, and write down that it is ours now; somebody from whom it was taken over may write until then."""
     for _ in range(TAKE_UP_ATTEMPTS_MAX):
         _need_lease(site)
-        state = replay(site.journal, plan, deploy_id)
+        state, version = _read(site.journal, plan, deploy_id)
         if state.outcome is not None and state.outcome not in RESUMABLE:
             raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+        if version not in {DECISION_VERSION, accept_version}:
+            raise RefusedError(
+                f"rollout {deploy_id} was decided by version {version} of the decision code, and this is version {DECISION_VERSION}",
+                why=f"what version {version} has begun, version {DECISION_VERSION} may judge and end in another way",
+                remedy=f"the release of rollout that began it, or --accept-version {version} if you want this one to take over",
+            )
         _have_guarded(site)
-        loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
-        number = max(state.last_number, site.drivers.ledger.last_number())
-        resumed = DeployResumed(max(site.clock.now_s(), state.last_at_s), DECISION_VERSION, site.operator, number, *_by_lease(site))
+        # Between the crash and now the clock may have been set back. The rollout's time goes on from its last line all the same: looks
+        # count as fresh at once, and a deadline that was half over is half over.
+        ahead = replace(site, clock=AheadClock(site.clock, max(0.0, state.last_at_s - site.clock.now_s())))
+        loop = Loop(deploy_id, plan, state, ahead.journal, ahead.clock, listeners)
+        resumed = DeployResumed(
+            max(ahead.clock.now_s(), state.last_at_s),
+            DECISION_VERSION,
+            site.operator,
+            max(state.last_number, site.drivers.ledger.last_number()),
+            None if version == DECISION_VERSION else version,
+            *_by_lease(site),
+        )
         with suppress(JournalTakenError):
             loop.record((resumed,))
-            return loop
+            return ahead, loop
     raise RefusedError(f"somebody else keeps writing about {deploy_id}", remedy="rollout status")
 
 
@@ -120,17 +143,18 @@ def _by_lease(site: Site) -> tuple[int, str]:
 
 
 def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
-    """Fold a whole journal. Raises RefusedError when other decision code wrote it."""
-    state = start(plan)
+    """Fold a whole journal, whichever version of the decision code wrote it: to look at it, anybody may."""
+    return _read(journal, plan, deploy_id)[0]
+
+
+def _read(journal: Journal, plan: Plan, deploy_id: DeployId) -> tuple[DeployState, int]:
+    """Fold a whole journal, and name the version of the decision code that wrote its end."""
+    state, version = start(plan), DECISION_VERSION
     for _, event in journal.events(deploy_id):
-        if isinstance(event, DeployBegan | DeployResumed) and event.decision_version != DECISION_VERSION:
-            raise RefusedError(
-                f"rollout {deploy_id} was decided by other decision code",
-                why=f"version {event.decision_version} wrote its journal, and this is version {DECISION_VERSION}",
-                remedy="finish it with the release of rollout that began it, or `rollout admit --all --mine` and begin anew",
-            )
+        if isinstance(event, DeployBegan | DeployResumed):
+            version = event.decision_version
         state = fold(plan, state, event)
-    return state
+    return state, version
 
 
 def _have_guarded(site: Site) -> None:

@@ -85,7 +85,13 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
             return begins + _taken(event.taken_from)
         case DeployResumed():
-            return f"taken up again by {event.operator}: everything is looked at before anything is done{_taken(event.taken_from)}"
+            taken = f"taken up again by {event.operator}: everything is looked at before anything is done"
+            if event.accepted_version is not None:
+                versions = (
+                    f"what version {event.accepted_version} of the decision code began, version {event.decision_version} goes on with"
+                )
+                taken = f"{taken}; {versions}, as asked"
+            return taken + _taken(event.taken_from)
         case LeaseLost():
             if event.taken_over:
                 return f"somebody else has taken over: {event.why}"

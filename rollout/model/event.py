@@ -72,12 +72,15 @@ class DeployResumed:
     """
     A new process took the rollout up; *last_number* is the highest number the ledger knows. It holds the lease by *token*, and took it
     from *taken_from* if nobody had given it back.
+
+    *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
     """
 
     at_s: float
     decision_version: int
     operator: str
     last_number: EffectNumber
+    accepted_version: int | None = None
     token: int = 0
     taken_from: str = ""
 

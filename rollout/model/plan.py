@@ -190,3 +190,9 @@ class Plan:
 def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:
     """All steps in the order in which they stand."""
     return tuple(step for phase in phases for wave in phase.waves for step in wave.steps)
+
+
+def goes_back_to(plan: Plan, worker: WorkerId) -> ReleaseId:
+    """Name the release that a worker is on after the way back: what it ran before, unless an earlier rollout had condemned that."""
+    restarts = (step.release for step in steps_of(plan.rollback) if step.worker == worker and step.verb is Verb.RESTART)
+    return next(restarts, plan.from_releases[worker])

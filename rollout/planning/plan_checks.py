@@ -21,6 +21,16 @@ def changed_topology(situation: Situation) -> Iterator[str]:
         yield f"a change of topology is no rolling restart: {topology.procedure()}"
 
 
+def condemned(situation: Situation) -> Iterator[str]:
+    """What a rollout of ours was taking somebody back from, when it was lost, is not rolled out before everybody is back."""
+    for worker, standing in situation.standings.items():
+        if standing.condemned == situation.to.id:
+            yield (
+                f"{worker} was being taken back from {situation.to.id}, and is not admitted on it: "
+                "roll the release before it out, or another one; once nobody is out it may be tried again"
+            )
+
+
 def too_old_for_the_database(situation: Situation) -> Iterator[str]:
     """A release refuses to start on a database that only newer ones understand."""
     schema, to = situation.observation.schema, situation.to

@@ -72,6 +72,7 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
     blockers = [blocker for standing in situation.standings.values() for blocker in standing.blockers]
     if rolled:
         blockers += plan_checks.misplaced_canary(situation)
+        blockers += plan_checks.condemned(situation)
         blockers += plan_checks.changed_topology(situation)
         blockers += plan_checks.too_old_for_the_database(situation)
         blockers += plan_checks.overdrawn_pools(situation, rolled)
@@ -157,6 +158,9 @@ def _back(situation: Situation, stretches: tuple[Stretch, ...]) -> tuple[Phase, 
 def _turn(worker: Worker, situation: Situation, why: str, *, back: bool = False) -> Turn:
     standing = situation.standings[worker.id]
     old = situation.releases[standing.release] if standing.release is not None else situation.to
+    if back and standing.release == standing.condemned:
+        # What it was being taken back from is nobody's way back: it stays on what it goes to.
+        old = situation.to
     here, there = (situation.to, old) if back else (old, situation.to)
     return Turn(
         worker=worker,

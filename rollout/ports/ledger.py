@@ -78,12 +78,17 @@ class Ledger(Protocol):
 
 
 def marked(marks: Mapping[WorkerId, DrainMark], effect: Effect, at_s: float) -> dict[WorkerId, DrainMark]:
-    """Return the marks once *effect* is begun. One that is taken back keeps its mark, which then names what is condemned."""
+    """
+    Return the marks once *effect* is begun. One that is taken back keeps its mark, which then names what is condemned.
+
+    What is condemned stays so until the worker is back, also for a rollout that knows nothing of it.
+    """
     worker = effect.worker
     if worker is None:
         return dict(marks)
     if effect.verb in {Verb.DRAIN, Verb.HOLD}:
-        return {**marks, worker: DrainMark(effect.number, effect.release, effect.why, at_s, effect.condemned)}
+        condemned = effect.condemned or (marks[worker].condemned if worker in marks else None)
+        return {**marks, worker: DrainMark(effect.number, effect.release, effect.why, at_s, condemned)}
     if effect.condemned is not None and worker in marks:
         return {**marks, worker: replace(marks[worker], condemned=effect.condemned)}
     return dict(marks)

@@ -1,13 +1,13 @@
 """A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from rollout.model.codec import dump_json, event_kind, load_event
+from rollout.model.codec import dump_json, event_kind, event_version, load_event
 from rollout.model.errors import JournalTakenError, PermanentDriverError
 from rollout.model.event import DeployFinished, Event
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
-from rollout.ports.journal import Baseline, DeployLine, Request
+from rollout.ports.journal import Baseline, DeployLine, Keeping, Request
 
 
 class MemoryJournal:
@@ -15,7 +15,7 @@ class MemoryJournal:
 
     def __init__(self) -> None:
         self._plans: dict[DeployId, Plan] = {}
-        self._lines: dict[DeployId, list[tuple[str, str]]] = {}
+        self._lines: dict[DeployId, list[tuple[str, str, int]]] = {}
         self._requests: dict[DeployId, list[Request]] = {}
         self._baselines: list[Baseline] = []
 
@@ -32,7 +32,7 @@ class MemoryJournal:
         self.plan(deploy_id)
         if after is not None and len(self._lines[deploy_id]) != after:
             raise JournalTakenError(f"somebody else runs rollout {deploy_id} now")
-        self._lines[deploy_id].extend((event_kind(event), dump_json(event)) for event in events)
+        self._lines[deploy_id].extend((event_kind(event), dump_json(event), event_version(event)) for event in events)
 
     def plan(self, deploy_id: DeployId) -> Plan:
         """See ports.journal."""
@@ -43,7 +43,7 @@ class MemoryJournal:
     def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
         """See ports.journal."""
         lines = self._lines.get(deploy_id, [])
-        return [(number, load_event(kind, text)) for number, (kind, text) in enumerate(lines, start=1) if number > after]
+        return [(number, load_event(*line)) for number, line in enumerate(lines[after:], start=after + 1)]
 
     def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
         """See ports.journal."""
@@ -73,3 +73,21 @@ class MemoryJournal:
     def take_requests(self, deploy_id: DeployId) -> list[Request]:
         """See ports.journal."""
         return self._requests.pop(deploy_id, [])
+
+    def prove(self) -> None:
+        """See ports.journal."""
+
+    def keeping(self) -> Keeping:
+        """See ports.journal."""
+        return Keeping(None, "memory", sum(len(text) for lines in self._lines.values() for _, text, _ in lines))
+
+    def forget(self, homeserver: str, rollouts: Collection[DeployId], baselines_before_s: float) -> int:
+        """See ports.journal."""
+        for deploy_id in rollouts:
+            if deploy_id in self._plans and self._plans[deploy_id].homeserver == homeserver:
+                del self._plans[deploy_id], self._lines[deploy_id]
+                self._requests.pop(deploy_id, None)
+        newest = max((kept.at_s for kept in self._baselines if kept.homeserver == homeserver), default=0.0)
+        left = [kept for kept in self._baselines if kept.homeserver != homeserver or kept.at_s >= min(baselines_before_s, newest)]
+        count, self._baselines = len(self._baselines) - len(left), left
+        return count

@@ -178,15 +178,26 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         return [OperatorSpoke(stage.clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
     tenure = _tenure(stage, resumed=resumed)
-    by = (stage.drivers.ledger.last_number(), tenure.lease.token, tenure.lease.taken_from)
+    last, by = stage.drivers.ledger.last_number(), (tenure.lease.token, tenure.lease.taken_from)
     if not resumed:
         loop = Loop(DEPLOY, plan, start(plan), stage.journal, stage.clock, (*script.listeners, listen))
-        began = DeployBegan(stage.clock.now_s(), DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", *by)
+        began = DeployBegan(stage.clock.now_s(), DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", last, *by)
         stage.journal.begin(DEPLOY, plan, began)
         loop.admit((began,))
     else:
         loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, stage.clock, (*script.listeners, listen))
-        loop.record((DeployResumed(max(stage.clock.now_s(), loop.state.last_at_s), DECISION_VERSION, "rehearsal", *by),))
+        loop.record(
+            (
+                DeployResumed(
+                    max(stage.clock.now_s(), loop.state.last_at_s),
+                    DECISION_VERSION,
+                    "rehearsal",
+                    stage.drivers.ledger.last_number(),
+                    None,
+                    *by,
+                ),
+            )
+        )
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     performer = VirtualPerformer(plan, stage.drivers, stage.inventory, stage.clock, script.faults, script.durations, tenure=tenure)
     state = loop.run(performer, heed)

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import psycopg
+from psycopg import sql
 
 from rollout.lab.database import answers, initialise
 from rollout.lab.paths import NOBODY, create_lab
@@ -42,6 +43,15 @@ class Server:
 
     def dsn(self, user: str, password: str = "") -> str:
         return f"host=127.0.0.1 port={self.port} user={user} dbname=postgres" + (f" password={password}" if password else "")
+
+    def new_database(self, name: str) -> str:
+        """Make one of that name, empty, and return its URL."""
+        with self.connected() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
     def connected(self) -> Iterator[psycopg.Connection]:

@@ -79,11 +79,18 @@ SENTENCES: list[tuple[Event, str | None]] = [
     ),
     (DeployResumed(NOW_S, 1, "ada@host", SEVEN), "taken up again by ada@host: everything is looked at before anything is done"),
     (
+        DeployResumed(NOW_S, 4, "ada@host", SEVEN, 3),
+        (
+            "taken up again by ada@host: everything is looked at before anything is done; what version 3 of the decision code began, "
+            "version 4 goes on with, as asked"
+        ),
+    ),
+    (
         DeployBegan(NOW_S, DeployId("d-1"), "0123456789abcdef", 1, "ada@host", EffectNumber(0), 3, WHOSE),
         f"rollout d-1 of example.org to 1.163.2 begins, by ada@host (plan 0123456789ab)\n    the lease was taken from {WHOSE}",
     ),
     (
-        DeployResumed(NOW_S, 1, "ada@host", SEVEN, 3, WHOSE),
+        DeployResumed(NOW_S, 1, "ada@host", SEVEN, None, 3, WHOSE),
         f"taken up again by ada@host: everything is looked at before anything is done\n    the lease was taken from {WHOSE}",
     ),
     (

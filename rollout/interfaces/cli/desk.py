@@ -143,9 +143,9 @@ def has_ended(line: DeployLine) -> bool:
     return line.outcome is not None and line.outcome not in RESUMABLE
 
 
-def take_up(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, asked: Command | None) -> int:
+def take_up(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, asked: Command | None, accept_version: int | None = None) -> int:
     site = desk.opened.site(desk.journal, tenure)
-    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked))
+    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked, accept_version))
 
 
 def ask(desk: Desk, deploy_id: DeployId, plan: Plan, command: Command) -> int:

@@ -13,6 +13,7 @@ from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.read import read_inventory
 from rollout.engine.deploy import replay
 from rollout.engine.leasing import TIMEOUT_MAX_S
+from rollout.interfaces.cli.keeping import Keep, prune, read_keep
 from rollout.interfaces.cli.opening import Opened, newest, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option
 from rollout.interfaces.cli.selecting import observe
@@ -115,13 +116,23 @@ def why(inventory_path: Path, journal_place: str | None) -> int:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="how many")
+@click.option(
+    "--prune", "keep", metavar="KEEP", callback=read_keep,
+    help="delete all but the newest KEEP rollouts (100), or what ended longer ago (90d); never the newest, nor one that has not ended",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="do not ask before deleting (nobody is asked without a terminal)")
 @json_option
 @journal_option
 @inventory_option
-def history(inventory_path: Path, journal_place: str | None, limit: int, *, as_json: bool) -> int:
+def history(inventory_path: Path, journal_place: str | None, limit: int, keep: Keep | None, *, yes: bool, as_json: bool) -> int:
     """List rollouts, newest first; with --json, where the time of each went."""
     inventory = read_inventory(inventory_path)
     journal = open_user_journal(journal_place)
+    if keep is not None:
+        everything = journal.deploys(inventory.homeserver, sys.maxsize)
+        ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+        click.echo(prune(journal, inventory.homeserver, everything, keep, SystemClock().now_s(), ask=ask))
+        return 0
     lines = journal.deploys(inventory.homeserver, limit)
     if as_json:
         json.dump([_account(journal, line) for line in lines], sys.stdout, indent=2, ensure_ascii=False)

@@ -1,10 +1,12 @@
 """Options that several commands share, and their environment variables."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rollout.interfaces.cli.completion import complete_rollout
 
@@ -14,6 +16,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 # One that is read: whoever reads it says what is wrong with it, and what to do.
 READ = click.Path(path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_PASSWORD = re.compile(r"[\w+.-]+://[^/@]*:[^/]+@|.*[?&]password=", re.IGNORECASE)
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -53,10 +56,24 @@ def playbook_option(function: _Function) -> _Function:
 def journal_option(function: _Function) -> _Function:
     """`--journal`: where rollouts are written down."""
     option = click.option(
-        "--journal", "journal_place", metavar="PATH-or-URL", envvar="ROLLOUT_JOURNAL", show_envvar=True,
-        help="where rollouts are written down  [default: journal.db in the user's state directory]",
+        "--journal", "journal_place", metavar="PATH-or-URL", envvar="ROLLOUT_JOURNAL", show_envvar=True, callback=_without_password,
+        help="where rollouts are written down: a file, postgresql://USER@HOST/DATABASE, or env:NAME or file:PATH that holds the URL"
+        "  [default: journal.db in the user's state directory]",
     )  # fmt: skip
     return option(function)
+
+
+def _without_password(context: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
+    """Who lists the processes of this machine sees their arguments; their environment is their own."""
+    given = context.get_parameter_source(parameter.name or "")
+    if place is not None and given is ParameterSource.COMMANDLINE and _PASSWORD.match(place):
+        raise click.BadParameter(
+            "everybody on this machine can read a password there; put the URL into the environment (ROLLOUT_JOURNAL, or env:NAME) "
+            "or into a file (file:PATH)",
+            context,
+            parameter,
+        )
+    return place
 
 
 def rollout_argument(function: _Function) -> _Function:
@@ -67,6 +84,15 @@ def rollout_argument(function: _Function) -> _Function:
 def take_over_option(function: _Function) -> _Function:
     """`--take-over`: whoever holds the lease."""
     return click.option("--take-over", is_flag=True, help="take the homeserver's lease from whoever holds it: they stop at once")(function)
+
+
+def accept_version_option(function: _Function) -> _Function:
+    """`--accept-version`: take over what other decision code has begun."""
+    option = click.option(
+        "--accept-version", type=click.IntRange(min=1), metavar="NUMBER",
+        help="the version of the decision code that wrote the journal, to take over from it; the refusal names it",
+    )  # fmt: skip
+    return option(function)
 
 
 def events_option(function: _Function) -> _Function:

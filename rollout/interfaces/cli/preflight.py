@@ -1,6 +1,7 @@
 """`preflight`: whether a rollout could begin now."""
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +13,7 @@ from rollout.engine.leasing import TIMEOUT_MAX_S
 from rollout.engine.survey import Surveyor
 from rollout.gating import guards
 from rollout.interfaces.cli.desk import hold
+from rollout.interfaces.cli.keeping import goes_with_the_runner
 from rollout.interfaces.cli.opening import Opened, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
 from rollout.interfaces.cli.selecting import common_release
@@ -96,10 +98,13 @@ def _of_lease(opened: Opened) -> Check:
 
 def _of_journal(place: str | None) -> Check:
     try:
-        open_user_journal(place)
+        journal = open_user_journal(place)
+        journal.prove()
+        concern = goes_with_the_runner(journal.keeping(), os.environ)
     except RolloutError as error:
         return Check("journal", ok=False, why=f"{error.what}: {error.why}" if error.why else error.what)
-    return Check("journal", ok=True, why="can be written")
+    but = "; but it is a file on a CI runner and goes with it: --journal postgresql://…, or a path that outlives the job"
+    return Check("journal", ok=True, why="can be written" + (but if concern else ""))
 
 
 def _blockers(opened: Opened, playbook: Playbook, seen: Observation) -> str:

@@ -1,5 +1,6 @@
 """`deploy`, `resume`, `abort`, `rollback`: everything that changes something."""
 
+import os
 import sys
 from contextlib import ExitStack
 from functools import partial
@@ -25,9 +26,11 @@ from rollout.interfaces.cli.desk import (
     take_up,
     try_to_hold,
 )
+from rollout.interfaces.cli.keeping import concerns
 from rollout.interfaces.cli.opening import Opened, before_anything
 from rollout.interfaces.cli.options import (
     FILE,
+    accept_version_option,
     events_option,
     inventory_option,
     journal_option,
@@ -127,6 +130,9 @@ def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, *, yes:
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
+    with before_anything():
+        for concern in concerns(desk.journal.keeping(), os.environ):
+            desk.say(f"note: {concern}")
     if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
     site = desk.opened.site(desk.journal, tenure)
@@ -136,10 +142,19 @@ def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, *, yes:
 @click.command()
 @rollout_argument
 @take_over_option
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, *, take_over: bool) -> int:
+def resume(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    take_over: bool,
+) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -147,16 +162,25 @@ def resume(inventory_path: Path, journal_place: str | None, events: str | None, 
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
             tenure = held.enter_context(hold(desk.opened, "resume", chosen, take_over=take_over))
-        return take_up(desk, tenure, chosen, plan, None)
+        return take_up(desk, tenure, chosen, plan, None, accept_version)
 
 
 @click.command()
 @rollout_argument
 @take_over_option
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, *, take_over: bool) -> int:
+def abort(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    take_over: bool,
+) -> int:
     """Bring back what is out, and end the rollout where it is. A rollout that another process runs is asked to, and watched."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -166,7 +190,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
             tenure = try_to_hold(desk, held, "abort", chosen, take_over=take_over)
         if isinstance(tenure, LeaseHeldError):
             return ask(desk, chosen, plan, Command.ABORT)
-        return take_up(desk, tenure, chosen, plan, Command.ABORT)
+        return take_up(desk, tenure, chosen, plan, Command.ABORT, accept_version)
 
 
 @click.command()
@@ -174,17 +198,19 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
 @take_over_option
+@accept_version_option
 @events_option
 @journal_option
 @playbook_option
 @inventory_option
-def rollback(
+def rollback(  # noqa: PLR0913  (click hands over every option by its name)
     inventory_path: Path,
     playbook_path: Path | None,
     journal_place: str | None,
     events: str | None,
     deploy_id: str | None,
     to: str | None,
+    accept_version: int | None,
     *,
     yes: bool,
     take_over: bool,
@@ -218,7 +244,7 @@ def rollback(
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
         if back is not None:
             return _deploy(desk, tenure, back_id, back, yes=yes)
-        return take_up(desk, tenure, line.deploy_id, plan, Command.ROLLBACK)
+        return take_up(desk, tenure, line.deploy_id, plan, Command.ROLLBACK, accept_version)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:

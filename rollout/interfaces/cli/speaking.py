@@ -11,7 +11,7 @@ from rollout.interfaces.cli.completion import complete_worker
 from rollout.interfaces.cli.desk import Desk, ask, choose, open_desk, take_up, try_to_hold
 from rollout.interfaces.cli.following import heard
 from rollout.interfaces.cli.opening import before_anything
-from rollout.interfaces.cli.options import events_option, inventory_option, journal_option, rollout_argument
+from rollout.interfaces.cli.options import accept_version_option, events_option, inventory_option, journal_option, rollout_argument
 from rollout.model.errors import LeaseHeldError, RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, WorkerId
@@ -39,10 +39,11 @@ def pause(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 @click.command(name="continue")
 @rollout_argument
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def go_on(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def go_on(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
     """End a pause: take up a rollout that has paused, or take back a pause that was asked for and has not come about."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -56,7 +57,7 @@ def go_on(inventory_path: Path, journal_place: str | None, events: str | None, d
             return 0
         if engine.replay(desk.journal, plan, chosen).outcome is not Outcome.PAUSED:
             raise RefusedError(f"{chosen} did not pause: its process was stopped or has died", remedy=f"rollout resume {chosen}")
-        return take_up(desk, tenure, chosen, plan, None)
+        return take_up(desk, tenure, chosen, plan, None, accept_version)
 
 
 @click.command()
