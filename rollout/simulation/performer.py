@@ -94,7 +94,6 @@ class VirtualPerformer:
 
     def collect(self, until_s: float) -> list[Event]:
         """Jump to whatever comes first."""
-        self._tenure.lives()
         while self._queue and self._queue[0][0] <= until_s:
             at_s, _, happen = heapq.heappop(self._queue)
             self._clock.advance_to(at_s)
@@ -119,6 +118,8 @@ class VirtualPerformer:
         return EffectInDoubt(now_s, effect.number, "a fault of the simulation") if fault is Fault.UNKNOWN_DONE else outcome
 
     def _renew(self) -> Event | None:
+        # However far time jumps, this loop doesn't hang.
+        self._tenure.lives()
         event = self._tenure.beat()
         self._at(self._clock.now_s() + self._tenure.pause_s, self._renew)
         return event
