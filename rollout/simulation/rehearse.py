@@ -138,9 +138,12 @@ def rehearse(
     while True:
         try:
             return _live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
-        except Crash:
-            crashes.pop(0)
+        except BaseException as end:
+            # However it ends: its process is gone, which can be seen.
             stage.world.lease.holder_died = True
+            if not isinstance(end, Crash):
+                raise
+            crashes.pop(0)
             _let_nobody_be_there(stage, nobody_for_s)
             resumed = True
 
