@@ -30,11 +30,11 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         if flight:
             wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
             continue
-        if not known.drained_by_us and not _down(known):
+        if not known.drained_by_us and not is_down(known):
             continue
         if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
             continue
-        answer = _bring_back(plan, state, worker, known, now_s)
+        answer = bring_back(plan, state, worker, known, now_s)
         if not isinstance(answer, Wait):
             return answer
         wait = wait or answer
@@ -43,13 +43,13 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     return _end(state)
 
 
-def _down(known: WorkerState) -> bool:
+def is_down(known: WorkerState) -> bool:
     """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
     process = known.sighting.process if known.sighting is not None else None
     return known.touched and process is not None and not process.running
 
 
-def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
+def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
     sighting = seen_lately(state, known, now_s)
     if sighting is None:
         return Wait("stopping", f"{worker} is out and has not been seen lately", now_s + LOOK_FRESH_S)
@@ -114,7 +114,7 @@ def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release
 
 def _end(state: DeployState) -> Decision:
     unknown = {effect.worker for effect in (*state.in_flight.values(), *state.in_doubt.values())}
-    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or _down(known) or worker in unknown)
+    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or is_down(known) or worker in unknown)
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
     if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):
@@ -130,5 +130,5 @@ def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision 
             continue
         if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
             return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)
-        return _bring_back(plan, state, worker, known, now_s)
+        return bring_back(plan, state, worker, known, now_s)
     return None

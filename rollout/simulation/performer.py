@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure
 from rollout.engine.perform import THOROUGH_EVERY_S, act
 from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
@@ -47,6 +48,8 @@ class VirtualPerformer:
         durations: Durations = Durations(),
         eyes: Eyes | None = None,
         hooks: Hooks = NoHooks(),
+        *,
+        tenure: Tenure,
     ) -> None:
         self._plan = plan
         self._drivers = drivers
@@ -63,8 +66,10 @@ class VirtualPerformer:
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._looks = 0
+        self._tenure = tenure
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
+        self._at(clock.now_s() + tenure.pause_s, self._renew)
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
@@ -103,6 +108,8 @@ class VirtualPerformer:
         heapq.heappush(self._queue, (at_s - self._clock.ahead_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+        if (refusal := self._tenure.refuse(effect)) is not None:
+            return refusal
         fault, later_s = self._hooks.fault_of(effect)
         outcome = self._go(effect, self._faults.get(effect.number, fault), later_s)
         self._hooks.acted(effect)
@@ -134,6 +141,13 @@ class VirtualPerformer:
     def _again(self, effect: Effect, later_s: float) -> None:
         """It happens later whatever has become of us by then; only the fence at the target can refuse it."""
         self._clock.later(later_s, lambda: act(effect, self._plan, self._drivers, self._inventory, self._clock))
+
+    def _renew(self) -> Event | None:
+        # However far time jumps, this loop doesn't hang.
+        self._tenure.lives()
+        event = self._tenure.beat()
+        self._at(self._clock.now_s() + self._tenure.pause_s, self._renew)
+        return event
 
     def _look(self) -> Observed:
         now_s = self._clock.now_s()
