@@ -224,12 +224,6 @@ class FaultyLedger:
         """See ports.ledger."""
         return self._inner.last_number()
 
-    @contextmanager
-    def lock(self, holder: str, why: str) -> Iterator[None]:
-        """See ports.ledger."""
-        with self._inner.lock(holder, why):
-            yield
-
 
 class FaultyDatabase:
     """The homeserver's database; away when the world says so."""

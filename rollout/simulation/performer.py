@@ -8,7 +8,7 @@ scripted by effect number, so that the same script gives the same journal.
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
@@ -17,7 +17,7 @@ from rollout.engine.perform import THOROUGH_EVERY_S, act
 from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
-from rollout.model.ids import EffectNumber, WorkerId
+from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.simulation.faults import Fault, Hooks, NoHooks
@@ -44,7 +44,6 @@ class VirtualPerformer:
         drivers: Drivers,
         inventory: Inventory,
         clock: VirtualClock,
-        faults: Mapping[EffectNumber, Fault] | None = None,
         durations: Durations = Durations(),
         eyes: Eyes | None = None,
         hooks: Hooks = NoHooks(),
@@ -55,7 +54,6 @@ class VirtualPerformer:
         self._drivers = drivers
         self._inventory = inventory
         self._clock = clock
-        self._faults = faults or {}
         self._durations = durations
         self._eyes = Eyes(drivers, inventory, clock) if eyes is None else eyes
         self._hooks = hooks
@@ -111,7 +109,7 @@ class VirtualPerformer:
         if (refusal := self._tenure.refuse(effect)) is not None:
             return refusal
         fault, later_s = self._hooks.fault_of(effect)
-        outcome = self._go(effect, self._faults.get(effect.number, fault), later_s)
+        outcome = self._go(effect, fault, later_s)
         self._hooks.acted(effect)
         return replace(outcome, at_s=self._clock.now_s())
 

@@ -238,8 +238,8 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", last, None, *by, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, clock, (stage.old.id, stage.bad_after_s))
-    hooks = NoHooks() if striker is None else striker
-    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, eyes, hooks, tenure=tenure)
+    hooks = NoHooks(script.faults) if striker is None else striker
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.durations, eyes, hooks, tenure=tenure)
     # What is asked here is asked after an event, never by the time.
     state = loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
     tenure.release()
