@@ -12,6 +12,7 @@ from typing import Protocol
 
 from rollout.model.effect import Effect
 from rollout.model.event import Command
+from rollout.model.ids import EffectNumber
 from rollout.model.plan import Verb
 
 
