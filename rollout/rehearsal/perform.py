@@ -166,7 +166,7 @@ def _play(run: _Run) -> DeployState:
             stage.clock.advance_to(stage.clock.now_s() + (crash.nobody_for_s or 0.0))
             resumed = not crash.journal_lost
             if crash.journal_lost:
-                stage.journal = MemoryJournal()
+                stage.journal = MemoryJournal(codec=False)
                 plan = _plan(run)
             continue
         striker.alive = False
