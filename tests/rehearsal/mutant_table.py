@@ -1,0 +1,481 @@
+"""
+Faults that a tired programmer could make, one line each, and which promise each breaks.
+
+*file* is below rollout/; *old* occurs in it exactly once. *seed* is where the campaign caught it last: it is tried first, and only saves time.
+*survives* explains one that can't be caught, because nothing that can be seen follows from it.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """One fault."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    breaks: str
+    seed: int | None = None
+    survives: str = ""
+
+
+def _in(file: str, *rows: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
+    return tuple(Mutant(name, file, old, new, breaks) for name, old, new, breaks in rows)
+
+
+MUTANTS: tuple[Mutant, ...] = (
+    *_in(
+        "deciding/decide.py",
+        (
+            "doubt_is_never_settled",
+            "if state.in_doubt and (settled",
+            "if not state.in_doubt and (settled",
+            "what is in doubt is settled by what is seen",
+        ),
+        ("last_look_is_skipped", "    if not_seen or out:\n", "    if out:\n", "the end is said only if it is seen to be true"),
+        (
+            "last_look_takes_unknown_for_well",
+            "if answer is not True or fresh is None or fresh.healthy is not True:",
+            "if answer is False:",
+            "unknown is never healthy",
+        ),
+        (
+            "last_look_never_ends",
+            "if now_s - state.progress_at_s > LAST_LOOK_S:",
+            "if now_s - state.progress_at_s < 0.0:",
+            "every wait ends",
+        ),
+        (
+            "way_back_is_looked_at_for_the_new_release",
+            "plan.releases[goes_back_to(plan, worker)] if back else plan.to_release",
+            "plan.to_release",
+            "a release that is taken back is seen to be gone",
+        ),
+        (
+            "out_is_no_reason_to_stay",
+            "out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us)\n    if not_seen",
+            "out: tuple[WorkerId, ...] = ()\n    if not_seen",
+            "nothing ends well with somebody out by our hand",
+        ),
+        (
+            "abort_is_ignored",
+            "case Command.ABORT if state.winding_down in {None, Outcome.PAUSED}:",
+            "case Command.ABORT if state.winding_down is Outcome.PAUSED:",
+            "an abort is heeded",
+        ),
+        (
+            "pause_lets_others_begin",
+            "ready = tuple(step for step in ready if step in under_way)",
+            "ready = tuple(step for step in ready if step in agenda.open)",
+            "after a pause nobody new has a turn",
+        ),
+        (
+            "never_stuck",
+            "<= plan.progress_deadline_s or agenda.watching:",
+            "<= plan.progress_deadline_s or not agenda.watching:",
+            "a rollout without progress stops",
+        ),
+        (
+            "effects_of_both_ways_overlap",
+            "return any(effect.worker == step.worker and effect.step_id != step.id for effect in flight)",
+            "return any(effect.worker == step.worker and effect.step_id == step.id for effect in flight)",
+            "one act at a time on a worker",
+        ),
+        (
+            "untouched_stay_out_on_the_way_back",
+            "if state.direction is Direction.FORWARD or not any(known.drained_by_us",
+            "if state.direction is Direction.BACK or not any(known.drained_by_us",
+            "whoever was only drained is let back in",
+        ),
+    ),
+    *_in(
+        "deciding/fold.py",
+        ("forgets_who_was_drained", "changed(worker, drained_by_us=True,", "changed(worker, drained_by_us=False,", "what is out by our hand is known"),
+        (
+            "in_with_a_part_of_its_weight",
+            "(effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT):",
+            "(effect.verb is Verb.ADMIT and effect.weight <= FULL_WEIGHT):",
+            "who has a part of its traffic is still out",
+        ),
+        ("forgets_who_was_restarted", "changed(worker, touched=True,", "changed(worker, touched=worker.touched,", "who runs the new release is known"),
+        (
+            "number_is_not_counted_up",
+            "_with(state.in_flight, effect.number, effect), last_number=effect.number, waiting=None)",
+            "_with(state.in_flight, effect.number, effect), waiting=None)",
+            "numbers only rise",
+        ),
+        ("old_looks_count_after_a_resume", "        fresh_after_s=at_s,\n", "", "a resumed rollout looks before it acts"),
+        ("stop_outlives_a_resume", "        winding_down=None,\n", "", "a resumed rollout goes on"),
+        (
+            "failures_are_not_counted",
+            "attempts = state.steps[effect.step_id].attempts + (not event.unheld)",
+            "attempts = state.steps[effect.step_id].attempts",
+            "an act is tried so often, and no more",
+        ),
+        (
+            "doubts_are_not_counted",
+            "attempts=before.attempts + mine)",
+            "attempts=before.attempts)",
+            "an act is tried so often, and no more",
+        ),
+        (
+            "ledger_is_not_listened_to",
+            "last_number=EffectNumber(max(state.last_number, event.ledger_number)))",
+            "last_number=state.last_number)",
+            "what follows is numbered above what others did",
+        ),
+        (
+            "numbers_begin_anew_after_a_lost_journal",
+            "number = max(state.last_number, event.last_number)\n",
+            "number = state.last_number\n",
+            "what follows is numbered above what the target knows",
+        ),
+        (
+            "looks_from_before_an_act_count_after_it",
+            "    effect = _known(state.in_flight, number)\n    state = _acted(state, effect, at_s)\n",
+            "    effect = _known(state.in_flight, number)\n",
+            "only what was seen after an act shows what came of it",
+        ),
+        (
+            "doubtful_acts_are_no_acts",
+            "state = _acted(_move(state, effect.step_id, event, why=event.why), effect, at_s)",
+            "state = _move(state, effect.step_id, event, why=event.why)",
+            "only what was seen after an act shows what came of it",
+        ),
+        (
+            "abort_is_overridden",
+            "if state.asked in {Command.ABORT, Command.INTERRUPT}:",
+            "if state.asked is Command.INTERRUPT:",
+            "a stop is never overridden by less",
+        ),
+        (
+            "drain_is_done_though_it_was_undone",
+            "restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:",
+            "restart.status in {StepStatus.FAILED}:",
+            "who was let back in is drained again before its restart",
+        ),
+        (
+            "failed_for_ever",
+            "status=StepStatus.ACTIVE if step.status is StepStatus.FAILED else step.status,",
+            "status=step.status,",
+            "a resumed rollout tries again",
+        ),
+        (
+            "failure_on_the_way_back_is_forgotten",
+            "if state.direction is Direction.BACK and event.verdict.ruling is Ruling.FAIL:",
+            "if state.direction is Direction.FORWARD and event.verdict.ruling is Ruling.FAIL:",
+            "who isn't well on the old release is named",
+        ),
+    ),
+    *_in(
+        "deciding/noticing.py",
+        ("missing_for_ever", '        missing="",\n', "", "who is seen again is no longer missing"),
+        (
+            "never_gone",
+            "(at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)\n    well_since_s",
+            "at_s\n    well_since_s",
+            "who doesn't answer for long is gone",
+        ),
+        (
+            "database_away_is_held_against_workers",
+            "    if seen.no_database:\n        workers = {",
+            "    if seen.no_database and not seen.guards:\n        workers = {",
+            "what happens without a database condemns no release",
+        ),
+    ),
+    *_in(
+        "deciding/safety.py",
+        (
+            "condemned_is_admitted",
+            "condemned = is_taken_back(state, worker) and not _runs_as_before(",
+            "condemned = not is_taken_back(state, worker) and not _runs_as_before(",
+            "a release that failed is never admitted again",
+        ),
+        (
+            "sessions_are_cut_to_stop_sooner",
+            "sighting.proxy is not None and sighting.proxy.sessions != 0:",
+            "sighting.proxy is not None and sighting.proxy.sessions is None:",
+            "no request is cut to save time",
+        ),
+        ("restarted_again_and_again", "if known.restarts_to_safety:", "if known.restarts_to_safety < 0:", "a worker is started once to stop"),
+        (
+            "admitted_before_it_answers",
+            "if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:",
+            "if sighting.proxy is None:",
+            "nobody is admitted who is down",
+        ),
+        ("held_is_admitted", "Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT", "Verb.ADMIT", "what waits is let go"),
+        (
+            "the_dead_are_left_when_stopping",
+            "if not known.drained_by_us and not is_down(known):",
+            "if not known.drained_by_us:",
+            "who was restarted and died is brought back",
+        ),
+        (
+            "who_is_left_out_is_not_named",
+            "if known.drained_by_us or is_down(known) or worker in unknown)",
+            "if known.drained_by_us and is_down(known) and worker in unknown)",
+            "who could not be brought back is named",
+        ),
+        (
+            "abort_says_nothing_of_mixed_releases",
+            "if state.winding_down is Outcome.ABORTED and any(",
+            "if state.winding_down is Outcome.PAUSED and any(",
+            "an abort is said to be clean only if it is",
+        ),
+    ),
+    *_in(
+        "deciding/going_out.py",
+        (
+            "sessions_are_not_waited_for",
+            '        if sighting.proxy.sessions == 0:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',
+            '        if sighting.proxy.sessions is not None:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',
+            "a drain ends when the sessions have",
+        ),
+        (
+            "a_reload_of_the_proxy_is_not_noticed",
+            "        if sighting.proxy.admitted:\n            # A reload",
+            "        if sighting.proxy.admitted and not sighting.proxy.up:\n            # A reload",
+            "who is admitted by a reload is drained again",
+        ),
+        (
+            "restarts_with_sessions",
+            "if not (sighting.proxy.held or not sighting.proxy.admitted) or sighting.proxy.sessions != 0:",
+            "if sighting.proxy.held and sighting.proxy.admitted and sighting.proxy.sessions != 0:",
+            "no request is cut by a restart",
+        ),
+        (
+            "no_look_before_the_restart",
+            "return _before_restart(plan, state, step, now_s) or perform(state, step, now_s)",
+            "return perform(state, step, now_s)",
+            "a restart is preceded by a look",
+        ),
+        (
+            "hold_runs_out_during_the_boot",
+            "if left_s is not None and left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s:",
+            "if left_s is not None and left_s < 0:",
+            "a hold lasts as long as the boot",
+        ),
+        (
+            "restarted_onto_a_release_that_is_taken_back",
+            "too_late = state.direction is Direction.BACK and not is_taken_back(state, worker.id)",
+            "too_late = state.direction is Direction.FORWARD and is_taken_back(state, worker.id)",
+            "nobody is put on a release that is being taken back",
+        ),
+        (
+            "what_blocks_is_not_asked_again",
+            "        blocker = blocker_of(plan, state, worker, now_s)\n        return blocker or perform(",
+            "        return perform(",
+            "what forbids a drain is asked at the last moment",
+        ),
+    ),
+    *_in(
+        "deciding/coming_back.py",
+        (
+            "well_on_any_release",
+            '        if up and runs(sighting, release) is True:\n            return Note(StepFinished',
+            '        if up:\n            return Note(StepFinished',
+            "a worker is back when it runs what it should",
+        ),
+        (
+            "well_by_an_old_look",
+            "sighting = seen_after(state, known, began_at_s)\n    release",
+            "sighting = known.sighting\n    release",
+            "a worker is well when it was seen after its start",
+        ),
+        (
+            "no_look_before_the_admission",
+            "if sighting is not None and sighting.healthy is True and sighting.proxy is not None and sighting.proxy.up:\n        return None",
+            "if sighting is None or sighting.proxy is not None:\n        return None",
+            "nobody is admitted who is down",
+        ),
+        ("ramp_stops_short", "at.weights_applied < len(weights):", "at.weights_applied < len(weights) - 1:", "a worker gets its whole weight back"),
+        (
+            "full_weight_is_not_checked",
+            "if proxy is not None and proxy.admitted and proxy.up and proxy.weight == weights[-1]:",
+            "if proxy is not None:",
+            "a worker is back when the proxy shows it",
+        ),
+        (
+            "a_boot_may_take_for_ever",
+            "    deadline_at_s = began_at_s + step.deadline_s\n    if now_s >= deadline_at_s:\n        if sighting is not None and",
+            "    deadline_at_s = began_at_s + step.deadline_s * 1e6\n    if now_s >= deadline_at_s:\n        if sighting is not None and",
+            "every wait ends",
+        ),
+        (
+            "let_go_is_not_checked",
+            "if proxy is not None and not proxy.holding and proxy.admitted and proxy.up:",
+            "if proxy is not None:",
+            "what waited is seen to go on",
+        ),
+    ),
+    *_in(
+        "deciding/doubt.py",
+        (
+            "a_restart_in_doubt_has_happened",
+            "process.activated == effect.release and (process.started_at_s or 0.0) >= intended_at_s",
+            "process.activated == effect.release",
+            "a process that began before did not restart",
+        ),
+        (
+            "doubt_is_settled_by_an_old_look",
+            "if worker.seen_at_s <= max(state.fresh_after_s, intended_at_s, worker.acted_at_s) or worker.missing",
+            "if worker.missing",
+            "doubt is settled by what is seen afterwards",
+        ),
+        (
+            "an_admission_in_doubt_has_happened_in_part",
+            "else sighting.proxy.admitted and sighting.proxy.weight == effect.weight",
+            "else sighting.proxy.up",
+            "doubt is settled by what is seen",
+        ),
+        (
+            "a_migration_in_doubt_has_happened",
+            "return bool(release.deltas) and state.schema is not None and not",
+            "return state.schema is None or not",
+            "unknown is not done",
+        ),
+    ),
+    *_in(
+        "deciding/blocking.py",
+        (
+            "as_many_out_as_like",
+            "if why := why_not_down(worker, plan.workers, seen, plan.max_unavailable):",
+            "if why := why_not_down(worker, plan.workers, seen, dict.fromkeys(plan.max_unavailable, 99)):",
+            "no more than max_unavailable of a pool are out",
+        ),
+        ("others_drains_are_ours", "if theirs := _taken_by_others(plan, worker, own):", "if (theirs := _taken_by_others(plan, worker, own)) and worker.pool is None:", "what others drained stays drained"),
+        (
+            "who_is_on_its_way_out_is_in",
+            '    if known.drained_by_us:\n        return "out by our hand"\n',
+            "",
+            "two drains between two looks count each other",
+        ),
+        ("restarts_without_a_database", "    if state.no_database:\n", "    if state.no_database and state.direction is Direction.BACK:\n", "nobody is restarted while the database is away"),
+        (
+            "guards_are_asked_on_the_way_back_only",
+            "if state.direction is Direction.BACK or not plan.guards or",
+            "if state.direction is Direction.FORWARD or not plan.guards or",
+            "guards forbid a drain",
+        ),
+        (
+            "acts_on_an_old_look",
+            "if state.observed_at_s <= state.fresh_after_s or now_s - state.observed_at_s > LOOK_FRESH_S:",
+            "if state.observed_at_s <= state.fresh_after_s and now_s - state.observed_at_s > LOOK_FRESH_S:",
+            "a drain is preceded by a look",
+        ),
+    ),
+    *_in(
+        "deciding/soaking.py",
+        (
+            "unmeasurable_is_a_pass",
+            "if all(verdict.ruling is Ruling.PASS for verdict in verdicts):",
+            "if all(verdict.ruling in {Ruling.PASS, Ruling.UNMEASURABLE} for verdict in verdicts):",
+            "unknown is never healthy",
+        ),
+        ("one_gate_is_enough", "if all(verdict.ruling is Ruling.PASS for", "if any(verdict.ruling is Ruling.PASS for", "every gate has to pass"),
+        ("failing_is_no_failure", "if verdict.ruling is Ruling.FAIL]:", "if verdict.ruling is Ruling.FAIL and state.direction is Direction.BACK]:", "who fails a gate is taken back"),
+        (
+            "who_dies_soaking_is_not_missed",
+            '    if gone := gone_for(known, now_s):\n        return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)\n',
+            "",
+            "who doesn't answer is taken back",
+        ),
+        ("evidence_is_waited_for_for_ever", "if now_s < began_at_s + deadline_s or verdict", "if now_s > began_at_s or verdict", "every wait ends"),
+    ),
+    *_in(
+        "deciding/watching.py",
+        (
+            "who_dies_later_is_not_missed",
+            "if known.unhealthy_since_s is not None and (gone := gone_for(known, now_s)):",
+            "if known.unhealthy_since_s is None and (gone := gone_for(known, now_s)):",
+            "who has passed is watched",
+        ),
+        ("last_watch_is_skipped", "    if now_s < ends_at_s:\n", "    if now_s < began_at_s:\n", "everybody is watched for a while"),
+        (
+            "one_bad_window_is_enough",
+            "if newest_fails and all(_fails_in(gate, known, window) for window in last[1:]):",
+            "if newest_fails or all(_fails_in(gate, known, window) for window in last[1:]):",
+            "one bad window takes nobody back",
+        ),
+    ),
+    *_in(
+        "deciding/acting.py",
+        ("the_same_number_twice", "EffectNumber(state.last_number + 1)", "EffectNumber(max(state.last_number, 1))", "numbers only rise"),
+        (
+            "all_are_blamed",
+            'if plan.rollback_scope == "blamed" else ()',
+            'if plan.rollback_scope != "blamed" else ()',
+            "those are taken back that the playbook says",
+        ),
+        (
+            "back_again_and_again",
+            "    if state.direction is Direction.BACK:\n        return Note(WindDownBegan(now_s, Outcome.HALTED",
+            "    if state.direction is Direction.BACK and not state.rollback_why:\n        return Note(WindDownBegan(now_s, Outcome.HALTED",
+            "a failure on the way back ends it",
+        ),
+        ("the_mark_condemns_nothing", "condemned=step.condemns,", "condemned=None,", "the target knows what may not be admitted"),
+    ),
+    *_in(
+        "deciding/agenda.py",
+        (
+            "steps_need_nothing",
+            "ready = tuple([step for step in left if met.issuperset(step.needs)])",
+            "ready = tuple(left)",
+            "steps are done in the plan's order",
+        ),
+        (
+            "way_back_in_the_wrong_order",
+            "if not _concerns(state, step) and met.issuperset(step.needs):",
+            "if not _concerns(state, step) or not met.issuperset(step.needs):",
+            "the way back is taken in the plan's order",
+        ),
+        (
+            "the_skipped_are_rolled",
+            "return step.worker is None or step.worker not in state.skipped",
+            "return step.worker is None or step.worker not in state.blamed",
+            "who is skipped is left alone",
+        ),
+        (
+            "who_keeps_the_release_is_left_out",
+            "if known.touched and not is_taken_back(state, worker)} & restarted",
+            "if known.touched and is_taken_back(state, worker)} & restarted",
+            "who isn't blamed comes back",
+        ),
+    ),
+    *_in(
+        "deciding/sparing.py",
+        (
+            "narrow_on_the_way_back_only",
+            "if room is None or state.direction is Direction.BACK:",
+            "if room is None or state.direction is Direction.FORWARD:",
+            "nobody goes down whom the others can't do without",
+        ),
+    ),
+    *_in(
+        "deciding/seeing.py",
+        (
+            "any_look_is_fresh",
+            "return None if now_s - known.seen_at_s > LOOK_FRESH_S else seen_after(state, known, None)",
+            "return seen_after(state, known, None)",
+            "an old look says nothing about now",
+        ),
+        (
+            "looks_need_not_be_later_than_acts",
+            "max(state.fresh_after_s, known.acted_at_s, at_s or 0.0)",
+            "max(state.fresh_after_s, 0.0)",
+            "only what was seen after an act shows what came of it",
+        ),
+        ("one_missed_look_is_death", "now_s - since_s > UNHEALTHY_GRACE_S:", "now_s - since_s < UNHEALTHY_GRACE_S:", "who misses a check isn't gone"),
+    ),
+    *_in(
+        "deciding/time_left.py",
+        ("window_is_over_when_it_is_not", "    if rest_s <= left_s:\n", "    if rest_s >= left_s:\n", "nobody is begun with when there is no time left"),
+    ),
+    *_in(
+        "simulation/drivers.py",
+        ("target_takes_any_number", "Claim(worker, number, effect.token", "Claim(worker, None, effect.token", "late acts are refused by their number"),
+    ),
+)
