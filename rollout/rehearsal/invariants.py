@@ -17,6 +17,7 @@ from rollout.model.effect import Effect
 from rollout.model.event import DeployBegan, EffectIntended, Outcome, RollbackBegan
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
+from rollout.rehearsal import promises
 from rollout.rehearsal.perform import Account, Stand
 from rollout.simulation.faults import Fault
 from rollout.simulation.world import Deed, Happening
@@ -175,6 +176,12 @@ INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "cuts": cuts,
     "others_drains": others_drains,
     "intent_first": intent_first,
+    "success": promises.success,
+    "evidence": promises.evidence,
+    "heeded": promises.heeded,
+    "attempts": promises.attempts,
+    "database": promises.database,
+    "blame": promises.blame,
 }
 
 
