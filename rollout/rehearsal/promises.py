@@ -34,7 +34,7 @@ AWAY_UNSEEN_S = 20.0
 def success(account: Account) -> Iterator[str]:
     """Where nothing goes wrong, and the release is good, it is deployed."""
     scenario = account.scenario
-    if account.struck or scenario.bad is not None or scenario.foreign is not None or account.outcome is Outcome.DEPLOYED:
+    if account.error or account.struck or scenario.bad is not None or scenario.foreign is not None or account.outcome is Outcome.DEPLOYED:
         return
     yield f"nothing went wrong, and it ended as {account.outcome}: {account.why}"
 

@@ -6,14 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.deciding import blocking, coming_back, decide, going_out, safety
+from rollout.deciding import acting, blocking, coming_back, decide, fold, going_out, safety, soaking, watching
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.state import DeployState, StepState
 from rollout.engine import perform
 from rollout.engine.drivers import Drivers
+from rollout.model.changed import changed
 from rollout.model.effect import Effect
-from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Outcome, StepFinished
-from rollout.model.ids import EffectNumber
+from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Outcome, RollbackBegan, StepFinished
+from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Step, Verb
 from rollout.model.playbook import Playbook
@@ -171,6 +172,67 @@ def test_same_journal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("rollout.rehearsal.perform.turn_bad", worse_and_worse)
     assert journal_of(rehearse_one(scenario)) != journal_of(rehearse_one(scenario))
+
+
+def test_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who takes every rollout for stuck."""
+    scenario = _scenario()
+    assert _broken(scenario) == set()
+    monkeypatch.setattr(decide, "_stuck", lambda *_: True)
+    assert _broken(scenario) == {"success"}
+
+
+def test_evidence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A release that fails its requests, and gates that nobody asks."""
+    scenario = _scenario(bad=Fault.RELEASE_ERRS)
+    assert _broken(scenario) == set()
+    monkeypatch.setattr(soaking, "_weigh", lambda _plan, _state, step, _at, _verdicts, now_s: Note(StepFinished(now_s, step.id, "surely")))
+    monkeypatch.setattr(watching, "alarm", lambda *_: None)
+    monkeypatch.setattr(watching, "_fails", lambda *_: False)
+    assert _broken(scenario) == {"evidence"}
+
+
+def test_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An abort that nobody hears."""
+    scenario = _scenario(Strike(Fault.ASKS_ABORT, Verb.DRAIN, Moment.WAITING))
+    assert _broken(scenario) == set()
+    monkeypatch.setattr(decide, "_heed", lambda *_: None)
+    assert "heeded" in _broken(scenario)
+
+
+def test_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain that fails again and again, and failures that nobody counts."""
+    scenario = _scenario(*(Strike(Fault.FAILS, Verb.DRAIN, Moment.DURING, nth=nth) for nth in range(1, 7)))
+    assert _broken(scenario) == set()
+    fail = fold._fail_effect
+
+    def uncounted(state: DeployState, event: EffectFailed) -> DeployState:
+        failed = fail(state, event)
+        return changed(failed, steps={step: changed(at, attempts=0) for step, at in failed.steps.items()})
+
+    monkeypatch.setattr(fold, "_fail_effect", uncounted)
+    assert "attempts" in _broken(scenario)
+
+
+def test_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Restarts, whether the database is there or not."""
+    scenario = _scenario(Strike(Fault.DATABASE_AWAY, Verb.SURVEY, Moment.WAITING))
+    assert _broken(scenario) == set()
+    monkeypatch.setattr(blocking, "guard_of", lambda *_: None)
+    monkeypatch.setattr(going_out, "guard_of", lambda *_: None)
+    assert "database" in _broken(scenario)
+
+
+def test_blame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only one is taken back, where the playbook says all."""
+    scenario = _scenario(bad=Fault.RELEASE_ERRS)
+    assert _broken(scenario) == set()
+
+    def only_one(_plan: Plan, _state: DeployState, why: str, now_s: float, *, blamed: WorkerId) -> Decision:
+        return Note(RollbackBegan(now_s, why, requested=False, blamed=(blamed,)))
+
+    monkeypatch.setattr(acting, "go_back", only_one)
+    assert "blame" in _broken(scenario)
 
 
 def test_every_invariant_has_a_test_here() -> None:
