@@ -21,7 +21,7 @@ from rollout.rehearsal.scenario import Scenario, set_up
 from rollout.simulation.faults import Struck
 from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.journal import MemoryJournal
-from rollout.simulation.rehearse import EndlessError, Script, Stage, live
+from rollout.simulation.rehearse import EndlessError, Script, Stage, let_nobody_be_there, live
 from rollout.simulation.striking import Crash, Striker, turn_bad
 from rollout.simulation.virtual_clock import ToolClock
 from rollout.simulation.world import Happening, World
@@ -163,17 +163,17 @@ def _play(run: _Run) -> DeployState:
             state = live(stage, plan, run.script, resumed=resumed)
         except Crash as crash:
             striker.alive = False
-            stage.clock.advance_to(stage.clock.now_s() + (crash.nobody_for_s or 0.0))
+            let_nobody_be_there(stage, crash.nobody_for_s or 0.0)
             resumed = not crash.journal_lost
             if crash.journal_lost:
-                stage.journal = MemoryJournal()
+                stage.journal = MemoryJournal(codec=False)
                 plan = _plan(run)
             continue
         striker.alive = False
         if state.outcome not in RESUMABLE or run.resumes >= run.scenario.resumes:
             return state
         run.resumes += 1
-        stage.clock.advance_to(stage.clock.now_s() + run.scenario.resume_after_s)
+        let_nobody_be_there(stage, run.scenario.resume_after_s)
         resumed = True
 
 

@@ -18,6 +18,8 @@ from rollout.rehearsal.coverage import CELLS, Cell
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault, Moment, Strike
 from rollout.simulation.faulty_drivers import SimulatedWarming
+from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import Stage, set_stage, stage_of
 
 # Prime to any number of cells that there may be, so that consecutive seeds aim far apart.
@@ -44,6 +46,7 @@ _LASTS: dict[Fault, tuple[float, float, float]] = {
     Fault.PROXY_AWAY: (1, 60, 0),
     Fault.MANAGER_AWAY: (1, 60, 0),
     Fault.DATABASE_AWAY: (1, 60, 0.3),
+    Fault.LEASE_LOST: (5, 120, 0.3),
     Fault.CLOCK_FORWARD: (1, 600, 0),
     Fault.CLOCK_BACK: (1, 60, 0),
     Fault.TOOL_STALLS: (0.5, 60, 0),
@@ -135,6 +138,8 @@ def _fitting(seed: int, cells: tuple[Cell, ...], given: Given) -> tuple[Cell, ..
 def set_up(scenario: Scenario) -> Stage:
     """Build the homeserver of a rehearsal, with every port that there is."""
     stage = stage_of(scenario.inventory)
+    # The same journals as by the longer way, in half the time; and most are read by nobody.
+    stage.sight, stage.journal = Sight.QUICK, MemoryJournal(codec=False)
     stage.drivers = replace(stage.drivers, database=SimulatedDatabase(stage.clock, users=USERS), warming=SimulatedWarming(stage.world))
     simulated = DriverSettings(driver="simulated")
     stage.inventory = stage.inventory.model_copy(update={"warming_driver": simulated, "database_driver": simulated})
