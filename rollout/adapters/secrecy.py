@@ -15,6 +15,8 @@ _NAME = re.compile(r"password|passwd|secret|token|dsn|key", re.IGNORECASE)
 _REFERENCE = re.compile(r"(?:env|file):\S*\Z")
 # These drivers are given places on this machine, and nothing to show at a door.
 _WITHOUT = frozenset({"workers_driver", "releases_driver", "traffic_driver", "metrics_driver", "ledger_driver"})
+# … but for the address at which the ledger's dead-man calls somebody: of its settings these are none.
+_OF_THE_LEDGER = frozenset({"driver", "path", "readmit_after_s"})
 # The others, also when somebody has misspelt them.
 _SECTION = re.compile(r"driver|notif|hook|database|warm|probe", re.IGNORECASE)
 _OPEN = frozenset({"driver", "user"})
@@ -47,6 +49,8 @@ def is_secret_section(path: Path) -> bool:
 
 def is_secret(path: Path) -> bool:
     """Tell whether what stands at *path* may be a secret."""
+    if len(path) > 1 and path[0] == "ledger_driver" and path[1] not in _OF_THE_LEDGER:
+        return True
     names = [part for part in path if isinstance(part, str)]
     own = names[2:] if names[:1] and names[0] in _NAMED else names
     if any(map(_NAME.search, own)):

@@ -105,6 +105,9 @@ class Wording:
                 return Problem(path, f"{name} is empty", remedy)
             case "enum" | "literal_error":
                 return self._not_one_of(path, name, context)
+            case "string_pattern_mismatch":
+                # The only texts that have a pattern.
+                return self._other_type(path, name, "a time of day from 00:00 to 23:59", '"06:00" in quotes')
             case kind if kind == OWN:
                 return Problem(path, details["msg"], remedy=str(context["remedy"]))
             case kind:

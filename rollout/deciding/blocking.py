@@ -1,4 +1,10 @@
-"""May a worker be taken out now? What forbids it is the reason to wait, or to stop."""
+"""
+May a worker be taken out now? What forbids it is the reason to wait, or to stop.
+
+It is asked before every disruptive step, between the drain of a worker and its restart too: an hour may have passed since it was planned,
+and a minute since it was drained. What guards say counts only while it is fresh; what they don't say is no leave. A worker whose process
+has ended is the exception: the only thing that helps it is its restart.
+"""
 
 from rollout.deciding.acting import stop
 from rollout.deciding.decision import Decision, Wait
@@ -11,18 +17,17 @@ from rollout.model.sighting import Sighting
 from rollout.planning.disruption import Seen, why_not_down
 from rollout.planning.standing import drained_by_others
 
+# A thorough look, which reads the guards, comes every five seconds (engine/perform.py) and may take a few; one may be lost.
+GUARDS_FRESH_S = 15.0
+
 
 def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | Decision | None:
     """Say what forbids taking a worker out now: nothing fresh to go by, a guard, or too many out already."""
     soon_s = now_s + LOOK_FRESH_S
     if state.observed_at_s <= state.fresh_after_s or now_s - state.observed_at_s > LOOK_FRESH_S:
         return Wait("observation", "nothing has been seen of the homeserver lately", soon_s)
-    if state.direction is Direction.FORWARD and (broken := guard_rules.broken(plan.guards, state.guards)):
-        since_s = state.guard_broken_since_s or now_s
-        deadline_s = min(guard.deadline_s for guard in plan.guards if guard.guard in {one.guard for one in broken})
-        if now_s - since_s >= deadline_s:
-            return stop(now_s, f"for {deadline_s:.0f} s {broken[0].why}")
-        return Wait("guard", f"{worker.id} may not go down: {broken[0].why}", min(soon_s, since_s + deadline_s))
+    if (guarded := guard_of(plan, state, worker, now_s)) is not None:
+        return guarded
     own = seen_lately(state, state.workers[worker.id], now_s)
     if own is None:
         # Somebody else may have drained it since, or it may have been warmed for longer than a look lasts.
@@ -41,6 +46,39 @@ def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> 
     if why := why_not_down(worker, plan.workers, seen, plan.max_unavailable):
         return Wait("capacity", why, soon_s)
     return None
+
+
+def guard_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | Decision | None:
+    """
+    Say which guard forbids taking a worker out now, or restarting one that is out; a stop once it has done so for its deadline.
+
+    On the way back guards are not asked: nothing is worse than what runs now. But nobody is restarted, whichever way, while the database
+    is away: no release could start.
+    """
+    soon_s = now_s + LOOK_FRESH_S
+    if state.no_database:
+        return Wait("database", f"{worker.id} may not go down: the homeserver's database can't be asked ({state.no_database})", soon_s)
+    if state.direction is Direction.BACK or not plan.guards or _has_ended(seen_lately(state, state.workers[worker.id], now_s)):
+        return None
+    if state.guards_seen_at_s <= state.fresh_after_s or now_s - state.guards_seen_at_s > GUARDS_FRESH_S:
+        first = min(plan.guards, key=lambda guard: guard.deadline_s)
+        since_s = max(state.guards_seen_at_s, state.fresh_after_s, state.began_at_s)
+        if now_s - since_s >= first.deadline_s:
+            return stop(now_s, f"for {first.deadline_s:.0f} s no guard has been read ({first.guard} and others)")
+        return Wait("guard", f"{worker.id} may not go down: no guard has been read lately", min(soon_s, since_s + first.deadline_s))
+    broken = guard_rules.broken(plan.guards, state.guards)
+    if not broken:
+        return None
+    since_s = state.guard_broken_since_s or now_s
+    deadline_s = min(guard.deadline_s for guard in plan.guards if guard.guard in {one.guard for one in broken})
+    whys = "; ".join(one.why for one in broken)
+    if now_s - since_s >= deadline_s:
+        return stop(now_s, f"for {deadline_s:.0f} s {whys}")
+    return Wait("guard", f"{worker.id} may not go down: {whys}", min(soon_s, since_s + deadline_s))
+
+
+def _has_ended(sighting: Sighting | None) -> bool:
+    return sighting is not None and sighting.process is not None and not sighting.process.running
 
 
 def _taken_by_us(state: DeployState, worker: WorkerId, known: WorkerState) -> str:

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 from rollout.deciding.acting import go_back, perform, stop
-from rollout.deciding.blocking import blocker_of
+from rollout.deciding.blocking import blocker_of, guard_of
 from rollout.deciding.decision import Decision, Note, Perform, Wait
-from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, steps_that_way, worker_of
+from rollout.deciding.index import index_of
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, worker_of
+from rollout.deciding.sparing import narrowness, room_without, too_narrow
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
@@ -95,8 +97,10 @@ def _too_much(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> W
 def drain(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
-        blocker = blocker_of(plan, state, worker, now_s)
-        return blocker or Note(StepBegan(now_s, step.id))
+        if blocker := blocker_of(plan, state, worker, now_s):
+            return blocker
+        room = room_without(plan, state, worker, now_s)
+        return too_narrow(plan, state, worker, room, now_s) or Note(StepBegan(now_s, step.id, narrowness(plan, worker, room)))
     if at.status is StepStatus.FAILED:
         return stop(now_s, f"{worker.id} could not be drained: {at.why}")
     if at.status is StepStatus.ACTIVE:
@@ -159,13 +163,22 @@ def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
 def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait | None:
     """Look once more: still drained or held, and still allowed to be down."""
     worker, known = worker_of(plan, step), known_of(state, step)
-    out = (Verb.DRAIN, Verb.HOLD)
-    drain = next((other for other in steps_that_way(plan, state) if other.worker == worker.id and other.verb in out), None)
+    drain = index_of(plan).way(state.direction).out.get(worker.id)
     if drain is None:
         return blocker_of(plan, state, worker, now_s)
     sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
+    guarded = guard_of(plan, state, worker, now_s)
+    if guarded is None and drain.verb is Verb.DRAIN and plan.guards and state.direction is Direction.FORWARD:
+        # Of the minute that a drain takes, what guards said before says little. A hold is short, and nobody waits longer for this.
+        drained_at_s = state.steps[drain.id].applied_at_s or 0.0
+        if state.guards_seen_at_s <= drained_at_s and sighting.healthy is True:
+            return Wait("guard", f"{worker.id} is drained; what guards say since then is being read", now_s + LOOK_FRESH_S)
+    if guarded is not None and drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up and sighting.proxy.holding:
+        # What waits behind a hold would pile up for as long as the guard doesn't hold.
+        why = f"its requests go on while it may not be restarted: {guarded.why if isinstance(guarded, Wait) else 'the rollout pauses'}"
+        return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
         # Where it is down already only its restart helps: what is let go before would be cut.
         left_s = _hold_left_s(plan, known, sighting.proxy, now_s)
@@ -176,7 +189,7 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         why = f"{worker.id} has got traffic again"
         waits = _before_hold(worker, sighting, now_s) if drain.verb is Verb.HOLD else None
         return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
-    return None
+    return blocker_of(plan, state, worker, now_s)
 
 
 def _hold_left_s(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:

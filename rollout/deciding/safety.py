@@ -8,12 +8,13 @@ the way back, on what it ran before, since the release that failed is never admi
 
 from rollout.deciding.acting import next_number
 from rollout.deciding.decision import Decision, Finish, Perform, Wait
+from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
 from rollout.deciding.state import DeployState, WorkerState, is_taken_back
 from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
-from rollout.model.plan import Plan, Verb, steps_of
+from rollout.model.plan import Plan, Verb, goes_back_to
 from rollout.model.release import Release
 from rollout.model.sighting import Sighting, runs, started_since
 
@@ -55,9 +56,11 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
     process = sighting.process
     if process is None:
         return Wait("stopping", f"{worker} is out and its process cannot be seen", now_s + LOOK_FRESH_S)
-    old = plan.from_releases[worker]
+    old = goes_back_to(plan, worker)
     # On the way back only what it ran before may be admitted, and only when it is seen to run that.
     condemned = is_taken_back(state, worker) and not _runs_as_before(sighting, plan.releases[old])
+    # So may an earlier rollout have said, whose mark it still has.
+    condemned = condemned or (sighting.drain is not None and sighting.drain.condemned not in {None, old} and not _left(sighting))
     if condemned and process.running and sighting.proxy is not None and sighting.proxy.sessions != 0:
         # Nothing is cut to save time: if they don't end, it stays out, and is named.
         return Wait("stopping", f"{worker} still has sessions on the release that is taken back", now_s + 1.0)
@@ -82,9 +85,16 @@ def _runs_as_before(sighting: Sighting, old: Release) -> bool:
     return answer is True
 
 
+def _left(sighting: Sighting) -> bool:
+    """Tell whether a worker has left the release that its mark condemns."""
+    process, mark = sighting.process, sighting.drain
+    return process is None or mark is None or process.activated != mark.condemned
+
+
 def is_held(plan: Plan, worker: WorkerId) -> bool:
     """Tell whether a worker is held, rather than drained, while it restarts."""
-    return any(step.verb is Verb.HOLD and step.worker == worker for step in steps_of(plan.phases))
+    out = index_of(plan).forward.out.get(worker)
+    return out is not None and out.verb is Verb.HOLD
 
 
 def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release: ReleaseId, now_s: float) -> Decision:

@@ -1,11 +1,14 @@
 """What may be gone by: only what was seen after the act, and lately."""
 
-from rollout.deciding.state import DeployState, Direction, WorkerState
-from rollout.model.plan import Plan, Step, Worker, steps_of
+from rollout.deciding.index import index_of
+from rollout.deciding.state import DeployState, WorkerState
+from rollout.model.plan import Plan, Step, Worker
 from rollout.model.sighting import Sighting
 
 # A look that is older than this says nothing about now. Looks come about every second; five of them may be lost.
 LOOK_FRESH_S = 6.0
+# A thorough look comes every five seconds (engine/perform.py), and one may be lost.
+DATABASE_SEEN_WITHIN_S = 12.0
 # A worker that has been admitted may miss a few health checks under load before it counts as gone.
 UNHEALTHY_GRACE_S = 15.0
 
@@ -24,6 +27,18 @@ def seen_lately(state: DeployState, known: WorkerState, now_s: float) -> Sightin
 def well(state: DeployState, known: WorkerState, now_s: float) -> bool | None:
     sighting = seen_lately(state, known, now_s)
     return None if sighting is None else sighting.healthy
+
+
+def is_confirmed(state: DeployState, known: WorkerState, now_s: float) -> bool:
+    """
+    Tell whether a FAIL may be acted on: the database was seen to be there since. What a homeserver does without it condemns no release.
+
+    Where nobody looks at the database, or no look comes, there is nothing to wait for.
+    """
+    failed_at_s = known.failed_at_s
+    if state.schema is None or failed_at_s is None or now_s - failed_at_s > DATABASE_SEEN_WITHIN_S:
+        return True
+    return state.guards_seen_at_s > failed_at_s
 
 
 def gone_for(known: WorkerState, now_s: float) -> str:
@@ -54,8 +69,7 @@ def known_of(state: DeployState, step: Step) -> WorkerState:
 
 
 def worker_of(plan: Plan, step: Step) -> Worker:
-    return next(worker for worker in plan.workers if worker.id == step.worker)
-
-
-def steps_that_way(plan: Plan, state: DeployState) -> tuple[Step, ...]:
-    return steps_of(plan.phases if state.direction is Direction.FORWARD else plan.rollback)
+    if step.worker is None:
+        msg = f"{step.id} concerns no worker"
+        raise ValueError(msg)
+    return index_of(plan).workers[step.worker]

@@ -2,7 +2,7 @@
 
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
-from rollout.deciding.seeing import gone_for, known_of, well, worker_of
+from rollout.deciding.seeing import gone_for, is_confirmed, known_of, well, worker_of
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
@@ -50,6 +50,8 @@ def _weigh(plan: Plan, state: DeployState, step: Step, at: StepState, verdicts: 
     worker = worker_of(plan, step)
     if failed := [verdict for verdict in verdicts if verdict.ruling is Ruling.FAIL]:
         sentence = f"{worker.id} failed {failed[0].gate}: {failed[0].because}"
+        if not is_confirmed(state, state.workers[worker.id], now_s):
+            return Wait("database", f"{worker.id} failed {failed[0].gate}; before it is acted on, the database is looked at", now_s + 1.0)
         return condemn(plan, state, step, sentence, now_s)
     if all(verdict.ruling is Ruling.PASS for verdict in verdicts):
         return Note(StepFinished(now_s, step.id, "; ".join(verdict.because for verdict in verdicts)))

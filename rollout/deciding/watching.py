@@ -10,38 +10,37 @@ A window lasts until it holds a gate's samples. Where two of them don't come to 
 there, and it is named: silence is not health.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from rollout.deciding.acting import go_back, stop
-from rollout.deciding.decision import Decision, Note, Wait
-from rollout.deciding.seeing import gone_for
-from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
+from rollout.deciding.agenda import Agenda, agenda_of
+from rollout.deciding.decision import Decision, Note, Wait, WaitUntil
+from rollout.deciding.index import Kept, PlanIndex, index_of
+from rollout.deciding.seeing import gone_for, is_confirmed
+from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.gating import threshold
-from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL, Window, complete
+from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL, Window, is_complete
 from rollout.model.event import GateRuled, StepBegan, StepFinished
 from rollout.model.gate import Gate, Ruling, Verdict
-from rollout.model.ids import GateId
-from rollout.model.plan import Plan, Step, Verb, steps_of
+from rollout.model.ids import GateId, WorkerId
+from rollout.model.plan import Plan, Step
 
 # A tally that is older than this many times the time between two measurements was not followed by another.
 _FRESH_SAMPLES = 5.0
 
 
-def alarm(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
+def alarm(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Decision | None:
     """Answer the way back when somebody who had passed is no longer well; None otherwise."""
-    for step, known in _watched(plan, state):
-        worker = str(step.worker)
-        if step.worker is None:
-            continue
-        if gone := gone_for(known, now_s):
-            return go_back(plan, state, f"{worker} had passed, but {gone}", now_s, blamed=step.worker)
-        for gate in _gates(plan, step):
-            verdict = _rule(plan, gate, known)
-            if verdict is None:
-                continue
+    for step, worker in agenda.passed:
+        known = state.workers[worker]
+        if known.unhealthy_since_s is not None and (gone := gone_for(known, now_s)):
+            return go_back(plan, state, f"{worker} had passed, but {gone}", now_s, blamed=worker)
+        for gate, verdict in _failed(plan, agenda.index, worker, known):
             if (before := known.verdicts.get(gate.id)) is None or before.ruling is not Ruling.FAIL:
-                return Note(GateRuled(now_s, step.id, step.worker, verdict))
-            return go_back(plan, state, f"{worker} had passed, but then failed {gate.id}: {before.because}", now_s, blamed=step.worker)
+                return Note(GateRuled(now_s, step.id, worker, verdict))
+            if not is_confirmed(state, known, now_s):
+                return WaitUntil(now_s + 1.0)
+            return go_back(plan, state, f"{worker} had passed, but then failed {gate.id}: {before.because}", now_s, blamed=worker)
     return None
 
 
@@ -70,7 +69,8 @@ def watch(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
 
 def undecided(plan: Plan, state: DeployState) -> str:
     """Say by which gates nobody could have failed in the last watch, for want of samples; empty where there are none."""
-    began_at_s = next((state.steps[step.id].began_at_s for step in steps_of(plan.phases) if step.verb is Verb.WATCH), None)
+    step = index_of(plan).watch
+    began_at_s = None if step is None else state.steps[step.id].began_at_s
     return "" if began_at_s is None else _listed(_undecided(plan, state, began_at_s))
 
 
@@ -111,39 +111,52 @@ def _listed(pairs: Iterable[tuple[GateId, str]]) -> str:
     return ", ".join(f"{gate} ({', '.join(its)})" for gate, its in workers.items())
 
 
-def _watched(plan: Plan, state: DeployState) -> Iterator[tuple[Step, WorkerState]]:
+def _watched(plan: Plan, state: DeployState) -> list[tuple[Step, WorkerState]]:
     """List the SOAKs that are done, with their workers."""
-    if state.direction is Direction.BACK:
-        return
-    for step in steps_of(plan.phases):
-        if step.verb is Verb.SOAK and step.worker is not None and state.steps[step.id].status is StepStatus.DONE:
-            yield step, state.workers[step.worker]
+    return [(step, state.workers[worker]) for step, worker in agenda_of(plan, state).passed]
 
 
-def _gates(plan: Plan, step: Step) -> list[Gate]:
+def _gates(plan: Plan, step: Step) -> tuple[Gate, ...]:
     """List the gates of a SOAK that go on ruling."""
-    return [plan.gates[name] for name in step.gates if plan.gates[name].metric not in BURSTS]
+    return index_of(plan).watched_gates[step.worker] if step.worker is not None else ()
 
 
-def _last(plan: Plan, gate: Gate, known: WorkerState) -> list[Window]:
+def _last(plan: Plan, gate: Gate, known: WorkerState) -> tuple[Window, ...]:
     """List as many complete windows as it takes to fail, the newest first: it is the one that seldom fails."""
-    return complete(known.watched.get(gate.id, ()), plan.watch.window_s, gate)[: -WINDOWS_TO_FAIL - 1 : -1]
+    windows = known.watched.get(gate.id, ())
+    # Another one is begun only when the one before is complete.
+    whole = windows if windows and is_complete(windows[-1], plan.watch.window_s, gate) else windows[:-1]
+    return whole[: -WINDOWS_TO_FAIL - 1 : -1]
 
 
-def _rule(plan: Plan, gate: Gate, known: WorkerState) -> Verdict | None:
-    """Return the FAIL of the last window, if the one before failed too."""
-    last = _last(plan, gate, known)
-    if len(last) < WINDOWS_TO_FAIL:
-        return None
-    rulings = (_rule_window(gate, known, window) for window in last)
-    newest = next(rulings)
-    failed = newest.ruling is Ruling.FAIL and all(verdict.ruling is Ruling.FAIL for verdict in rulings)
-    return newest if failed else None
+def _failed(plan: Plan, index: PlanIndex, worker: WorkerId, known: WorkerState) -> tuple[tuple[Gate, Verdict], ...]:
+    """List the gates by which a worker's last windows failed. Decisions come oftener than measurements, so the answer is kept for these."""
+    kept = index.rulings.get(worker)
+    if kept is not None and kept.watched is known.watched and kept.baseline is known.baseline:
+        return kept.failed
+    before = kept.newest if kept is not None and kept.baseline is known.baseline else {}
+    newest: dict[GateId, tuple[Window, bool]] = {}
+    failed: list[tuple[Gate, Verdict]] = []
+    for gate in index.watched_gates[worker]:
+        last = _last(plan, gate, known)
+        if len(last) < WINDOWS_TO_FAIL:
+            continue
+        ruled = before.get(gate.id)
+        newest_fails = ruled[1] if ruled is not None and ruled[0] is last[0] else _fails_in(gate, known, last[0])
+        newest[gate.id] = (last[0], newest_fails)
+        if newest_fails and all(_fails_in(gate, known, window) for window in last[1:]):
+            failed.append((gate, _rule_window(gate, known, last[0])))
+    index.rulings[worker] = Kept(known.watched, known.baseline, newest, tuple(failed))
+    return tuple(failed)
 
 
 def _fails(plan: Plan, gate: Gate, known: WorkerState) -> bool:
     """Tell whether the last window failed."""
-    return any(_rule_window(gate, known, window).ruling is Ruling.FAIL for window in _last(plan, gate, known)[:1])
+    return any(_fails_in(gate, known, window) for window in _last(plan, gate, known)[:1])
+
+
+def _fails_in(gate: Gate, known: WorkerState, window: Window) -> bool:
+    return threshold.fails(gate, after=window.own, baseline=known.baseline, controls=window.controls)
 
 
 def _decides(gate: Gate, known: WorkerState, window: Window) -> bool:
@@ -164,4 +177,4 @@ def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:
 
 
 def _last_s(known: WorkerState) -> float:
-    return known.windows[-1].own.until_s if known.windows else float("-inf")
+    return float("-inf") if known.after is None else known.after.until_s

@@ -5,6 +5,8 @@ of the day.
 It comes before a SURVEY in the design's order, since it is longer; where there is none that is long enough, the plan's SURVEY takes one.
 """
 
+from collections.abc import Mapping
+
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DeployState
 from rollout.model.event import BaselineFound
@@ -13,6 +15,8 @@ from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.plan import Plan
 from rollout.ports.journal import Journal
 
+HISTORY = "the journal of the last 24 h"
+
 _DAY_S = 86_400.0
 _HOUR_S = 3_600.0
 # Rollouts of the last day are few; more than this many are not worth their reading time.
@@ -20,30 +24,36 @@ _DEPLOYS_MAX = 20
 
 
 def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
+    """Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one."""
+    found = kept_tallies(journal, plan.homeserver, plan.from_releases, now_s)
+    enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
+    return BaselineFound(now_s, HISTORY, enough) if enough else None
+
+
+def kept_tallies(journal: Journal, homeserver: str, releases: Mapping[WorkerId, ReleaseId], now_s: float) -> dict[WorkerId, Tally]:
     """
-    Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one.
+    Sum up what is known of each worker on the release that it runs now.
 
     Counted is what was surveyed before an earlier rollout, what was watched after it, and what was kept by `rollout observe`, each for the
     release that ran then.
     """
     found: dict[WorkerId, Tally] = {}
-    for line in journal.deploys(plan.homeserver, _DEPLOYS_MAX):
+    for line in journal.deploys(homeserver, _DEPLOYS_MAX):
         if line.finished_at_s is None or now_s - line.finished_at_s > _DAY_S:
             continue
         earlier = journal.plan(line.deploy_id)
         state = start(earlier)
         for _, event in journal.events(line.deploy_id):
             state = fold(earlier, state, event)
-        for worker, release in plan.from_releases.items():
+        for worker, release in releases.items():
             for tally in _tallies(earlier, state, worker, release):
                 if _same_hour(tally, now_s):
                     found[worker] = tally + found[worker] if worker in found else tally
-    for kept in journal.baselines(plan.homeserver, now_s - _DAY_S):
+    for kept in journal.baselines(homeserver, now_s - _DAY_S):
         for worker, (release, tally) in kept.tallies.items():
-            if plan.from_releases.get(worker) == release and _same_hour(tally, now_s):
+            if releases.get(worker) == release and _same_hour(tally, now_s):
                 found[worker] = tally + found[worker] if worker in found else tally
-    enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
-    return BaselineFound(now_s, "the journal of the last 24 h", enough) if enough else None
+    return found
 
 
 def _tallies(plan: Plan, state: DeployState, worker: WorkerId, release: ReleaseId) -> list[Tally]:

@@ -3,12 +3,13 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
+from rollout.engine.ahead import AheadClock
 from rollout.engine.drivers import Drivers
 from rollout.engine.perform import ThreadedPerformer
 from rollout.engine.rescue import admit_ours
@@ -24,6 +25,9 @@ from rollout.ports.journal import Journal, Request
 
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
+# Whoever hasn't been heard of for ALIVE_FOR_S doesn't live: then somebody else brings back what is ours.
+BEAT_EVERY_S = 10.0
+ALIVE_FOR_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +41,26 @@ class Site:
     operator: str
 
 
-def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = ()) -> DeployState:
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """By when a rollout must have ended, None at any time; or why the playbook's windows are ignored."""
+
+    end_by_s: float | None = None
+    ignored: str = ""
+
+
+def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = (), bounds: Bounds = Bounds()) -> DeployState:
     """
     Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
 
-    Raises DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when nobody can be had who would bring back what is ours if this process died, and DriverError when the journal
+    can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
+    _have_guarded(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, site.drivers.ledger.last_number())
+    number = site.drivers.ledger.last_number()
+    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, number, bounds.end_by_s, bounds.ignored)
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)
@@ -54,20 +69,39 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     return _run(site, loop, deploy_id, ())
 
 
-def resume(site: Site, deploy_id: DeployId, listeners: Sequence[Listener] = (), asked: Command | None = None) -> DeployState:
+def resume(
+    site: Site,
+    deploy_id: DeployId,
+    listeners: Sequence[Listener] = (),
+    asked: Command | None = None,
+    bounds: Bounds = Bounds(),
+    accept_version: int | None = None,
+) -> DeployState:
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
 
-    Raises RefusedError when it has ended, or when its journal was written by other decision code.
+    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or
+    as `begin` does.
     """
     plan = site.journal.plan(deploy_id)
-    state = replay(site.journal, plan, deploy_id)
+    state, version = _read(site.journal, plan, deploy_id)
     if state.outcome is not None and state.outcome not in RESUMABLE:
         raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+    if version not in {DECISION_VERSION, accept_version}:
+        raise RefusedError(
+            f"rollout {deploy_id} was decided by version {version} of the decision code, and this is version {DECISION_VERSION}",
+            why=f"what version {version} has begun, version {DECISION_VERSION} may judge and end in another way",
+            remedy=f"the release of rollout that began it, or --accept-version {version} if you want this one to take over",
+        )
+    _have_guarded(site)
+    # Between the crash and now the clock may have been set back. The rollout's time goes on from its last line all the same: looks count as
+    # fresh at once, and a deadline that was half over is half over.
+    site = replace(site, clock=AheadClock(site.clock, max(0.0, state.last_at_s - site.clock.now_s())))
     loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
     now_s = max(site.clock.now_s(), state.last_at_s)
     number = max(state.last_number, site.drivers.ledger.last_number())
-    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number),))
+    accepted = None if version == DECISION_VERSION else version
+    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number, accepted, bounds.end_by_s, bounds.ignored),))
     why = "the process that had begun it is gone"
     loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
@@ -92,17 +126,27 @@ def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
 
 
 def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
-    """Fold a whole journal. Raises RefusedError when other decision code wrote it."""
-    state = start(plan)
+    """Fold a whole journal, whichever version of the decision code wrote it: to look at it, anybody may."""
+    return _read(journal, plan, deploy_id)[0]
+
+
+def _read(journal: Journal, plan: Plan, deploy_id: DeployId) -> tuple[DeployState, int]:
+    """Fold a whole journal, and name the version of the decision code that wrote its end."""
+    state, version = start(plan), DECISION_VERSION
     for _, event in journal.events(deploy_id):
-        if isinstance(event, DeployBegan | DeployResumed) and event.decision_version != DECISION_VERSION:
-            raise RefusedError(
-                f"rollout {deploy_id} was decided by other decision code",
-                why=f"version {event.decision_version} wrote its journal, and this is version {DECISION_VERSION}",
-                remedy="finish it with the release of rollout that began it, or `rollout admit --all --mine` and begin anew",
-            )
+        if isinstance(event, DeployBegan | DeployResumed):
+            version = event.decision_version
         state = fold(plan, state, event)
-    return state
+    return state, version
+
+
+def _have_guarded(site: Site) -> None:
+    ledger = site.drivers.ledger
+    try:
+        ledger.beat(ledger.token(), site.clock.now_s() + ALIVE_FOR_S)
+        ledger.guard(site.inventory.homeserver)
+    except DriverError as error:
+        raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
 
 
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
@@ -116,6 +160,9 @@ def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) 
             condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
             admit_ours(site.drivers, site.inventory, condemned)
             raise
+        finally:
+            # From now on whatever is still out has nobody else.
+            ears.beat(site.clock.now_s())
 
 
 class _Ears:
@@ -127,12 +174,22 @@ class _Ears:
         self._asked = list(asked)
         self._take_signals = take_signals
         self._asked_at_s = 0.0
+        self._beaten_at_s = 0.0
+        self._token = site.drivers.ledger.token()
+
+    def beat(self, alive_until_s: float) -> None:
+        """Say until when this process lives. Where that can't be written, the next effect can't be either, and says so."""
+        with suppress(DriverError):
+            self._site.drivers.ledger.beat(self._token, alive_until_s)
 
     def heed(self) -> list[OperatorSpoke]:
         now_s = self._site.clock.now_s()
         heard = [OperatorSpoke(now_s, command, self._site.operator, "") for command in self._asked]
         self._asked.clear()
         heard += [OperatorSpoke(now_s, Command.INTERRUPT, self._site.operator, name) for name in self._take_signals()]
+        if now_s - self._beaten_at_s >= BEAT_EVERY_S:
+            self._beaten_at_s = now_s
+            self.beat(now_s + ALIVE_FOR_S)
         if now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
             heard += [_spoken(now_s, request) for request in self._site.journal.take_requests(self._deploy_id)]

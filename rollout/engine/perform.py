@@ -10,12 +10,13 @@ import queue
 import threading
 from typing import Protocol, Self
 
-from rollout.engine.drivers import Drivers, servers
+from rollout.engine.drivers import Drivers
 from rollout.engine.survey import Changes, Surveyor
-from rollout.model.effect import Effect, drains_in_part
-from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.engine.work import work_of
+from rollout.model.effect import Effect
+from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
-from rollout.model.ids import WorkerId
+from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.model.release import Release
@@ -29,8 +30,6 @@ CALM_LOOK_S = 2.0
 EAGER_MEASURE_S = 1.0
 THOROUGH_EVERY_S = 5.0
 LOG_LINES_MAX = 12
-# A proxy answers in a millisecond; the rest of an effect's deadline belongs to what is waited for afterwards.
-PROXY_TIMEOUT_S = 5.0
 USERS_TIMEOUT_S = 10.0
 
 
@@ -61,6 +60,12 @@ def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
             release = _do(effect, plan, drivers, inventory, clock)
     except OutcomeUnknownError as error:
         return EffectInDoubt(clock.now_s(), effect.number, _sentence(error))
+    except TakenOverError as error:
+        return EffectFailed(clock.now_s(), effect.number, _sentence(error), permanent=True, fenced=True)
+    except StaleEffectError as error:
+        # With a higher number it may be done, if it is still wanted then.
+        number = EffectNumber(error.number)
+        return EffectFailed(clock.now_s(), effect.number, _sentence(error), permanent=number == 0, ledger_number=number)
     except (TransientDriverError, PermanentDriverError) as error:
         log = drivers.workers.last_lines(effect.worker, LOG_LINES_MAX) if effect.worker is not None and effect.verb is Verb.RESTART else ()
         return EffectFailed(clock.now_s(), effect.number, _sentence(error), isinstance(error, PermanentDriverError), log)
@@ -88,27 +93,7 @@ def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
             return drivers.releases.prepare(plan.to_release, left_s)
         drivers.releases.migrate(effect.release)
         return None
-    with drivers.ledger.fence(effect):
-        match effect.verb:
-            case Verb.DRAIN if drains_in_part(effect):
-                # On the way down it still takes some.
-                drivers.traffic.admit(servers(inventory)[effect.worker], effect.weight, PROXY_TIMEOUT_S)
-            case Verb.HOLD:
-                drivers.traffic.hold(servers(inventory)[effect.worker], plan.hold, PROXY_TIMEOUT_S)
-            case Verb.LET_GO:
-                drivers.traffic.let_go(servers(inventory)[effect.worker], PROXY_TIMEOUT_S)
-            case Verb.DRAIN:
-                drivers.traffic.drain(servers(inventory)[effect.worker], PROXY_TIMEOUT_S)
-            case Verb.ADMIT:
-                drivers.traffic.admit(servers(inventory)[effect.worker], effect.weight, PROXY_TIMEOUT_S)
-            case Verb.RESTART:
-                # Stopped before it is switched: a process then always runs what its link named when it started.
-                drivers.workers.stop(effect.worker, left_s)
-                drivers.releases.activate(effect.worker, effect.release)
-                drivers.workers.start(effect.worker, left_s)
-            case _:
-                msg = f"{effect.verb} is not an effect"
-                raise ValueError(msg)
+    drivers.ledger.perform(effect, work_of(effect, effect.worker, plan, drivers, inventory, left_s))
     return None
 
 

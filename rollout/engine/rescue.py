@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers, servers
-from rollout.model.effect import FULL_WEIGHT, Effect
+from rollout.engine.work import admission, both, letting_go
+from rollout.model.effect import NEXT, Effect
 from rollout.model.errors import DriverError, TransientDriverError
-from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.ids import ReleaseId, StepId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
 from rollout.ports.traffic import Server
@@ -21,6 +22,8 @@ RESCUE_TIMEOUT_S = 5.0
 # A worker that answers us is down for the proxy until its next checks: by HAProxy's own defaults two of them, two seconds apart.
 UP_WITHIN_S = 10.0
 LOOK_EVERY_S = 0.5
+# Whoever comes too late is told who was first.
+BY_HAND = "rollout admit"
 
 
 def _pass(seconds: float) -> None:
@@ -63,14 +66,14 @@ def admit_ours(
         elif answer is None or not answer.ok:
             left_out[worker] = f"it doesn't answer: {answer.why if answer is not None else 'not in the inventory'}"
         else:
-            number = EffectNumber(drivers.ledger.last_number() + 1)
-            effect = Effect(number, StepId(f"{worker}/safety"), Verb.ADMIT, worker, mark.release, deadline_at_s=0.0, why="admitted by hand")
+            step, why = StepId(f"{worker}/safety"), "admitted by hand"
+            effect = Effect(NEXT, step, Verb.ADMIT, worker, mark.release, deadline_at_s=0.0, why=why, owner=BY_HAND)
+            work = admission(drivers, places[worker])
             try:
-                with drivers.ledger.fence(effect):
-                    drivers.traffic.admit(places[worker], FULL_WEIGHT, RESCUE_TIMEOUT_S)
-                    if _can_be_held(worker, inventory):
-                        _await_up(drivers, worker, places[worker], pause)
-                        drivers.traffic.let_go(places[worker], RESCUE_TIMEOUT_S)
+                if _can_be_held(worker, inventory):
+                    _await_up(drivers, worker, places[worker], pause)
+                    work = both(work, letting_go(drivers, places[worker]))
+                drivers.ledger.perform(effect, work)
             except DriverError as error:
                 left_out[worker] = str(error)
             else:

@@ -55,8 +55,8 @@ class Loop:
             for listener in self._listeners:
                 listener(event, self.state)
 
-    def run(self, performer: Performer, heed: Callable[[], Sequence[OperatorSpoke]]) -> DeployState:
-        """Go on until the rollout finishes or stops. *heed* returns what was asked of it since the last time."""
+    def run(self, performer: Performer, heed: Callable[[], Sequence[OperatorSpoke]], heed_every_s: float = HEED_EVERY_S) -> DeployState:
+        """Go on until the rollout finishes or stops. *heed*, called every *heed_every_s*, returns what was asked of it."""
         while True:
             self.record([_not_before(event, self.state.last_at_s) for event in heed()])
             # Time never runs backwards, whatever the clock does.
@@ -69,11 +69,12 @@ class Loop:
                 case Note():
                     self.record((decision.event,))
                 case Perform():
-                    self.record((EffectIntended(now_s, decision.effect),))
-                    performer.submit(decision.effect)
+                    effect = replace(decision.effect, owner=self._deploy_id)
+                    self.record((EffectIntended(now_s, effect),))
+                    performer.submit(effect)
                 case WaitUntil():
                     performer.attend(focus(self.plan, self.state), eager=is_eager(self.plan, self.state))
-                    until_s = max(now_s + WAIT_MIN_S, min(decision.at_s, now_s + HEED_EVERY_S))
+                    until_s = max(now_s + WAIT_MIN_S, min(decision.at_s, now_s + heed_every_s))
                     self.record([_not_before(event, self.state.last_at_s) for event in performer.collect(until_s)])
                 case _:
                     assert_never(decision)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 from rollout.engine.drivers import Drivers, servers
+from rollout.engine.files import FILES_PROJECTED, Files
 from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
 from rollout.model.errors import RolloutError
@@ -41,6 +42,8 @@ _T = TypeVar("_T")
 # One source may take this long. Looks are a second apart, and a look that is older than six seconds counts for nothing.
 LOOK_TIMEOUT_S = 2.0
 MEASURE_TIMEOUT_S = 10.0
+# A page that says itself when it was written is believed for so long; clocks of two hosts differ by less.
+PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
 _BUILD_INFO = ("synapse_build_info",)
@@ -57,6 +60,7 @@ class Surveyor:
         self._versions: dict[WorkerId, tuple[float, str]] = {}
         self._counters: dict[WorkerId, tuple[float, synapse_metrics.Counters]] = {}
         self._nonce = 0
+        self.files = Files()
 
     def look(self, *, thorough: bool) -> Observation:
         """Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen."""
@@ -102,7 +106,8 @@ class Surveyor:
     def _is_whole(self, seen: Observation) -> bool:
         if seen.missing or not seen.releases or seen.proxy is None or len(seen.pools) < len(self._inventory.pools):
             return False
-        if any(reading.value is None for reading in seen.guards):
+        # How files grow can't be known at first.
+        if any(reading.value is None and reading.guard != FILES_PROJECTED for reading in seen.guards):
             return False
         return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
 
@@ -117,8 +122,9 @@ class Surveyor:
         no_releases: dict[ReleaseId, Release] = {}
         releases, _ = _try(self._drivers.releases.prepared, no_releases)
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
-        guards: tuple[GuardReading, ...] = (self._files_used(),)
+        guards: tuple[GuardReading, ...] = self._files(observation)
         schema: SchemaSighting | None = None
+        no_database = ""
         limits: ProxyLimits | None = None
         no_pools: dict[str, PoolSighting] = {}
         backends = {pool: entry.backend for pool, entry in self._inventory.pools.items()}
@@ -126,10 +132,20 @@ class Surveyor:
         limits, _ = _try(lambda: self._drivers.traffic.limits(LOOK_TIMEOUT_S), limits)
         database = self._drivers.database
         if database is not None:
+            # Asked first: on a connection that a restart has broken it fails, and with that the restart is noticed.
+            schema, no_database = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
             guards += database.guards(LOOK_TIMEOUT_S)
-            schema, _ = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
         seen = {pool: pools[backend] for pool, backend in backends.items() if backend in pools}
-        return replace(observation, releases=releases, guards=guards, schema=schema, pools=seen, proxy=limits, last_number=number)
+        return replace(
+            observation,
+            releases=releases,
+            guards=guards,
+            schema=schema,
+            pools=seen,
+            proxy=limits,
+            last_number=number,
+            no_database=no_database,
+        )
 
     def why_no_warming(self) -> str:
         """Say why no worker could be warmed now; "" when one could."""
@@ -140,14 +156,24 @@ class Surveyor:
             return "the inventory has no database_driver, and so nobody knows who is active"
         return warming.unavailable(MEASURE_TIMEOUT_S)
 
-    def _files_used(self) -> GuardReading:
-        """The fullest worker's share of its file handles, from the last measurement."""
-        shares = [
-            counters.open_files / counters.files_max
-            for _, counters in self._counters.values()
-            if counters.open_files and counters.files_max
-        ]
-        return GuardReading("files_used", max(shares)) if shares else GuardReading("files_used", None, "not measured yet")
+    def counters(self) -> dict[WorkerId, synapse_metrics.Counters]:
+        """Return the last page of each worker that could be read."""
+        return {worker: counters for worker, (_, counters) in self._counters.items()}
+
+    def files_now(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Say of all that run and answer how many file handles they use, by what has been measured; nobody is asked."""
+        return self.files.guards(_answering(observation), self._clock.now_s())
+
+    def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Say of all that run and answer how many file handles they use; those that nobody has measured lately are asked."""
+        running = _answering(observation)
+        stale = self.files.stale(running, self._clock.now_s())
+        pages = self._drivers.metrics.read(stale, synapse_metrics.PROCESS_PREFIXES, LOOK_TIMEOUT_S) if stale else {}
+        now_s = self._clock.now_s()
+        for worker in stale:
+            page = pages.get(worker, "its metrics page was not read")
+            self.files.record(worker, now_s, page if isinstance(page, str) else synapse_metrics.read_counters(page.samples))
+        return self.files.guards(running, now_s)
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """
@@ -163,15 +189,22 @@ class Surveyor:
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
             page = pages.get(worker, "its metrics page was not read")
-            told = page if isinstance(page, str) else self._tally(worker, page, read_at_s)
+            told = self._not_read(worker, page, read_at_s) if isinstance(page, str) else self._tally(worker, page, read_at_s)
             if isinstance(told, str):
                 unmeasured[worker] = told
             elif told is not None:
                 tallies[worker] = _with_canary(told, answers.get(worker))
         return Measured(tallies, unmeasured)
 
+    def _not_read(self, worker: WorkerId, why: str, read_at_s: float) -> str:
+        self.files.record(worker, read_at_s, why)
+        return why
+
     def _tally(self, worker: WorkerId, page: Page, read_at_s: float) -> Tally | str | None:
-        counters = synapse_metrics.read_counters(page.samples)
+        written_at_s = min((sample.at_s for sample in page.samples if sample.at_s is not None), default=read_at_s)
+        old = f"its page says itself that it is {read_at_s - written_at_s:.0f} s old" if read_at_s - written_at_s > PAGE_AGE_MAX_S else ""
+        counters = old or synapse_metrics.read_counters(page.samples)
+        self.files.record(worker, read_at_s, counters)
         if isinstance(counters, str):
             self._counters.pop(worker, None)
             return counters
@@ -205,6 +238,10 @@ class Surveyor:
     def _version(self, worker: WorkerId, state: ProcessState | None) -> str | None:
         known = self._versions.get(worker)
         return known[1] if known is not None and state is not None and state.started_at_s == known[0] else None
+
+
+def _answering(observation: Observation) -> list[WorkerId]:
+    return [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
 
 
 def _process(state: ProcessState | None, link: Activation | None) -> ProcessSighting | None:
@@ -272,8 +309,8 @@ class Changes:
 
     def _is_new(self, worker: WorkerId, sighting: Sighting, *, in_focus: bool) -> bool:
         told = self._told.get(worker)
-        if told is None:
-            return True
+        if told is None or told is sighting:
+            return told is None
         return sighting != told if in_focus else _steady(sighting) != _steady(told)
 
 

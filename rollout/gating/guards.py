@@ -10,6 +10,7 @@ _SENTENCES = {
     "lock_queue": "{value:.0f} database requests wait for a lock, and {max:.0f} may",
     "long_transaction_s": "a transaction has been open for {value:.0f} s, and {max:.0f} s are allowed",
     "connections_used": "{percent:.0f} % of the database's connections are used, and {percent_max:.0f} % may be",
+    "files_projected": "as they grow, {percent:.0f} % of a worker's file handles are used in ten minutes, and {percent_max:.0f} % may be",
     "files_used": "{percent:.0f} % of a worker's file handles are used, and {percent_max:.0f} % may be",
 }
 

@@ -5,11 +5,12 @@ A window that a gate is to rule on lasts until it holds the samples that the gat
 never fail, and would look like health.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rollout.gating.evidence import measured
+from rollout.gating.evidence import samples
 from rollout.model.gate import Gate, Metric, Tally
+from rollout.model.ids import GateId
 
 # So many that fail, one after the other, show that a worker which had passed is no longer well. One may be a hiccup.
 WINDOWS_TO_FAIL = 2
@@ -41,25 +42,58 @@ def extend(
     gate: Gate | None = None,
 ) -> tuple[Window, ...]:
     """Add a tally to the last window, or begin another one when that is complete (for *gate*, if given); keep the last few."""
-    rates = tuple(completed_per_s(peer) for peer in peers)
     last = windows[-1] if windows else None
-    if last is None or _is_complete(last, window_s, gate):
+    rates = tuple(completed_per_s(peer) for peer in peers)
+    if last is None or is_complete(last, window_s, gate):
         return (*windows, Window(own, rates, controls))[-WINDOWS_KEPT:]
-    # Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count.
-    before_s, now_s = seconds(last.own), seconds(own)
-    if len(last.peers_per_s) == len(rates):
+    return (*windows[:-1], _joined(last, own, rates, controls))
+
+
+def extend_each(
+    watched: Mapping[GateId, tuple[Window, ...]],
+    gates: Sequence[Gate],
+    own: Tally,
+    peers: Sequence[Tally],
+    window_s: float,
+    controls: Tally | None,
+) -> dict[GateId, tuple[Window, ...]]:
+    """Extend the windows of each gate. Until one of them lacks samples they are the same, and the same is joined once."""
+    rates = tuple(completed_per_s(peer) for peer in peers)
+    extended: dict[GateId, tuple[Window, ...]] = {}
+    begun: Window | None = None
+    joined: list[tuple[Window, Window]] = []
+    for gate in gates:
+        windows = watched.get(gate.id, ())
+        last = windows[-1] if windows else None
+        if last is None or is_complete(last, window_s, gate):
+            begun = begun or Window(own, rates, controls)
+            extended[gate.id] = (*windows, begun)[-WINDOWS_KEPT:]
+            continue
+        window = next((after for before, after in joined if before is last), None)
+        if window is None:
+            window = _joined(last, own, rates, controls)
+            joined.append((last, window))
+        extended[gate.id] = (*windows[:-1], window)
+    return extended
+
+
+def _joined(last: Window, own: Tally, rates: tuple[float, ...], controls: Tally | None) -> Window:
+    """Rates of one window are averaged by their time, unless a peer came or went meanwhile: then the newer ones count."""
+    if rates and len(last.peers_per_s) == len(rates):
+        before_s, now_s = seconds(last.own), seconds(own)
         rates = tuple((old * before_s + new * now_s) / (before_s + now_s) for old, new in zip(last.peers_per_s, rates, strict=True))
     joined = controls if last.controls is None else last.controls if controls is None else last.controls + controls
-    return (*windows[:-1], Window(last.own + own, rates, joined))
+    return Window(last.own + own, rates, joined)
 
 
 def complete(windows: Sequence[Window], window_s: float, gate: Gate | None = None) -> list[Window]:
     """Leave out the window that is still being filled."""
-    return [window for window in windows if _is_complete(window, window_s, gate)]
+    return [window for window in windows if is_complete(window, window_s, gate)]
 
 
-def _is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
-    return seconds(window.own) >= window_s and (gate is None or measured(gate.metric, window.own)[1] >= gate.samples_min)
+def is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
+    """Tell whether it has lasted long enough and holds the samples that *gate*, if given, asks for."""
+    return seconds(window.own) >= window_s and (gate is None or samples(gate.metric, window.own) >= gate.samples_min)
 
 
 def completed(tally: Tally) -> float:

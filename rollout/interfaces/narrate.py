@@ -80,9 +80,14 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
     match event:
         case DeployBegan():
             to = plan.to_release.version
-            return f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
+            return begins + _regardless(event.windows_ignored)
         case DeployResumed():
-            return f"taken up again by {event.operator}: everything is looked at before anything is done"
+            taken = f"taken up again by {event.operator}: everything is looked at before anything is done"
+            if event.accepted_version is not None:
+                began, goes_on = f"version {event.accepted_version}", f"version {event.decision_version}"
+                taken += f"; what {began} of the decision code began, {goes_on} goes on with, as asked"
+            return taken + _regardless(event.windows_ignored)
         case EffectIntended():
             return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
@@ -98,7 +103,7 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case BaselineFound():
             return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}"
         case StepBegan():
-            return _began(event.step_id, plan)
+            return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
         case StepFinished():
             return f"{event.step_id} done: {event.why}"
         case StepFailed():
@@ -124,6 +129,10 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             return None
         case _:
             assert_never(event)
+
+
+def _regardless(windows_ignored: str) -> str:
+    return f"; the playbook's windows are ignored: {windows_ignored}" if windows_ignored else ""
 
 
 def _intended(effect: Effect, plan: Plan) -> str:

@@ -4,7 +4,10 @@ import textwrap
 from collections.abc import Iterator
 
 from rollout.gating.detectable import detectable, unwatched
-from rollout.model.plan import Phase, Plan, Step, Wave
+from rollout.interfaces.report.words import duration, windows_text
+from rollout.model.load import Headroom
+from rollout.model.plan import Phase, Plan, Step, Wave, Windows
+from rollout.planning.forecast import total
 
 # Wide enough for a reason beside its step, narrow enough for a mail.
 _WIDTH = 120
@@ -24,6 +27,7 @@ def plan_text(plan: Plan) -> str:
         ("left alone", _left_alone(plan)),
         ("the way back, if it fails", _way_back(plan)),
         ("must hold before each worker", _guards(plan)),
+        ("load of the others while each is out", _headroom(plan)),
         ("what the gates can't see", _gates(plan)),
         ("to know", list(plan.notes)),
         ("forecast", _forecast(plan)),
@@ -82,6 +86,26 @@ def _guards(plan: Plan) -> list[str]:
     return [f"{guard.guard} ≤ {guard.max:g}, or the rollout waits {guard.deadline_s:g} s and pauses" for guard in plan.guards]
 
 
+def _headroom(plan: Plan) -> list[str]:
+    """One line for each worker whose siblings' load is known, and one for each reason why it isn't."""
+    known = [f"{worker}: {_of_room(room)}" for worker, room in plan.headroom.items() if not room.unknown]
+    reasons = dict.fromkeys(room.unknown for room in plan.headroom.values() if room.unknown)
+    unknown = [
+        f"{', '.join(worker for worker, room in plan.headroom.items() if room.unknown == reason)}: not known: {reason}"
+        for reason in reasons
+    ]
+    sources = dict.fromkeys(room.source for room in plan.headroom.values() if not room.unknown)
+    return [*known, *unknown, *(f"from {source}" if source.startswith("the") else source for source in sources)]
+
+
+def _of_room(room: Headroom) -> str:
+    if room.sibling is None:
+        return f"uses {100 * room.now:.0f} % of a core; {room.how}"
+    ratio = "its queue would only grow" if room.p95_ratio is None else f"p95 × {room.p95_ratio:.2f}"
+    now, then, most = (f"{100 * share:.0f} %" for share in (room.now, room.then, room.then_max))
+    return f"{room.sibling} from {now} to {then} of a core (at most {most}), {ratio}; {room.how}"
+
+
 def _gates(plan: Plan) -> list[str]:
     lines = [detectable(gate) for gate in plan.gates.values()]
     if plan.recovery is not None:
@@ -95,14 +119,21 @@ def _gates(plan: Plan) -> list[str]:
 def _forecast(plan: Plan) -> list[str]:
     if not plan.phases:
         return []
-    evidence_s = sorted(set(plan.forecast.evidence_s.values()))
+    said = plan.forecast
+    evidence_s = sorted(set(said.evidence_s.values()))
     spread = f"{evidence_s[0]:g}" if len(evidence_s) == 1 else f"{evidence_s[0]:g} to {evidence_s[-1]:g}"
-    return [f"about {_duration(plan.forecast.duration_s)}, of which ramp and evidence take {spread} s per worker; {plan.forecast.basis}"]
+    within = "" if said.p90_s is None else f", 9 of 10 within {duration(said.p90_s)}"
+    phases = ", ".join(f"{phase.name} {duration(total((phase,), said.steps).mean_s)}" for phase in plan.phases) if said.steps else ""
+    return [
+        f"about {duration(said.duration_s)}{within}" + (f": {phases}" if phases else ""),
+        f"{duration(said.fixed_s)} of it are the playbook's own times (ramp and evidence {spread} s per worker); {said.basis}",
+        *_windows(plan.windows),
+    ]
 
 
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+def _windows(windows: Windows | None) -> Iterator[str]:
+    if windows is not None:
+        yield f"may begin {windows_text(windows)}"
 
 
 def _wrapped(text: str, *, first: str, rest: str) -> list[str]:

@@ -7,6 +7,8 @@ from rollout.model.plan import Verb
 
 # Percent: a worker that is fully back.
 FULL_WEIGHT = 100
+# Instead of a number: the ledger gives the next one, higher than any that a rollout may have on its way, and its own token.
+NEXT = EffectNumber(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +20,9 @@ class Effect:
     mark. *weight* (percent) is what the worker shall have after an ADMIT, or after a DRAIN that goes down by steps (0 ends it). *warms* are
     the workers to warm. *condemned* is the release that must not be admitted again, on the way back from it. *why* is for the ledger and
     for people.
+
+    *token* is the lease's under which it is done (0: there is none), *owner* the rollout's id: of two effects with equal token and number
+    the ledger accepts the one whose owner had them first.
     """
 
     number: EffectNumber
@@ -30,6 +35,8 @@ class Effect:
     why: str = ""
     warms: tuple[WorkerId, ...] = ()
     condemned: ReleaseId | None = None
+    token: int = 0
+    owner: str = ""
 
 
 def drains_in_part(effect: Effect) -> bool:

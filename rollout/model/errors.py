@@ -63,4 +63,16 @@ class OutcomeUnknownError(DriverError):
 
 
 class StaleEffectError(PermanentDriverError):
-    """A newer effect was already applied to this worker; this one came too late and did nothing."""
+    """
+    A newer effect was already applied to this worker; this one came too late and did nothing.
+
+    *number* is the highest that the ledger knows (0 if that isn't said): with a higher one the same act may be done.
+    """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", remedy: str = "", number: int = 0) -> None:
+        super().__init__(what, where=where, why=why, remedy=remedy)
+        self.number = number
+
+
+class TakenOverError(StaleEffectError):
+    """Somebody else has taken the homeserver over, with a higher token: nothing that this rollout does is heard any more."""

@@ -57,22 +57,34 @@ class Command(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DeployBegan:
+    """*end_by_s* is when the playbook's window ends, None without one; *windows_ignored* why it was begun regardless of them."""
+
     at_s: float
     deploy_id: DeployId
     plan_digest: str
     decision_version: int
     operator: str
     last_number: EffectNumber
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class DeployResumed:
-    """A new process took the rollout up; *last_number* is the highest number the ledger knows."""
+    """
+    A new process took the rollout up; *last_number* is the highest number the ledger knows.
+
+    *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
+    The rest as in DeployBegan.
+    """
 
     at_s: float
     decision_version: int
     operator: str
     last_number: EffectNumber
+    accepted_version: int | None = None
+    end_by_s: float | None = None
+    windows_ignored: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,13 +105,20 @@ class EffectSucceeded:
 
 @dataclass(frozen=True, slots=True)
 class EffectFailed:
-    """It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any."""
+    """
+    It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any.
+
+    *ledger_number* is the highest number that the ledger knows, if it came too late by its own (0 otherwise). *fenced*: somebody else has
+    taken the homeserver over, and nothing that this rollout does is heard any more.
+    """
 
     at_s: float
     number: EffectNumber
     why: str
     permanent: bool
     log: tuple[str, ...] = ()
+    ledger_number: EffectNumber = EffectNumber(0)
+    fenced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +165,11 @@ class BaselineFound:
 
 @dataclass(frozen=True, slots=True)
 class StepBegan:
+    """*warning* says what to know of it now that the plan didn't: that the others will have much to carry."""
+
     at_s: float
     step_id: StepId
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,10 @@ class PoolEntry(BaseModel):
 
     backend: str
     hold: bool = Field(default=False, description="requests of this backend can be held at the proxy while its only worker restarts")
+    routing: Literal["even", "hash"] | None = Field(
+        default=None,
+        description="how requests find their worker; as the proxy says if absent, and the worse of the two if both say something",
+    )
 
 
 class Inventory(BaseModel):

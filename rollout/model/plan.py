@@ -3,8 +3,11 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from pydantic import JsonValue
+
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
+from rollout.model.load import CapacityLimits, Headroom, Routing
 from rollout.model.release import Release
 from rollout.model.warming import WarmBudget
 
@@ -139,12 +142,63 @@ class Guard:
 
 
 @dataclass(frozen=True, slots=True)
+class StepForecast:
+    """
+    Seconds that a step takes, from the end of those that it needs: *fixed_s* of them are the playbook's own, such as a soak's least time.
+
+    *mean_s* is what to add up, *median_s* as often more as less, and nine of ten take no more than *p90_s*; all three hold *fixed_s*.
+    """
+
+    fixed_s: float
+    mean_s: float
+    median_s: float
+    p90_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Forecast:
-    """Seconds, from the assumptions named in *basis*; *evidence_s* is the minimum that gates ask for (soaks and ramps), per worker."""
+    """
+    Seconds. *duration_s* is as often too short as too long, nine of ten rollouts take no more than *p90_s* (None: not known), and *fixed_s*
+    of them are the playbook's own times. *basis* says what it rests on, and *bases* for each kind of step; *evidence_s* is the minimum that
+    gates ask for (soaks and ramps), per worker. *steps* are those of the way there.
+    """
 
     duration_s: float
     evidence_s: dict[WorkerId, float]
     basis: str
+    p90_s: float | None = None
+    fixed_s: float = 0.0
+    bases: tuple[str, ...] = ()
+    steps: dict[StepId, StepForecast] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """When a rollout may begin and must have ended, as the playbook says: times of day ("HH:MM") in *timezone*, "" where there is none."""
+
+    first_start: str
+    last_start: str
+    not_after: str
+    days: tuple[str, ...]
+    timezone: str
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """
+    What a plan was made from, so that it can be said later what has changed since (planning/drift.py).
+
+    *made_at_s* is when the homeserver was looked at. *playbook* is the whole file; *inventory* its workers and pools, with digests in place
+    of addresses, and *inventory_digest* covers all of it. *schema* is the database's version, compatibility floor and a digest of its
+    deltas, None where it wasn't seen. *ours* were out since an earlier rollout of ours.
+    """
+
+    made_at_s: float = 0.0
+    playbook: dict[str, JsonValue] = field(default_factory=dict)
+    inventory: dict[str, JsonValue] = field(default_factory=dict)
+    inventory_digest: str = ""
+    schema: tuple[int, int, str] | None = None
+    ours: tuple[WorkerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +208,10 @@ class Plan:
 
     *from_releases* names what each worker ran when the plan was made. *rollback* holds the way back for every worker of the plan; only
     those that were touched are taken, or, by *rollback_scope* "blamed", those that failed. *point_of_no_return* is the step after which no
-    way back exists, None if there is always one. *digest* covers everything but itself, the forecast and the notes; *observation_digest*
-    covers what was seen without volatile facts.
+    way back exists, None if there is always one. *headroom* is what the siblings of each worker that is taken out come to meanwhile,
+    *capacity* what they may come to, and *routing* how each pool's requests find their worker. *digest* covers everything but itself, what
+    was measured (forecast, headroom, time) and the notes; *observation_digest* covers what was seen without volatile facts. *windows* are
+    None where it may run at any time.
     """
 
     digest: str
@@ -185,8 +241,19 @@ class Plan:
     progress_deadline_s: float
     forecast: Forecast
     notes: tuple[str, ...] = field(default=())
+    windows: Windows | None = None
+    capacity: CapacityLimits = field(default_factory=CapacityLimits)
+    headroom: dict[WorkerId, Headroom] = field(default_factory=dict)
+    routing: dict[PoolId, Routing] = field(default_factory=dict)
+    basis: Basis = field(default_factory=Basis)
 
 
 def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:
     """All steps in the order in which they stand."""
     return tuple(step for phase in phases for wave in phase.waves for step in wave.steps)
+
+
+def goes_back_to(plan: Plan, worker: WorkerId) -> ReleaseId:
+    """Name the release that a worker is on after the way back: what it ran before, unless an earlier rollout had condemned that."""
+    restarts = (step.release for step in steps_of(plan.rollback) if step.worker == worker and step.verb is Verb.RESTART)
+    return next(restarts, plan.from_releases[worker])

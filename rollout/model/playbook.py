@@ -110,7 +110,7 @@ class GuardEntry(BaseModel):
 
     model_config = _STRICT
 
-    guard: Literal["lock_queue", "long_transaction_s", "connections_used", "files_used"]
+    guard: Literal["lock_queue", "long_transaction_s", "connections_used", "files_used", "files_projected"]
     max: float = Field(ge=0)
     deadline_s: float = Field(default=900.0, gt=0)
 
@@ -139,6 +139,21 @@ class RecoveryEntry(BaseModel):
     samples_min: int = Field(default=20, ge=1, description="completed requests in a window, below which it says nothing")
 
 
+class Capacity(BaseModel):
+    """
+    What the siblings of a worker may come to while it is out. Refused when the upper 95 % bound of one's CPU seconds per second is above
+    *utilisation_max*, or when its requests are predicted to take more than *p95_ratio_max* times as long; said above *warn_above*. Asked
+    when it is planned and again before each drain; on the way back it is only said. *require*: refused also where the load isn't known.
+    """
+
+    model_config = _STRICT
+
+    utilisation_max: float = Field(default=0.85, gt=0)
+    p95_ratio_max: float | None = Field(default=1.5, ge=1, description="not asked if null")
+    warn_above: float = Field(default=0.70, gt=0)
+    require: bool = False
+
+
 class Watch(BaseModel):
     """
     Who has passed its gates is watched on until *watch_s* after the last worker has: a gate that fails in two windows of *window_s*, one
@@ -163,6 +178,26 @@ class Rollback(BaseModel):
     scope: Literal["all_touched", "blamed"] = "all_touched"
 
 
+_TimeOfDay = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+
+
+class Windows(BaseModel):
+    """
+    When a rollout may run: it begins between *first_start* and *last_start*, and one of which nine in ten would not have ended by
+    *not_after* doesn't begin. Times of day as "HH:MM", in quotes, in *timezone*; each is the first one after the one before it, so that a
+    window may go over midnight. *days* are those on which it opens.
+    """
+
+    model_config = _STRICT
+
+    first_start: _TimeOfDay = "00:00"
+    last_start: _TimeOfDay | None = Field(default=None, description="not_after if absent")
+    not_after: _TimeOfDay | None = Field(default=None, description="no end if absent")
+    days: tuple[Day, ...] = Field(default=("mon", "tue", "wed", "thu", "fri", "sat", "sun"), min_length=1)
+    timezone: str = Field(default="UTC", min_length=1, description="such as Europe/Berlin")
+
+
 class Playbook(BaseModel):
     """The whole file."""
 
@@ -174,6 +209,13 @@ class Playbook(BaseModel):
     gates: tuple[GateEntry, ...] = ()
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
+    accept_hazards: tuple[str, ...] = Field(default=(), description="hazards between releases that somebody has read of and accepts, by id")
+    background_updates: Literal["refuse", "warn"] = Field(
+        default="refuse",
+        description="what Synapse's own that have not ended do to a new version, and an index that is being built to anything",
+    )
     recovery: RecoveryEntry | None = Field(default=None, description="no such gate if absent")
+    capacity: Capacity = Capacity()
     watch: Watch = Watch()
     rollback: Rollback = Rollback()
+    windows: Windows | None = Field(default=None, description="at any time if absent")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from rollout.model.gate import GuardReading
 from rollout.model.ids import EffectNumber, PoolId, ReleaseId, WorkerId
+from rollout.model.load import Load
 from rollout.model.release import Release
 
 
@@ -77,7 +78,8 @@ class PoolSighting:
     What the proxy says of one backend.
 
     *requests* counts since the proxy started, *arrivals_per_s* is over its last second. *can_hold*: its requests pass through the hold.
-    *held* and the rest are as in ProxySighting and HoldSighting.
+    *held* and the rest are as in ProxySighting and HoldSighting. *algorithm* is how the proxy calls its way to choose a server, "" where it
+    doesn't say; *hash_points* are the points that each server has at least on its hash ring, 0 where there is none or it isn't known.
     """
 
     requests: int
@@ -85,6 +87,8 @@ class PoolSighting:
     can_hold: bool = False
     held: bool = False
     hold: HoldSighting = HoldSighting()
+    algorithm: str = ""
+    hash_points: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +147,8 @@ class Observation:
     The whole homeserver at *taken_at_s*. *missing* maps a worker that could not be seen at all to the reason; nothing is assumed of it.
 
     *releases* are those prepared at the target; *last_number* is the highest effect number in the ledger. *pools* and *proxy* are what the
-    proxy says of its backends and of itself; *no_warming* is why no worker could be warmed now ("" when one could).
+    proxy says of its backends and of itself; *no_warming* is why no worker could be warmed now ("" when one could), and *no_database* why
+    the homeserver's database could not be asked. *loads* say how busy workers are, where that was measured.
     """
 
     taken_at_s: float
@@ -155,7 +160,9 @@ class Observation:
     pools: dict[PoolId, PoolSighting] = field(default_factory=dict)
     proxy: ProxyLimits | None = None
     no_warming: str = ""
+    no_database: str = ""
     last_number: EffectNumber = EffectNumber(0)
+    loads: dict[WorkerId, Load] = field(default_factory=dict)
 
 
 # How exactly a process's start is known (ports.workers). It is stopped before the release is activated, so nothing else began just before.

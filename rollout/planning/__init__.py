@@ -14,7 +14,10 @@ plan_checks.py  what forbids the rollout
 reasons.py      why each step stands where it stands
 notes.py        what to know before saying yes
 forecast.py     how long it takes
+capacity.py     what the others carry while one is out (asked again before each drain)
 digest.py       what makes two plans the same
-drift.py        what changed since a plan was made
+basis.py        what a plan was made from
+drift.py        what changed since a plan was made, and whether it still holds
+preflight.py    whether a rollout could begin now: workers, metrics, guards; preflight_database.py and preflight_release.py the rest
 disruption.py   whether a worker may go down now (asked again before each step)
 """

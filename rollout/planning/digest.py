@@ -5,23 +5,43 @@ import json
 from collections.abc import Mapping
 
 from rollout.model import codec
+from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.sighting import Observation, Sighting, started_since
 from rollout.planning.standing import drained_by_others
 
-# What may differ between two plans that do the same. The forecast rests on assumptions, and notes are only words.
-_NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "notes"})
+# What may differ between two plans that do the same. The forecast rests on assumptions, the load is another one in a minute, and notes are
+# only words.
+_NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "headroom", "notes"})
 
 
 def digest_of_playbook(playbook: Playbook) -> str:
     """Cover what the playbook says, not how it is written."""
-    return _digest(playbook.model_dump(mode="json"))
+    plain = playbook.model_dump(mode="json")
+    if playbook.windows is None:
+        del plain["windows"]
+    return _digest(plain)
+
+
+def digest_of_inventory(inventory: Inventory) -> str:
+    """Cover all that the inventory says, the drivers' settings too."""
+    return _digest(inventory.model_dump(mode="json"))
+
+
+def digest_of_text(text: str) -> str:
+    """Cover a text."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_of_plan(plan: Plan) -> str:
-    """Cover everything but the digest itself, the forecast and the notes."""
-    return _digest({name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST})
+    """Cover everything but the digest itself, the forecast, the headroom, the notes, and when it was made."""
+    plain = {name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST}
+    plain["basis"] = {name: value for name, value in plain["basis"].items() if name != "made_at_s"}
+    if plan.windows is None:
+        # Plans that were saved before there were windows have none.
+        del plain["windows"]
+    return _digest(plain)
 
 
 def digest_of_observation(observation: Observation) -> str:

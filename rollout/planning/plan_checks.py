@@ -21,6 +21,16 @@ def changed_topology(situation: Situation) -> Iterator[str]:
         yield f"a change of topology is no rolling restart: {topology.procedure()}"
 
 
+def condemned(situation: Situation) -> Iterator[str]:
+    """What a rollout of ours was taking somebody back from, when it was lost, is not rolled out before everybody is back."""
+    for worker, standing in situation.standings.items():
+        if standing.condemned == situation.to.id:
+            yield (
+                f"{worker} was being taken back from {situation.to.id}, and is not admitted on it: "
+                "roll the release before it out, or another one; once nobody is out it may be tried again"
+            )
+
+
 def too_old_for_the_database(situation: Situation) -> Iterator[str]:
     """A release refuses to start on a database that only newer ones understand."""
     schema, to = situation.observation.schema, situation.to
@@ -58,7 +68,7 @@ def unmeasurable_guards(situation: Situation) -> Iterator[str]:
     """A guard that can't be read would hold the rollout for ever."""
     if situation.inventory.database_driver is None:
         for entry in situation.playbook.guards:
-            if entry.guard != "files_used":
+            if entry.guard not in {"files_used", "files_projected"}:
                 yield f"guard {entry.guard}: the inventory has no database_driver to read it with"
 
 

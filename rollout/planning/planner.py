@@ -12,14 +12,17 @@ from itertools import pairwise
 from rollout.model.errors import RefusedError
 from rollout.model.ids import ReleaseId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Duty, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Worker, steps_of
+from rollout.model.load import Headroom
+from rollout.model.plan import Duty, Forecast, Guard, HoldBound, Phase, Plan, Ramp, Step, Verb, Watch, Wave, Windows, Worker, steps_of
 from rollout.model.playbook import Playbook
+from rollout.model.playbook import Windows as WrittenWindows
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning import holding, notes, plan_checks, reasons, warming
+from rollout.planning import capacity, holding, notes, plan_checks, reasons, warming
+from rollout.planning.basis import basis_of
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery
-from rollout.planning.forecast import WATCH_MARGIN_S, forecast
+from rollout.planning.forecast import WATCH_MARGIN_S, forecast, sessions_of
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
 from rollout.planning.situation import Situation, look
@@ -57,21 +60,27 @@ def make_plan(
     situation = look(playbook, inventory, observation, to)
     skipped = why_skipped(situation, only, among)
     rolled = [worker for worker in situation.workers if worker.id not in skipped]
-    if blockers := _blockers(situation, rolled):
-        what = f"{inventory.homeserver} can't be rolled to {to.id} now"
-        raise RefusedError(what, why="\n".join(blockers), remedy="settle what is listed, then plan again; nothing was touched")
+    blockers = _blockers(situation, rolled)
     stretches = in_stretches(rolled, playbook.strategy, situation.budget, situation.ours)
     if until is not None and rolled:
         stretches = cut_after(stretches, until, skipped)
         kept = {worker.id for stretch in stretches for worker in stretch.workers()}
         skipped |= {worker.id: f"after --until {until}" for worker in rolled if worker.id not in kept}
-    return _plan(situation, stretches, skipped)
+    headroom = capacity.of_plan(situation, stretches)
+    if among is None:
+        # Nobody is kept on a bad release because it would be narrow to leave it.
+        blockers += capacity.refusals(headroom, capacity.limits_of(playbook))
+    if blockers:
+        what = f"{inventory.homeserver} can't be rolled to {to.id} now"
+        raise RefusedError(what, why="\n".join(blockers), remedy="settle what is listed, then plan again; nothing was touched")
+    return _plan(situation, stretches, skipped, headroom)
 
 
 def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
     blockers = [blocker for standing in situation.standings.values() for blocker in standing.blockers]
     if rolled:
         blockers += plan_checks.misplaced_canary(situation)
+        blockers += plan_checks.condemned(situation)
         blockers += plan_checks.changed_topology(situation)
         blockers += plan_checks.too_old_for_the_database(situation)
         blockers += plan_checks.overdrawn_pools(situation, rolled)
@@ -82,8 +91,8 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
     return blockers
 
 
-def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[WorkerId, str]) -> Plan:
-    playbook, strategy = situation.playbook, situation.playbook.strategy
+def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[WorkerId, str], headroom: dict[WorkerId, Headroom]) -> Plan:
+    playbook, strategy, limits = situation.playbook, situation.playbook.strategy, capacity.limits_of(situation.playbook)
     phases = _forward(situation, stretches) if stretches else ()
     migrates = any(step.id == MIGRATE_STEP for step in steps_of(phases))
     used = {gate for step in steps_of(phases) for gate in step.gates}
@@ -115,10 +124,22 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         baseline_s=playbook.baseline.baseline_s,
         sample_s=playbook.baseline.sample_s,
         progress_deadline_s=strategy.progress_deadline_s,
-        forecast=forecast(phases, strategy, playbook.baseline.baseline_s, gates),
-        notes=notes.of(situation, stretches, skipped, migrates=migrates),
+        forecast=Forecast(0.0, {}, ""),
+        notes=(*notes.of(situation, stretches, skipped, migrates=migrates), *capacity.notes(headroom, limits)),
+        windows=_windows(playbook.windows),
+        capacity=limits,
+        headroom=headroom,
+        routing=capacity.routings(situation),
+        basis=basis_of(situation),
     )
-    return replace(plan, digest=digest_of_plan(plan))
+    return replace(plan, digest=digest_of_plan(plan), forecast=forecast(plan, sessions_of(situation.observation)))
+
+
+def _windows(written: WrittenWindows | None) -> Windows | None:
+    if written is None:
+        return None
+    not_after = written.not_after or ""
+    return Windows(written.first_start, written.last_start or not_after, not_after, written.days, written.timezone)
 
 
 def _forward(situation: Situation, stretches: tuple[Stretch, ...]) -> tuple[Phase, ...]:
@@ -157,6 +178,9 @@ def _back(situation: Situation, stretches: tuple[Stretch, ...]) -> tuple[Phase, 
 def _turn(worker: Worker, situation: Situation, why: str, *, back: bool = False) -> Turn:
     standing = situation.standings[worker.id]
     old = situation.releases[standing.release] if standing.release is not None else situation.to
+    if back and standing.release == standing.condemned:
+        # What it was being taken back from is nobody's way back: it stays on what it goes to.
+        old = situation.to
     here, there = (situation.to, old) if back else (old, situation.to)
     return Turn(
         worker=worker,

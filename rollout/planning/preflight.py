@@ -1,41 +1,205 @@
-"""Could a rollout begin now? Everything that can be said before it is known what to roll to, as a list."""
+"""
+Could a rollout begin now? Everything that is looked at beforehand, as a list: all refusals in one pass, each with its cause and what to do.
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+What could not be seen is *unknown*, which refuses like *no*. A *warning* is worth knowing and refuses nothing: the rollout doesn't depend
+on it, or finds it out by itself before anything is touched. Here is what concerns workers, metrics and guards; preflight_database.py and
+preflight_release.py have the rest.
+"""
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from rollout.model.conditions import DatabaseConditions, FilesUsed, Room
+from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.plan import Guard, Plan
+from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.standing import judge
+
+# Of a list that may be long the first few say what it is.
+LISTED_MAX = 5
+# A worker that has used so many of its file handles has none for the users of a sibling that is out.
+FILES_FULL = 0.9
+# So far ahead is looked: in the incident that this is for they were used up within ten minutes.
+FILES_AHEAD_S = 600.0
+
+
+class Result(StrEnum):
+    """What came of looking at one thing."""
+
+    OK = "ok"
+    NO = "no"
+    UNKNOWN = "unknown"
+    WARNING = "warning"
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at: *ok*, None where it isn't known, and what there is to say."""
+    """One thing that was looked at: what came of it, why in a sentence, what to try where it isn't ok, and where that is written."""
 
     name: str
-    ok: bool | None
+    result: Result
     why: str
+    remedy: str = ""
+    source: str = ""
+
+    @property
+    def refuses(self) -> bool:
+        """Tell whether a rollout may not begin for it."""
+        return self.result in {Result.NO, Result.UNKNOWN}
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """
+    What was seen before a rollout.
+
+    *unmeasured* says whose metrics can't be read or believed, and why. *broken* are the guards that don't hold, and why. *conditions* is
+    None where the inventory names no database. *room* is a sentence where it can't be told. *connections* are what each worker's pool may
+    open on the new release; who isn't in it is unknown.
+    """
+
+    observation: Observation
+    unmeasured: Mapping[WorkerId, str] = field(default_factory=dict)
+    broken: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[WorkerId, FilesUsed] = field(default_factory=dict)
+    conditions: DatabaseConditions | None = None
+    room: Room | str | None = None
+    connections: Mapping[WorkerId, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """
+    What is asked: may *to* be rolled out now, as *plan* has it (None where nothing could be planned).
+
+    *accepted* are the hazards that the playbook accepts, *background* is its word on background updates ("refuse" or "warn"), *no_way_back*
+    is consent to go where no way leads back from.
+    """
+
+    inventory: Inventory
+    guards: tuple[Guard, ...]
+    findings: Findings
+    to: Release | None
+    plan: Plan | None = None
+    accepted: Sequence[str] = ()
+    background: str = "refuse"
+    no_way_back: bool = False
+
+    def running(self) -> tuple[Release, ...]:
+        """List the releases that run, each once."""
+        seen = self.findings.observation
+        found = dict.fromkeys(
+            judge(worker, seen, proxied=entry.pool is not None).release for worker, entry in self.inventory.workers.items()
+        )
+        return tuple(seen.releases[release] for release in found if release is not None and release in seen.releases)
+
+    @property
+    def migrates(self) -> bool:
+        """Tell whether the database would be migrated: some worker runs another version."""
+        return self.to is not None and any(release.version != self.to.version for release in self.running())
 
 
 def of_workers(inventory: Inventory, seen: Observation) -> Iterator[Check]:
-    """Look at each worker: well, seen, and in traffic."""
+    """Look at each worker: well, seen, in traffic, and on a release that is known."""
     for worker, entry in inventory.workers.items():
         standing = judge(worker, seen, proxied=entry.pool is not None)
         if worker in seen.missing or worker not in seen.sightings:
-            yield Check(worker, ok=None, why=standing.blockers[0])
+            yield Check(worker, Result.UNKNOWN, standing.blockers[0], "rollout status")
         elif standing.blockers:
-            yield Check(worker, ok=False, why="; ".join(standing.blockers))
+            yield Check(worker, Result.NO, "; ".join(standing.blockers), "bring it back by hand, or see what its log says")
         elif standing.foreign:
-            yield Check(worker, ok=False, why="drained by somebody else: it counts as out")
+            why = "drained by somebody else: it counts as out, and is left alone"
+            yield Check(worker, Result.NO, why, "whoever drained it admits it again; or max_unavailable leaves room for it to be out")
         elif standing.ours:
-            yield Check(worker, ok=True, why="out since an earlier rollout of ours: the next one brings it back first")
+            yield Check(worker, Result.OK, "out since an earlier rollout of ours: the next one brings it back first")
         else:
-            yield Check(worker, ok=True, why=f"runs {standing.release}")
+            yield Check(worker, Result.OK, f"runs {standing.release}")
+    yield from _mixed(inventory, seen)
 
 
-def of_blockers(blockers: str) -> Iterator[Check]:
-    """Turn what a planner refuses, a line each, into checks; one that is ok when there is nothing."""
+def _mixed(inventory: Inventory, seen: Observation) -> Iterator[Check]:
+    standings = {worker: judge(worker, seen, proxied=entry.pool is not None) for worker, entry in inventory.workers.items()}
+    found: dict[str, list[str]] = {}
+    for worker, standing in standings.items():
+        if standing.release is not None:
+            found.setdefault(standing.release, []).append(worker)
+    if len(found) > 1:
+        why = "several releases run: " + "; ".join(f"{release} ({', '.join(workers)})" for release, workers in found.items())
+        yield Check("releases", Result.WARNING, why, "each worker would go back to its own")
+
+
+def of_metrics(question: Question) -> Iterator[Check]:
+    """Look at each metrics page: it answers, and it is of now."""
+    for worker in question.inventory.workers:
+        if why := question.findings.unmeasured.get(worker):
+            yield Check(f"metrics of {worker}", Result.UNKNOWN, why, "its `metrics` in the inventory, and what stands between us and it")
+        else:
+            yield Check(f"metrics of {worker}", Result.OK, "can be measured")
+
+
+def of_guards(question: Question) -> Iterator[Check]:
+    """Look at the playbook's guards, as the rollout will before each worker."""
+    readings = question.findings.observation.guards
+    for guard in question.guards:
+        broken = question.findings.broken.get(guard.guard, "")
+        known = any(reading.guard == guard.guard and reading.value is not None for reading in readings)
+        name, most = f"guard {guard.guard}", f"at most {guard.max:g}"
+        if guard.guard == "files_projected" and not known:
+            # Measured by the rollout itself, before anybody goes out; how full they are is a check of its own.
+            yield Check(name, Result.OK, f"{most}; how files grow is measured when the rollout has begun")
+        elif broken:
+            remedy = (
+                "what is listed of the database and of file handles here"
+                if known
+                else "what reads it: database_driver, or the metrics pages"
+            )
+            yield Check(name, Result.NO if known else Result.UNKNOWN, broken, remedy)
+        else:
+            yield Check(name, Result.OK, most)
+
+
+def of_files(question: Question) -> Iterator[Check]:
+    """Look at file handles: how many are used, and where their growth leads."""
+    found = question.findings.files
+    full = False
+    for worker, used in found.items():
+        level = f"{used.open:.0f} of {used.max:.0f} file handles are used"
+        remedy = "a higher limit (LimitNOFILE), or find what holds them: requests that wait for the database do"
+        ahead = used.share_in(FILES_AHEAD_S)
+        if used.open >= FILES_FULL * used.max:
+            full = True
+            yield Check(f"files of {worker}", Result.NO, level, remedy)
+        elif ahead is not None and ahead >= 1 and used.growth_per_s:
+            in_s = (used.max - used.open) / used.growth_per_s
+            full = True
+            why = f"{level}, {used.growth_per_s:.2g} more each second: none will be left in {in_s:.0f} s"
+            yield Check(f"files of {worker}", Result.NO, why, remedy)
+    if blind := [worker for worker in question.inventory.workers if worker not in found]:
+        needed = any(guard.guard.startswith("files_") for guard in question.guards)
+        why = f"not known of {', '.join(blind)}"
+        yield Check("files", Result.UNKNOWN if needed else Result.WARNING, why, "the metrics pages")
+    elif found and not full:
+        fullest = max(found, key=lambda worker: found[worker].open / found[worker].max)
+        used = found[fullest]
+        grows = (
+            "measured too shortly to say how they grow" if used.growth_per_s is None else f"{max(0.0, used.growth_per_s):.2g} more a second"
+        )
+        yield Check("files", Result.OK, f"{fullest} uses most: {used.open:.0f} of {used.max:.0f}, {grows}")
+
+
+def of_blockers(blockers: str, told: Sequence[Check]) -> Iterator[Check]:
+    """Turn what a planner refuses, a line each, into checks; what was *told* already is left out. One that is ok when there is nothing."""
     lines = [line.strip() for line in blockers.splitlines() if line.strip()]
     if not lines:
-        yield Check("plan", ok=True, why="a restart could be planned now")
-    yield from (Check("plan", ok=False, why=line) for line in lines)
+        yield Check("plan", Result.OK, "it can be planned now")
+    said = "\n".join(check.why for check in told if check.refuses)
+    yield from (Check("plan", Result.NO, line) for line in lines if line not in said)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Write the first few of a list, and how many more there are."""
+    more = f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else ""
+    return ", ".join(names[:LISTED_MAX]) + more

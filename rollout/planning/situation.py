@@ -1,5 +1,6 @@
 """Everything that the planner's parts look at: the arguments of `make_plan`, and what follows from them at once."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -58,7 +59,8 @@ def look(playbook: Playbook, inventory: Inventory, observation: Observation, to:
     """Take everything together. Nothing is refused here."""
     # What is prepared already knows its schema.
     to = observation.releases.get(to.id, to)
-    workers = tuple(_worker(worker_id, inventory) for worker_id in inventory.workers)
+    replaceable = Counter(entry.pool for entry in inventory.workers.values() if duty_of(entry.role) is Duty.REPLACEABLE)
+    workers = tuple(_worker(worker_id, inventory, replaceable) for worker_id in inventory.workers)
     standings = {worker.id: judge(worker.id, observation, proxied=worker.pool is not None) for worker in workers}
     limits = {worker.pool: playbook.strategy.max_unavailable.get(worker.pool, 1) for worker in workers if worker.pool is not None}
     foreign = [worker.pool for worker in workers if standings[worker.id].foreign]
@@ -76,15 +78,11 @@ def look(playbook: Playbook, inventory: Inventory, observation: Observation, to:
     )
 
 
-def _worker(worker_id: WorkerId, inventory: Inventory) -> Worker:
+def _worker(worker_id: WorkerId, inventory: Inventory, replaceable: Mapping[PoolId | None, int]) -> Worker:
+    """Describe a worker; *replaceable* counts, by pool, those whose work a sibling could take over."""
     entry = inventory.workers[worker_id]
     duty = duty_of(entry.role)
-    siblings = [
-        other
-        for other, beside in inventory.workers.items()
-        if other != worker_id and entry.pool is not None and beside.pool == entry.pool and duty_of(beside.role) is Duty.REPLACEABLE
-    ]
-    if duty is Duty.REPLACEABLE and not siblings:
+    if duty is Duty.REPLACEABLE and (entry.pool is None or replaceable[entry.pool] == 1):
         # With nobody beside it in the proxy's eyes, nobody takes over.
         duty = Duty.SINGLETON
     return Worker(id=worker_id, role=entry.role, duty=duty, pool=entry.pool, host=entry.host, depends_on=entry.depends_on)

@@ -20,12 +20,13 @@ class Standing:
     """
     One worker. *release* is what it runs, None if that isn't known.
 
-    *ours*: an earlier rollout of ours took it out and left its mark. *foreign*: somebody else did; it isn't touched. *blockers* forbid the
-    rollout, *notes* are worth knowing.
+    *ours*: an earlier rollout of ours took it out and left its mark, which may name the release that it was taking it back from
+    (*condemned*). *foreign*: somebody else did; it isn't touched. *blockers* forbid the rollout, *notes* are worth knowing.
     """
 
     release: ReleaseId | None
     ours: bool = False
+    condemned: ReleaseId | None = None
     foreign: bool = False
     blockers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -60,12 +61,14 @@ def drained_by_others(sighting: Sighting) -> bool:
 def _left_behind(worker: WorkerId, sighting: Sighting, releases: Mapping[ReleaseId, Release]) -> Standing:
     """A worker that a rollout of ours took out and never brought back: it may be down, since nobody uses it."""
     standing = _running(worker, sighting, releases)
-    note = f"{worker} is out since an earlier rollout of ours ({sighting.drain.why if sighting.drain else ''}): it is brought back first"
+    mark = sighting.drain
+    note = f"{worker} is out since an earlier rollout of ours ({mark.why if mark else ''}): it is brought back first"
+    condemned = mark.condemned if mark else None
     process = sighting.process
     if process is not None and not process.running and process.activated in releases:
         # Nothing tells any more what it ran; the way back is then to what it would start with.
-        return Standing(process.activated, ours=True, notes=(note,))
-    return Standing(standing.release, ours=True, blockers=standing.blockers, notes=(note, *standing.notes))
+        return Standing(process.activated, ours=True, condemned=condemned, notes=(note,))
+    return Standing(standing.release, ours=True, condemned=condemned, blockers=standing.blockers, notes=(note, *standing.notes))
 
 
 def _illness(worker: WorkerId, sighting: Sighting, *, proxied: bool) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from rollout.model.ids import PoolId
+from rollout.model.ids import PoolId, Role
 from rollout.model.plan import Duty, Worker
 
 
@@ -18,13 +18,21 @@ def into_waves(workers: Sequence[Worker], budget: Mapping[PoolId, int]) -> list[
     while pending:
         waiting_for = {worker.id for worker in pending}
         wave: list[Worker] = []
+        # As a wave only grows, whoever is like one that didn't fit doesn't fit either: of a thousand workers most are like another.
+        unfit: set[tuple[Role, PoolId | None, Duty]] = set()
         for worker in pending:
-            if waiting_for.isdisjoint(worker.depends_on) and _fits(worker, wave, budget):
+            like = (worker.role, worker.pool, worker.duty)
+            if like in unfit or not waiting_for.isdisjoint(worker.depends_on):
+                continue
+            if _fits(worker, wave, budget):
                 wave.append(worker)
+            else:
+                unfit.add(like)
         # In a circle of dependencies (which the inventory's reader refuses) nobody could be first; the order given is as good as any.
         wave = wave or pending[:1]
         waves.append(tuple(wave))
-        pending = [worker for worker in pending if worker not in wave]
+        chosen = {worker.id for worker in wave}
+        pending = [worker for worker in pending if worker.id not in chosen]
     return waves
 
 

@@ -7,7 +7,8 @@ from enum import StrEnum
 
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, ReleaseId, StepId, WorkerId
-from rollout.model.plan import Step, Verb, Worker
+from rollout.model.plan import Ramp, Step, Verb, Worker
+from rollout.model.playbook import Ramp as WrittenRamp
 from rollout.model.playbook import Strategy
 
 # Telling the proxy something either works at once or not at all: a third attempt only bridges a reload.
@@ -101,18 +102,17 @@ def _named_verbs(turn: Turn) -> list[tuple[str, Verb, tuple[WorkerId, ...]]]:
     return rows
 
 
-def ramp_s(strategy: Strategy) -> float:
+def ramp_s(ramp: Ramp | WrittenRamp) -> float:
     """Return how long a ramp takes at least: each weight but the last is held."""
-    ramp = strategy.ramp
     if ramp.utilisation_max is None:
         return (len(ramp.weights) - 1) * ramp.step_s
     # It doubles at most.
     return max(1, math.ceil(math.log2(100 / ramp.weights[0]))) * ramp.step_s
 
 
-def ramp_down_s(strategy: Strategy) -> float:
+def ramp_down_s(ramp: Ramp | WrittenRamp) -> float:
     """Return how long the way down takes."""
-    return len(strategy.ramp.down) * strategy.ramp.step_s
+    return len(ramp.down) * ramp.step_s
 
 
 def _deadline_s(verb: Verb, turn: Turn, strategy: Strategy, gates: Mapping[GateId, Gate]) -> float:
@@ -125,7 +125,7 @@ def _deadline_s(verb: Verb, turn: Turn, strategy: Strategy, gates: Mapping[GateI
             return min(strategy.drain_timeout_s, HOLD_SHARE_TO_END * strategy.hold.hold_s)
         case Verb.ADMIT:
             # One that is busy takes its traffic back more slowly than the forecast says.
-            return ramp_s(strategy) * (1 if strategy.ramp.utilisation_max is None else UTILISATION_PATIENCE) + ADMIT_MARGIN_S
+            return ramp_s(strategy.ramp) * (1 if strategy.ramp.utilisation_max is None else UTILISATION_PATIENCE) + ADMIT_MARGIN_S
         case Verb.LET_GO:
             return ADMIT_MARGIN_S
         case Verb.SOAK:

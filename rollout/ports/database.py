@@ -2,8 +2,12 @@
 
 from typing import Protocol
 
+from rollout.model.conditions import DatabaseConditions
 from rollout.model.gate import GuardReading
 from rollout.model.sighting import SchemaSighting
+
+# Of a queue of thousands the first few say what it is; `guards` counts them all.
+LISTED_MAX = 50
 
 
 class Database(Protocol):
@@ -25,5 +29,14 @@ class Database(Protocol):
         """
         Read lock_queue (waiting requests), long_transaction_s (the oldest), connections_used (a fraction). Unreadable ones have the value
         None; never raises.
+        """
+        ...
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        """
+        Say what goes on: connections, transactions and waiting requests that are older than *older_than_s* (at most LISTED_MAX of each),
+        index builds, and background updates that have not ended.
+
+        No values of anybody's query are repeated. What can't be read is None, and *unread* says why; never raises.
         """
         ...

@@ -1,10 +1,10 @@
 """Where events are kept, durably and in order."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rollout.model.event import Command, Event, Outcome
+from rollout.model.event import RESUMABLE, Command, Event, Outcome
 from rollout.model.gate import Tally
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
 from rollout.model.plan import Plan
@@ -42,6 +42,35 @@ class Baseline:
     tallies: dict[WorkerId, tuple[ReleaseId, Tally]]
 
 
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a journal is kept: *file* is its path on this machine, None if it is elsewhere; *where* names it without a password."""
+
+    file: str | None
+    where: str
+    size_bytes: int
+
+
+def has_ended(line: DeployLine) -> bool:
+    """Tell whether a rollout can't be taken up again."""
+    return line.outcome is not None and line.outcome not in RESUMABLE
+
+
+def dispensable(lines: Sequence[DeployLine], newest_max: int | None, since_s: float | None) -> tuple[DeployLine, ...]:
+    """
+    Choose what history can do without, of *lines*, newest first: all but the newest *newest_max*, and what ended before *since_s*.
+
+    Never the newest, and never one that could still be taken up again.
+    """
+    return tuple(
+        line
+        for place, line in enumerate(lines)
+        if place > 0
+        and has_ended(line)
+        and ((newest_max is not None and place >= newest_max) or (since_s is not None and (line.finished_at_s or 0.0) < since_s))
+    )
+
+
 class Journal(Protocol):
     """Append-only. What `append` returned from is on disk."""
 
@@ -50,7 +79,12 @@ class Journal(Protocol):
         ...
 
     def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
-        """Keep events, durably, in one transaction. TransientDriverError (disk full, locked) or PermanentDriverError."""
+        """
+        Keep events, durably, in one transaction, after all that others have appended.
+
+        Raises TransientDriverError (disk full, locked, a server away for too long) or PermanentDriverError; then nothing was kept that is
+        known of.
+        """
         ...
 
     def plan(self, deploy_id: DeployId) -> Plan:
@@ -74,9 +108,21 @@ class Journal(Protocol):
         ...
 
     def ask(self, deploy_id: DeployId, request: Request) -> None:
-        """Leave a request for the process that runs a rollout."""
+        """Leave a request for the process that runs a rollout. OutcomeUnknownError when nobody knows whether it was left."""
         ...
 
     def take_requests(self, deploy_id: DeployId) -> list[Request]:
         """Return the requests that were left, and forget them."""
+        ...
+
+    def prove(self) -> None:
+        """Write something that changes nothing. Raises DriverError when that can't be."""
+        ...
+
+    def keeping(self) -> Keeping:
+        """Say where all this is kept, and how much it is."""
+        ...
+
+    def forget(self, homeserver: str, rollouts: Collection[DeployId], baselines_before_s: float) -> int:
+        """Delete rollouts, and baselines older than that (never the newest); return how many baselines those were."""
         ...

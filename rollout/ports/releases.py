@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from rollout.model.conditions import Room
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
 
@@ -60,4 +61,15 @@ class Releases(Protocol):
 
     def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
         """Tell what each worker is told to run."""
+        ...
+
+    def room(self, release: Release) -> Room:
+        """Say how much room preparing it takes at the target, and how much there is. TransientDriverError when that can't be told."""
+        ...
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """
+        Tell how many database connections each worker's pool may open by the configuration that the release carries; those whose
+        configuration can't be read, or whose database isn't PostgreSQL, are left out.
+        """
         ...

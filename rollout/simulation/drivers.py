@@ -4,14 +4,19 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from rollout.model.effect import Effect
-from rollout.model.errors import PermanentDriverError, RefusedError, StaleEffectError
+from rollout.adapters.faults import translated
+from rollout.agent.book import Claim, Content, check_token, compare
+from rollout.agent.rule import ADMIT, Out, Ruling, Seen, rule
+from rollout.model.conditions import Room
+from rollout.model.effect import FULL_WEIGHT, NEXT, Effect
+from rollout.model.errors import PermanentDriverError, RefusedError
 from rollout.model.gate import LATENCY_EDGES_S
-from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
-from rollout.model.plan import HoldBound
+from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.plan import HoldBound, Verb
 from rollout.model.release import Release, make_release
 from rollout.model.sample import Page, Sample
 from rollout.model.sighting import DrainMark, PoolSighting, ProxyLimits, ProxySighting
+from rollout.ports.acts import Work
 from rollout.ports.ledger import brings_back, marked
 from rollout.ports.probe import Answer
 from rollout.ports.releases import Activation
@@ -21,6 +26,14 @@ from rollout.simulation.world import World
 # How long a request takes, at most, on a healthy release and on a slow one.
 HEALTHY_S = 0.05
 SLOW_S = 0.5
+# What one release takes on disk, and how many database connections a worker may open.
+RELEASE_BYTES = 500_000_000
+POOL_MAX = 10
+# What a process uses for itself, in CPU seconds a second: no page of one that lives stands still.
+IDLE_CPU = 0.001
+FILES_MAX = 1024.0
+# As the file at a target has it if nothing else is said.
+READMIT_AFTER_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +135,15 @@ class SimulatedReleases:
         known = self._world.workers
         return {worker: Activation(known[worker].activated, known[worker].activated_at_s) for worker in workers if worker in known}
 
+    def room(self, release: Release) -> Room:
+        """See ports.releases."""
+        return Room(self._world.disk_free_bytes, 0 if release.id in self._world.releases else RELEASE_BYTES, "as the simulation has it")
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """See ports.releases."""
+        del release
+        return dict.fromkeys(workers, POOL_MAX)
+
 
 class SimulatedTraffic:
     """The proxy of a world: a server's name is its worker's id."""
@@ -200,10 +222,11 @@ class SimulatedTraffic:
 
 
 class SimulatedMetrics:
-    """Metrics pages with Synapse's names; a worker in *world.dark* has none."""
+    """Metrics pages with Synapse's names; a worker in *world.dark* has none, and one in *world.frozen* an old one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._kept: dict[WorkerId, tuple[Sample, ...]] = {}
 
     def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
         """See ports.metrics."""
@@ -214,17 +237,20 @@ class SimulatedMetrics:
         it = self._world.workers.get(worker)
         if it is None or worker in self._world.dark or not self._world.answers(worker):
             return "connection refused"
+        now_s = self._world.clock.now_s()
         self._world.serve(worker)
         version = self._world.releases[it.runs].version
         samples = [
             Sample("synapse_build_info", {"version": version}, 1.0),
             Sample("process_start_time_seconds", {}, it.started_at_s or 0.0),
-            Sample("process_cpu_seconds_total", {}, it.cpu_s),
-            Sample("process_open_fds", {}, 50.0),
-            Sample("process_max_fds", {}, 1024.0),
+            Sample("process_cpu_seconds_total", {}, it.cpu_s + IDLE_CPU * max(0.0, now_s - (it.started_at_s or 0.0))),
+            Sample("process_open_fds", {}, self._world.open_files(worker)),
+            Sample("process_max_fds", {}, FILES_MAX),
         ]
         samples += self._histogram(it.served, it.errors, it.slow)
-        return Page(tuple(sample for sample in samples if sample.name.startswith(prefixes)))
+        if worker not in self._world.frozen or worker not in self._kept:
+            self._kept[worker] = tuple(samples)
+        return Page(tuple(sample for sample in self._kept[worker] if sample.name.startswith(prefixes)))
 
     @staticmethod
     def _histogram(served: float, errors: float, slow: float) -> list[Sample]:
@@ -267,7 +293,7 @@ class SimulatedLedger:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._numbers: dict[WorkerId, EffectNumber] = {}
+        self._content = Content()
         self._marks: dict[WorkerId, DrainMark] = {}
         self._holder: str | None = None
 
@@ -278,13 +304,56 @@ class SimulatedLedger:
         if worker is None:
             msg = "only effects on a worker are fenced"
             raise ValueError(msg)
-        if effect.number < self._numbers.get(worker, 0):
-            raise StaleEffectError(f"effect {effect.number} comes after {self._numbers[worker]}", where=worker)
-        self._numbers[worker] = effect.number
-        self._marks = marked(self._marks, effect, self._world.clock.now_s())
+        number = None if effect.number == NEXT else effect.number
+        with translated():
+            token, given = compare(self._content, Claim(worker, number, effect.token, effect.owner))
+        content = self._content
+        if token > content.token:
+            content.token, content.taken_by = token, effect.owner
+        content.tokens[worker], content.numbers[worker], content.owners[worker] = token, given, effect.owner
+        self._marks = marked(self._marks, replace(effect, number=EffectNumber(given)), self._world.clock.now_s())
         yield
         if brings_back(effect):
             self._marks.pop(worker, None)
+
+    def perform(self, effect: Effect, work: Work) -> None:
+        """See ports.ledger."""
+        with self.fence(effect):
+            work.here()
+
+    def guard(self, homeserver: str) -> None:
+        """See ports.ledger: whoever lets time pass in a simulation calls `sweep`."""
+
+    def sweep(self, now_s: float) -> dict[WorkerId, Ruling]:
+        """Do what the dead-man at a target does, by the same rule, and say what came of each worker that is out."""
+        rulings: dict[WorkerId, Ruling] = {}
+        for worker, mark in tuple(self._marks.items()):
+            it = self._world.workers[worker]
+            held = it.backend is not None and self._world.is_held(it.backend)
+            seen = Seen(self._world.answers(worker), "connection refused", it.activated)
+            out = Out(mark.at_s, mark.condemned, float("inf") if held else 0.0)
+            rulings[worker] = rule(out, seen, now_s, self._content.alive_until_s, READMIT_AFTER_S)
+            if rulings[worker].do == ADMIT:
+                effect = Effect(NEXT, StepId(f"{worker}/dead_man"), Verb.ADMIT, worker, mark.release, now_s, owner="the dead-man")
+                with self.fence(effect):
+                    self._world.admit(worker, FULL_WEIGHT)
+        return rulings
+
+    def take(self, token: int, owner: str = "") -> None:
+        """See ports.ledger."""
+        with translated():
+            check_token(self._content, token, f"token {token}", "the ledger")
+        self._content.token, self._content.taken_by = token, owner
+
+    def token(self) -> int:
+        """See ports.ledger."""
+        return self._content.token
+
+    def beat(self, token: int, alive_until_s: float) -> None:
+        """See ports.ledger."""
+        with translated():
+            check_token(self._content, token, f"the holder of token {token}", "the ledger")
+        self._content.token, self._content.alive_until_s = token, alive_until_s
 
     def marks(self) -> dict[WorkerId, DrainMark]:
         """See ports.ledger."""
@@ -292,7 +361,7 @@ class SimulatedLedger:
 
     def last_number(self) -> EffectNumber:
         """See ports.ledger."""
-        return max(self._numbers.values(), default=EffectNumber(0))
+        return EffectNumber(max(self._content.numbers.values(), default=0))
 
     @contextmanager
     def lock(self, holder: str, why: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from rollout.engine.drivers import Drivers
+from rollout.model.conditions import DatabaseConditions, Room
 from rollout.model.effect import Effect
 from rollout.model.errors import OutcomeUnknownError, TransientDriverError
 from rollout.model.gate import GuardReading
@@ -18,6 +19,7 @@ from rollout.model.plan import HoldBound, Verb
 from rollout.model.release import Release
 from rollout.model.sighting import DrainMark, PoolSighting, ProxyLimits, ProxySighting, SchemaSighting
 from rollout.model.warming import WarmBudget, Warmed
+from rollout.ports.acts import Work
 from rollout.ports.database import Database
 from rollout.ports.ledger import Ledger
 from rollout.ports.releases import Activation, Releases
@@ -108,6 +110,14 @@ class FaultyReleases:
         """See ports.releases."""
         return self._inner.activations(workers)
 
+    def room(self, release: Release) -> Room:
+        """See ports.releases."""
+        return self._inner.room(release)
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """See ports.releases."""
+        return self._inner.connections(release, workers)
+
 
 class FaultyTraffic:
     """The proxy; away when the world says so."""
@@ -185,6 +195,27 @@ class FaultyLedger:
             finally:
                 self._world.acting = before
 
+    def perform(self, effect: Effect, work: Work) -> None:
+        """See ports.ledger."""
+        with self.fence(effect):
+            work.here()
+
+    def guard(self, homeserver: str) -> None:
+        """See ports.ledger."""
+        self._inner.guard(homeserver)
+
+    def take(self, token: int, owner: str = "") -> None:
+        """See ports.ledger."""
+        self._inner.take(token, owner)
+
+    def token(self) -> int:
+        """See ports.ledger."""
+        return self._inner.token()
+
+    def beat(self, token: int, alive_until_s: float) -> None:
+        """See ports.ledger."""
+        self._inner.beat(token, alive_until_s)
+
     def marks(self) -> dict[WorkerId, DrainMark]:
         """See ports.ledger."""
         return self._inner.marks()
@@ -222,6 +253,12 @@ class FaultyDatabase:
         if "database" in self._world.away:
             return tuple(replace(reading, value=None, detail="it doesn't answer") for reading in self._inner.guards(timeout_s))
         return self._inner.guards(timeout_s)
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        """See ports.database."""
+        if "database" in self._world.away:
+            return DatabaseConditions()
+        return self._inner.conditions(older_than_s, timeout_s)
 
     def _reach(self) -> None:
         if "database" in self._world.away:
@@ -262,6 +299,11 @@ class SimulatedDatabase:
         """See ports.database."""
         del timeout_s
         return (GuardReading("lock_queue", 0.0), GuardReading("long_transaction_s", 0.0), GuardReading("connections_used", 0.3))
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        """See ports.database."""
+        del older_than_s, timeout_s
+        return DatabaseConditions(transactions=(), waits=(), builds=(), invalid_indexes=(), background_updates=())
 
 
 class SimulatedWarming:

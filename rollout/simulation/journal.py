@@ -1,21 +1,25 @@
-"""A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered."""
+"""
+A journal in memory. What is kept goes through the codec, so that only what could be read back is remembered; unless it is only one of
+thousands, and nobody will read most of it.
+"""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from rollout.model.codec import dump_json, event_kind, load_event
+from rollout.model.codec import dump_json, event_kind, event_version, load_event
 from rollout.model.errors import PermanentDriverError
 from rollout.model.event import DeployFinished, Event
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
-from rollout.ports.journal import Baseline, DeployLine, Request
+from rollout.ports.journal import Baseline, DeployLine, Keeping, Request
 
 
 class MemoryJournal:
     """See ports.journal."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, codec: bool = True) -> None:
+        self._codec = codec
         self._plans: dict[DeployId, Plan] = {}
-        self._lines: dict[DeployId, list[tuple[str, str]]] = {}
+        self._lines: dict[DeployId, list[tuple[str, str, int] | Event]] = {}
         self._requests: dict[DeployId, list[Request]] = {}
         self._baselines: list[Baseline] = []
 
@@ -30,7 +34,9 @@ class MemoryJournal:
     def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
         """See ports.journal."""
         self.plan(deploy_id)
-        self._lines[deploy_id].extend((event_kind(event), dump_json(event)) for event in events)
+        self._lines[deploy_id].extend(
+            (event_kind(event), dump_json(event), event_version(event)) if self._codec else event for event in events
+        )
 
     def plan(self, deploy_id: DeployId) -> Plan:
         """See ports.journal."""
@@ -40,8 +46,8 @@ class MemoryJournal:
 
     def events(self, deploy_id: DeployId, after: int = 0) -> list[tuple[int, Event]]:
         """See ports.journal."""
-        lines = self._lines.get(deploy_id, [])
-        return [(number, load_event(kind, text)) for number, (kind, text) in enumerate(lines, start=1) if number > after]
+        lines = self._lines.get(deploy_id, [])[after:]
+        return [(number, load_event(*line) if isinstance(line, tuple) else line) for number, line in enumerate(lines, start=after + 1)]
 
     def deploys(self, homeserver: str, limit: int) -> list[DeployLine]:
         """See ports.journal."""
@@ -71,3 +77,21 @@ class MemoryJournal:
     def take_requests(self, deploy_id: DeployId) -> list[Request]:
         """See ports.journal."""
         return self._requests.pop(deploy_id, [])
+
+    def prove(self) -> None:
+        """See ports.journal."""
+
+    def keeping(self) -> Keeping:
+        """See ports.journal."""
+        return Keeping(None, "memory", sum(len(line[1]) for lines in self._lines.values() for line in lines if isinstance(line, tuple)))
+
+    def forget(self, homeserver: str, rollouts: Collection[DeployId], baselines_before_s: float) -> int:
+        """See ports.journal."""
+        for deploy_id in rollouts:
+            if deploy_id in self._plans and self._plans[deploy_id].homeserver == homeserver:
+                del self._plans[deploy_id], self._lines[deploy_id]
+                self._requests.pop(deploy_id, None)
+        newest = max((kept.at_s for kept in self._baselines if kept.homeserver == homeserver), default=0.0)
+        left = [kept for kept in self._baselines if kept.homeserver != homeserver or kept.at_s >= min(baselines_before_s, newest)]
+        count, self._baselines = len(self._baselines) - len(left), left
+        return count

@@ -2,8 +2,8 @@
 Effects, looks and measurements on the virtual clock.
 
 The performer's own job is order: everything that will happen stands in one queue by its time, and the clock jumps from one to the next.
-Effects are done by the same `act` as in the real world, looks and measurements by the same Surveyor. Faults are scripted by effect
-number, so that the same script gives the same journal.
+Effects are done by the same `act` as in the real world, looks and measurements by the same Surveyor, or quicker (looking.py). Faults are
+scripted by effect number, so that the same script gives the same journal.
 """
 
 import heapq
@@ -12,14 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
-from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S, THOROUGH_EVERY_S, act
-from rollout.engine.survey import Changes, Surveyor
+from rollout.engine.perform import THOROUGH_EVERY_S, act
+from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.simulation.faults import Fault, Hooks, NoHooks
+from rollout.simulation.looking import Eyes
 from rollout.simulation.virtual_clock import VirtualClock
 
 
@@ -45,6 +46,7 @@ class VirtualPerformer:
         faults: Mapping[EffectNumber, Fault] | None = None,
         durations: Durations = Durations(),
         hooks: Hooks = NoHooks(),
+        eyes: Eyes | None = None,
     ) -> None:
         self._plan = plan
         self._drivers = drivers
@@ -53,13 +55,14 @@ class VirtualPerformer:
         self._faults = faults or {}
         self._durations = durations
         self._hooks = hooks
-        self._surveyor = Surveyor(drivers, inventory, clock)
+        self._eyes = Eyes(drivers, inventory, clock) if eyes is None else eyes
         self._changes = Changes()
         self._focus = frozenset(inventory.workers)
         self._eager = True
         self._thorough_at_s = float("-inf")
         self._order = itertools.count()
-        self._queue: list[tuple[float, int, Callable[[], Event]]] = []
+        self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
+        self._looks = 0
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
 
@@ -75,7 +78,10 @@ class VirtualPerformer:
                 takes_s = self._durations.warm_s
             case _:
                 takes_s = self._durations.proxy_s
-        self._at(self._clock.now_s() + takes_s, lambda: self._act(effect))
+        done_s = self._clock.now_s() + takes_s
+        self._at(done_s, lambda: self._act(effect))
+        if (look_at_s := self._eyes.after_effect_at_s(done_s)) is not None:
+            self._at(look_at_s, self._look)
 
     def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
         """See engine.perform."""
@@ -85,14 +91,15 @@ class VirtualPerformer:
     def collect(self, until_s: float) -> list[Event]:
         """Jump to whatever comes first."""
         # The queue goes by the world's time: nothing happens sooner because the tool's clock is set.
-        if not self._queue or self._queue[0][0] > until_s - self._clock.ahead_s:
-            self._clock.advance_to(until_s)
-            return []
-        at_s, _, happen = heapq.heappop(self._queue)
-        self._clock.advance_to(at_s + self._clock.ahead_s)
-        return [happen()]
+        while self._queue and self._queue[0][0] <= until_s - self._clock.ahead_s:
+            at_s, _, happen = heapq.heappop(self._queue)
+            self._clock.advance_to(at_s + self._clock.ahead_s)
+            if (event := happen()) is not None:
+                return [event]
+        self._clock.advance_to(until_s)
+        return []
 
-    def _at(self, at_s: float, happen: Callable[[], Event]) -> None:
+    def _at(self, at_s: float, happen: Callable[[], Event | None]) -> None:
         heapq.heappush(self._queue, (at_s - self._clock.ahead_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
@@ -132,10 +139,14 @@ class VirtualPerformer:
         now_s = self._clock.now_s()
         thorough = now_s - self._thorough_at_s >= THOROUGH_EVERY_S
         self._thorough_at_s = now_s if thorough else self._thorough_at_s
-        self._at(now_s + (EAGER_LOOK_S if self._eager else CALM_LOOK_S), self._look)
-        return Observed(now_s, self._changes.take(self._surveyor.look(thorough=thorough), self._focus))
+        seen = self._changes.take(self._eyes.look(thorough=thorough), self._focus)
+        self._looks += 1
+        looks = self._looks
+        # Whoever looks sooner says anew when to look again.
+        self._at(self._eyes.again_at_s(now_s, eager=self._eager), lambda: self._look() if looks == self._looks else None)
+        return Observed(now_s, seen)
 
     def _measure(self) -> SamplesTaken:
         now_s = self._clock.now_s()
         self._at(now_s + self._plan.sample_s, self._measure)
-        return SamplesTaken(now_s, self._surveyor.measure(sorted(self._focus), with_canaries=False))
+        return SamplesTaken(now_s, self._eyes.measure(sorted(self._focus), with_canaries=False))

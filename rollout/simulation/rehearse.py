@@ -1,13 +1,15 @@
 """One simulated rollout from plan to end, with the real planner, loop, journal codec and drivers' port; crashes included."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
-from rollout.engine.deploy import replay
+from rollout.engine import baseline
+from rollout.engine.deploy import ALIVE_FOR_S, replay
 from rollout.engine.drivers import Drivers
-from rollout.engine.run import Listener, Loop
+from rollout.engine.run import HEED_EVERY_S, Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
 from rollout.model.ids import DeployId, EffectNumber, ReleaseId, WorkerId
@@ -26,6 +28,7 @@ from rollout.simulation.drivers import (
 )
 from rollout.simulation.faults import Fault, NoHooks
 from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.looking import Sight, open_eyes
 from rollout.simulation.performer import Durations, VirtualPerformer
 from rollout.simulation.striking import Crash, Striker
 from rollout.simulation.virtual_clock import VirtualClock
@@ -34,6 +37,7 @@ from rollout.simulation.world import SimulatedWorker, World
 DEPLOY = DeployId("rehearsal")
 # No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.
 EVENTS_MAX = 20_000
+SWEEP_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +64,25 @@ class EndlessError(AssertionError):
 
 @dataclass(slots=True)
 class Stage:
-    """A simulated homeserver with everything that is needed to roll it. *clock* is the world's."""
+    """
+    A simulated homeserver with everything that is needed to roll it. *clock* is the world's, *deploy_id* what the next rollout is called,
+    *end_by_s* when its window ends.
+
+    *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
+    the new release.
+    """
 
     inventory: Inventory
     world: World
     clock: VirtualClock
     drivers: Drivers
     old: Release
+    ledger: SimulatedLedger
     journal: MemoryJournal = field(default_factory=MemoryJournal)
+    deploy_id: DeployId = DEPLOY
+    end_by_s: float | None = None
+    sight: Sight = Sight.REAL
+    bad_after_s: Mapping[WorkerId, float] = field(default_factory=dict)
 
     def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
         """Look, identify the release, and plan."""
@@ -116,16 +131,17 @@ def stage_of(inventory: Inventory) -> Stage:
     }
     can_hold = {pool.backend for pool in inventory.pools.values() if pool.hold}
     world = World(clock=clock, workers=workers, releases={ReleaseId(old.id): old}, can_hold=can_hold)
+    ledger = SimulatedLedger(world)
     drivers = Drivers(
         workers=SimulatedWorkers(world),
         releases=SimulatedReleases(world, versions=("2.0.0",)),
         traffic=SimulatedTraffic(world),
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
-        ledger=SimulatedLedger(world),
+        ledger=ledger,
         database=None,
     )
-    return Stage(inventory, world, clock, drivers, old)
+    return Stage(inventory, world, clock, drivers, old, ledger)
 
 
 def rehearse(
@@ -152,8 +168,16 @@ def rehearse(
             return live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
-            stage.clock.advance_to(stage.clock.now_s() + nobody_for_s)
+            let_nobody_be_there(stage, nobody_for_s)
             resumed = True
+
+
+def let_nobody_be_there(stage: Stage, seconds: float) -> None:
+    """Let time pass without the tool; the dead-man at the target goes on sweeping."""
+    until_s = stage.clock.now_s() + seconds
+    while stage.clock.now_s() < until_s:
+        stage.clock.advance_to(min(until_s, stage.clock.now_s() + SWEEP_EVERY_S))
+        stage.ledger.sweep(stage.clock.now_s())
 
 
 def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
@@ -162,7 +186,7 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
     clock = stage.clock if striker is None else striker.tool_clock
     now_s = clock.now_s()
     spoken = dict(script.speak)
-    count = len(stage.journal.events(DEPLOY)) if resumed else 0
+    count = len(stage.journal.events(stage.deploy_id)) if resumed else 0
 
     def listen(_event: Event, _state: DeployState) -> None:
         nonlocal count
@@ -174,6 +198,7 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
             raise EndlessError(msg)
 
     def heed() -> list[OperatorSpoke]:
+        stage.ledger.beat(stage.ledger.token(), stage.clock.now_s() + ALIVE_FOR_S)
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
         asked: list[tuple[Command, WorkerId | None]] = [said if isinstance(said, tuple) else (said, None) for said in due]
         asked += striker.take_words() if striker is not None else []
@@ -181,13 +206,22 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
 
     listeners = (*script.listeners, listen, *(() if striker is None else (striker.listen,)))
     if not resumed:
-        loop = Loop(DEPLOY, plan, start(plan), stage.journal, clock, listeners)
-        began = DeployBegan(now_s, DEPLOY, plan.digest, DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number())
-        stage.journal.begin(DEPLOY, plan, began)
+        loop = Loop(stage.deploy_id, plan, start(plan), stage.journal, clock, listeners)
+        number = stage.drivers.ledger.last_number()
+        began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s)
+        stage.journal.begin(stage.deploy_id, plan, began)
         loop.admit((began,))
+        found = baseline.from_history(stage.journal, plan, now_s)
+        loop.record(() if found is None else (found,))
     else:
-        loop = Loop(DEPLOY, plan, replay(stage.journal, plan, DEPLOY), stage.journal, clock, listeners)
-        loop.record((DeployResumed(max(now_s, loop.state.last_at_s), DECISION_VERSION, "rehearsal", stage.drivers.ledger.last_number()),))
+        state = replay(stage.journal, plan, stage.deploy_id)
+        loop = Loop(stage.deploy_id, plan, state, stage.journal, clock, listeners)
+        now_s, number = max(now_s, state.last_at_s), stage.drivers.ledger.last_number()
+        loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     hooks = NoHooks() if striker is None else striker
-    return loop.run(VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, hooks), heed)
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s), clock)
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, hooks, eyes)
+    # What is asked here is asked after an event, never by the time; but where faults strike, words come at any time.
+    by_events = striker is None and stage.sight not in {Sight.REAL, Sight.QUICK}
+    return loop.run(performer, heed, heed_every_s=math.inf if by_events else HEED_EVERY_S)

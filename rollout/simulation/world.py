@@ -116,7 +116,8 @@ class World:
 
     What a worker does that is held ends within *held_ends_s*. The proxy sees a worker up *check_s* after it answers, and
     lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
-    after a start, less and less over *cold_s*.
+    after a start, less and less over *cold_s*. The metrics page of a worker in *dark* isn't there, and that of
+    one in *frozen* stays as it was.
     """
 
     clock: VirtualClock
@@ -133,6 +134,9 @@ class World:
     slow: set[ReleaseId] = field(default_factory=set)
     erring: dict[ReleaseId, float] = field(default_factory=dict)
     dark: set[WorkerId] = field(default_factory=set)
+    frozen: set[WorkerId] = field(default_factory=set)
+    files: dict[WorkerId, tuple[float, float, float]] = field(default_factory=dict)
+    disk_free_bytes: int = 20_000_000_000
     cuts: dict[WorkerId, int] = field(default_factory=dict)
     out_at_once_max: int = 0
     migrated: set[ReleaseId] = field(default_factory=set)
@@ -153,6 +157,11 @@ class World:
         """Say how long its process takes, or took, to answer (seconds)."""
         boots_in_s = self.workers[worker].boots_in_s
         return self.boot_s if boots_in_s is None else boots_in_s
+
+    def open_files(self, worker: WorkerId) -> float:
+        """Count its file handles: of one in *files* (since when, how many then, and how many more a second) they grow."""
+        since_s, open_then, per_s = self.files.get(worker, (0.0, 50.0, 0.0))
+        return open_then + per_s * max(0.0, self.clock.now_s() - since_s)
 
     def answers(self, worker: WorkerId) -> bool:
         """Tell whether it runs and has booted."""
@@ -213,6 +222,7 @@ class World:
             can_hold=backend in self.can_hold,
             held=held,
             hold=self.hold_of(backend),
+            algorithm="roundrobin",
         )
 
     def hold_of(self, backend: str) -> HoldSighting:

@@ -8,11 +8,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption, hold, ramp, releases
+from tests.benchmarks import disruption, forecast, hold, overhead, ramp, releases
 
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "disruption": disruption.measure,
+    "forecast": forecast.measure,
     "hold": hold.measure,
+    "overhead": overhead.measure,
     "ramp": ramp.measure,
     "releases": releases.measure,
 }

@@ -45,6 +45,8 @@ PLANTS = (
     Plant("pure-core", "planning/planted.py", "from pathlib import Path"),
     Plant("pure-core", "gating/planted.py", "import random"),
     Plant("pure-core", "deciding/planted.py", "import threading"),
+    Plant("agent", "agent/planted.py", "import rollout.model"),
+    Plant("agent", "agent/planted.py", "import pydantic"),
     Plant("independent-adapters", "adapters/probe/planted.py", "import rollout.adapters.documents"),
     Plant("sqlalchemy", "engine/planted.py", "from sqlalchemy import select"),
     Plant("psycopg", "adapters/journal/planted.py", "import psycopg"),

@@ -15,6 +15,7 @@ import pytest
 VERSIONS = ("1.0.0", "2.0.0")
 SCHEMA_VERSION = 94
 COMPAT_VERSION = 84
+POOL_OF_TEN = {"name": "psycopg2", "args": {"cp_max": 10}}
 
 # Reads the files that follow `-c`, the later ones over the earlier ones. The first time takes long if it is to be seen.
 _CONFIG = """
@@ -70,7 +71,7 @@ def write_lock(place: Path, version: str, digest: str) -> None:
 def write_configuration(place: Path, settings: Mapping[str, object] | None = None, **workers: Mapping[str, object]) -> Path:
     """Write a configuration tree and return *place*."""
     (place / "workers").mkdir(parents=True, exist_ok=True)
-    shared = {"server_name": "example.org", "stream_writers": {"events": ["event_persister1"]}, **(settings or {})}
+    shared = {"server_name": "example.org", "stream_writers": {"events": ["event_persister1"]}, "database": POOL_OF_TEN, **(settings or {})}
     (place / "homeserver.yaml").write_text(json.dumps(shared))
     for worker, its in workers.items():
         (place / "workers" / f"{worker}.yaml").write_text(json.dumps({"worker_name": worker, **its}))

@@ -10,6 +10,7 @@ from pathlib import Path
 from shutil import rmtree
 
 import psycopg
+from psycopg import sql
 
 from rollout.lab.database import answers, initialise
 from rollout.lab.paths import NOBODY, create_lab
@@ -29,7 +30,9 @@ _TABLES = """
     INSERT INTO applied_schema_deltas VALUES (94, '94/02_two.sql'), (93, '93/01_one.sql');
     CREATE TABLE users (name text, deactivated smallint, is_guest smallint, appservice_id text);
     CREATE TABLE devices (user_id text, device_id text, last_seen bigint, hidden boolean);
-    GRANT SELECT ON users, devices, schema_version, schema_compat_version, applied_schema_deltas TO looker;
+    CREATE TABLE background_updates (update_name text, progress_json text, depends_on text, ordering int);
+    CREATE TABLE rooms (room_id text);
+    GRANT SELECT ON users, devices, schema_version, schema_compat_version, applied_schema_deltas, background_updates TO looker;
 """
 
 
@@ -42,6 +45,15 @@ class Server:
 
     def dsn(self, user: str, password: str = "") -> str:
         return f"host=127.0.0.1 port={self.port} user={user} dbname=postgres" + (f" password={password}" if password else "")
+
+    def new_database(self, name: str) -> str:
+        """Make one of that name, empty, and return its URL."""
+        with self.connected() as connection:
+            connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        return self.url(name)
+
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
+        return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     @contextmanager
     def connected(self) -> Iterator[psycopg.Connection]:

@@ -134,7 +134,9 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def haproxy(place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True) -> Iterator[Proxy]:
+def haproxy(
+    place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True, balance: str = "roundrobin"
+) -> Iterator[Proxy]:
     """Run one, with a master, in front of a backend for each name."""
     backends = {name: Backend() for name in names}
     with socket.socket() as one:
@@ -157,7 +159,7 @@ frontend clients
     bind 127.0.0.1:{port}
     default_backend sync
 backend sync
-    balance roundrobin
+    balance {balance}
     option httpchk GET /health
     {"http-request lua.rollout_hold" if can_hold else ""}
 {servers}

@@ -1,5 +1,7 @@
-"""What every driver of the port `journal` promises: the database and the one in memory."""
+"""What every driver of the port `journal` promises: SQLite, PostgreSQL and the one in memory."""
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,7 @@ from rollout.model.release import make_release
 from rollout.model.sighting import DrainMark, Observation, ProcessSighting, ProxySighting, SchemaSighting, Sighting
 from rollout.ports.journal import Baseline, DeployLine, Journal, Request
 from rollout.simulation.journal import MemoryJournal
+from tests.contracts.database import Server, postgresql
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
 ONE, TWO, NONE = DeployId("d-1"), DeployId("d-2"), DeployId("d-none")
@@ -88,10 +91,28 @@ EVENTS: tuple[Event, ...] = (
 )
 
 
-@pytest.fixture(params=["sqlite", "memory"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Journal:
+NUMBERS = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One PostgreSQL for all."""
+    with postgresql(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "memory"])
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
     """Every driver in turn, empty."""
-    return open_journal(str(tmp_path / "state/journal.db")) if request.param == "sqlite" else MemoryJournal()
+    if request.param == "memory":
+        yield MemoryJournal()
+        return
+    if request.param == "sqlite":
+        opened = open_journal(str(tmp_path / "state/journal.db"))
+    else:
+        opened = open_journal(request.getfixturevalue("server").new_database(f"journal{next(NUMBERS)}"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="module")
@@ -205,3 +226,36 @@ def test_what_was_observed_is_kept_by_homeserver_and_told_oldest_first(journal: 
     assert journal.baselines("simulated.localhost", AT_S) == [first, second]
     assert journal.baselines("simulated.localhost", AT_S + 1) == [second]
     assert journal.baselines("simulated.localhost", AT_S + 61) == []
+
+
+def test_what_is_deleted_is_gone_and_nothing_else(journal: Journal, plan: Plan) -> None:
+    """With all its events; what others keep there, and the newest baseline, stay."""
+    for deploy_id in (ONE, TWO):
+        journal.begin(deploy_id, plan, began(deploy_id))
+        journal.append(deploy_id, EVENTS)
+        journal.ask(deploy_id, Request(Command.ABORT, "bob", ""))
+    for at_s in (AT_S, AT_S + 60):
+        journal.keep_baseline(Baseline("simulated.localhost", at_s, {}))
+    journal.keep_baseline(Baseline("elsewhere.localhost", AT_S, {}))
+    assert journal.forget("elsewhere.localhost", [ONE], 0.0) == 0
+    assert [line.deploy_id for line in journal.deploys("simulated.localhost", 9)] == [TWO, ONE]
+    assert journal.forget("simulated.localhost", [ONE, NONE], AT_S + 1e6) == 1
+    assert [line.deploy_id for line in journal.deploys("simulated.localhost", 9)] == [TWO]
+    assert journal.events(ONE) == []
+    assert journal.take_requests(ONE) == []
+    assert len(journal.events(TWO)) == len(EVENTS) + 1
+    assert len(journal.take_requests(TWO)) == 1
+    assert [kept.at_s for kept in journal.baselines("simulated.localhost", 0.0)] == [AT_S + 60]
+    assert len(journal.baselines("elsewhere.localhost", 0.0)) == 1
+    # A rollout of that name may begin again.
+    journal.begin(ONE, plan, began(ONE))
+    assert journal.events(ONE) == [(1, began(ONE))]
+
+
+def test_how_much_there_is_grows_with_what_is_kept(journal: Journal, plan: Plan) -> None:
+    """In bytes, roughly."""
+    journal.begin(ONE, plan, began(ONE))
+    before = journal.keeping().size_bytes
+    assert before > 0
+    journal.append(ONE, EVENTS * 100)
+    assert journal.keeping().size_bytes > before + 50_000

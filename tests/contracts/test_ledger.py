@@ -1,14 +1,16 @@
 """What every driver of the port `ledger` promises: the file at a target and the simulated one."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rollout.adapters.ledger.file import FileLedger
-from rollout.model.effect import Effect
-from rollout.model.errors import RefusedError, StaleEffectError, TransientDriverError
+from rollout.model.effect import NEXT, Effect
+from rollout.model.errors import RefusedError, StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
+from rollout.ports.acts import Work
 from rollout.ports.ledger import Ledger
 from rollout.simulation.drivers import SimulatedLedger
 from rollout.simulation.rehearse import set_stage
@@ -160,3 +162,81 @@ def test_a_rollout_that_fails_gives_the_homeserver_back(ledger: Ledger) -> None:
         raise TransientDriverError("the journal's disk is full")
     with ledger.lock("bob", "restarts"):
         pass
+
+
+def of(number: int, verb: Verb = Verb.ADMIT, *, token: int = 0, owner: str = "", worker: WorkerId = SYNC1) -> Effect:
+    """Number an act of somebody who has a name, a token, or both."""
+    return replace(effect(number, verb, worker), token=token, owner=owner)
+
+
+def test_equal_numbers_are_accepted_from_the_same_owner_only(ledger: Ledger) -> None:
+    """An act that failed may be repeated; somebody else's with the same number is told what the highest one is."""
+    _do(ledger, of(5, Verb.DRAIN, owner="a"), of(5, Verb.DRAIN, owner="a"))
+    with pytest.raises(StaleEffectError, match="done already by a") as refused, ledger.fence(of(5, owner="b")):
+        pytest.fail("it was done nevertheless")
+    assert not isinstance(refused.value, TakenOverError)
+    assert refused.value.number == 5
+    assert SYNC1 in ledger.marks()
+
+
+def test_who_has_taken_over_is_heard_whatever_its_number_and_nobody_else(ledger: Ledger) -> None:
+    """A lower token is refused on every worker, also on one that the new holder has never touched; the words name who took over."""
+    _do(ledger, of(70, Verb.DRAIN, token=1, owner="a"))
+    ledger.take(2, "b")
+    assert ledger.token() == 2
+    for late in (of(71, token=1, owner="a"), of(72, Verb.DRAIN, token=1, owner="a", worker=SYNC2)):
+        with pytest.raises(TakenOverError, match="b has taken over"), ledger.fence(late):
+            pytest.fail("it was done nevertheless")
+    _do(ledger, of(3, token=2, owner="b"))
+    assert ledger.marks() == {}
+    with pytest.raises(StaleEffectError), ledger.fence(of(2, Verb.DRAIN, token=2, owner="b")):
+        pytest.fail("it was done nevertheless")
+
+
+def test_a_token_is_taken_once_and_shown_ones_count(ledger: Ledger) -> None:
+    """Taking again is no error, an older one is; who acts with a higher one than the ledger has seen has taken over too."""
+    assert ledger.token() == 0
+    ledger.take(4, "a")
+    ledger.take(4, "a")
+    with pytest.raises(TakenOverError, match="a has taken over"):
+        ledger.take(3, "b")
+    _do(ledger, of(1, token=6, owner="c"))
+    assert ledger.token() == 6
+    with pytest.raises(TakenOverError, match="c has taken over"):
+        ledger.beat(4, 1e12)
+    ledger.beat(6, 1e12)
+
+
+def test_the_next_number_is_higher_than_any_that_may_be_on_its_way(ledger: Ledger) -> None:
+    """Break-glass has no lease: it acts with whatever token there is, and what a rollout had under way is refused afterwards."""
+    ledger.take(3, "a")
+    _do(ledger, of(5, Verb.DRAIN, token=3, owner="a"), replace(of(0, owner="by hand"), number=NEXT))
+    assert ledger.marks() == {}
+    assert ledger.token() == 3
+    for late in (6, 7, 40):
+        with pytest.raises(StaleEffectError) as refused, ledger.fence(of(late, Verb.RESTART, token=3, owner="a")):
+            pytest.fail("it was done nevertheless")
+        assert refused.value.number == ledger.last_number()
+    _do(ledger, of(ledger.last_number() + 1, Verb.DRAIN, token=3, owner="a"))
+    assert SYNC1 in ledger.marks()
+
+
+def test_work_is_done_under_its_number(ledger: Ledger) -> None:
+    """As inside the fence: with the mark before it, and without it after an admission that did not fail; never if it comes too late."""
+    seen: list[str] = []
+
+    def drain() -> None:
+        seen.append(f"marked: {sorted(ledger.marks())}")
+
+    def fail() -> None:
+        raise TransientDriverError("the proxy is away")
+
+    ledger.perform(of(3, Verb.DRAIN), Work(drain))
+    with pytest.raises(TransientDriverError):
+        ledger.perform(of(4), Work(fail))
+    with pytest.raises(StaleEffectError):
+        ledger.perform(of(2), Work(lambda: seen.append("late")))
+    assert seen == ["marked: ['sync1']"]
+    assert list(ledger.marks()) == [SYNC1]
+    ledger.perform(of(5), Work(lambda: seen.append("admitted")))
+    assert (seen[1:], ledger.marks()) == (["admitted"], {})

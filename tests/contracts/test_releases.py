@@ -183,3 +183,17 @@ def test_a_worker_is_told_to_run_something_at_every_moment(target: Target) -> No
 def test_nothing_is_told_of_strangers(target: Target) -> None:
     """A worker that was never told anything is left out."""
     assert set(target.releases.activations([SYNC1, STRANGER])) == {SYNC1}
+
+
+def test_what_is_there_needs_no_room(target: Target) -> None:
+    new = target.identify("2.0.0")
+    before = target.releases.room(new)
+    assert before.free_bytes > before.needed_bytes
+    assert before.basis
+    done = target.releases.prepare(new, TIMEOUT_S)
+    assert target.releases.room(done).needed_bytes == 0
+
+
+def test_connections_are_told_for_each_worker_by_the_configuration(target: Target) -> None:
+    found = target.releases.connections(target.base, [SYNC1, CLIENT1])
+    assert found == dict.fromkeys([SYNC1, CLIENT1], 10)

@@ -199,3 +199,32 @@ def test_the_proxy_says_how_much_it_can_take(plant: Plant) -> None:
     limits = plant.traffic.limits(TIMEOUT_S)
     assert 0 <= limits.connections < limits.connections_max
     assert 0 <= limits.files < limits.files_max
+
+
+def test_how_requests_find_their_server_is_said(plant: Plant) -> None:
+    assert (plant.pool().algorithm, plant.pool().hash_points) == ("roundrobin", 0)
+
+
+@pytest.mark.parametrize(
+    ("balance", "said", "points"),
+    [
+        ("leastconn", "leastconn", 0),
+        ("static-rr", "static-rr", 0),
+        ("first", "first", 0),
+        # HAProxy has no word for this one.
+        ("random", "", 0),
+        # The servers have weight 100.
+        ("hdr(Authorization)\n    hash-type consistent", "hdr", 1600),
+        ("hash req.hdr(Authorization)", "hash", 1600),
+        ("uri\n    hash-type map-based", "uri", 1600),
+    ],
+)
+def test_every_algorithm_of_haproxy_is_told(balance: str, said: str, points: int, tmp_path: Path) -> None:
+    with haproxy(tmp_path, balance=balance) as proxy:
+        seen = Haproxy((proxy.admin,), proxy.master).pools(["sync"], TIMEOUT_S)["sync"]
+        assert (seen.algorithm, seen.hash_points) == (said, points)
+        # Of two proxies the one that hashes decides.
+        (tmp_path / "even").mkdir()
+        with haproxy(tmp_path / "even") as even:
+            both = Haproxy((even.admin, proxy.admin), None).pools(["sync"], TIMEOUT_S)["sync"]
+            assert (both.algorithm, both.hash_points) == ((said, points) if points else (min(said, "roundrobin"), 0))

@@ -1,5 +1,6 @@
 """What no tally, gate or moment can make the rule do."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from rollout.gating.evidence import measured
-from rollout.gating.threshold import pick_baseline, rule
+from rollout.gating.threshold import fails, pick_baseline, rule
 from rollout.model.gate import Gate, Metric, Ruling, Tally, Verdict
 from rollout.model.ids import GateId
 from tests.gating.evidence_at_hand import BUCKETS
@@ -130,3 +131,12 @@ def test_slower_requests_never_turn_fail_into_pass(
 def test_a_failed_measurement_is_never_a_ruling_on_the_worker(on: Gate, after: Tally, baseline: Tally, now_s: float) -> None:
     verdict = rule(on, after=after, baseline=baseline, controls=None, unmeasured="timed out", admitted_at_s=0.0, now_s=now_s)
     assert verdict.ruling is Ruling.UNMEASURABLE
+
+
+@given(GATES, PLAUSIBLE | ABSURD, some.none() | PLAUSIBLE | ABSURD, some.none() | PLAUSIBLE)
+@settings(max_examples=400, deadline=None)
+def test_failing_is_what_a_ruling_says_it_is(on: Gate, after: Tally, baseline: Tally | None, controls: Tally | None) -> None:
+    """The quick question has the answer of the long one, asked as the tally was taken."""
+    on = replace(on, deadline_s=math.inf)
+    failed = _rule(on, after, baseline, controls, after.until_s).ruling is Ruling.FAIL
+    assert fails(on, after=after, baseline=baseline, controls=controls) is failed

@@ -17,6 +17,7 @@ from rollout.interfaces.plan_text import plan_text
 from rollout.model.errors import RolloutError
 from rollout.model.ids import PoolId, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.load import Load
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation, PoolSighting, ProxyLimits, SchemaSighting, Sighting
@@ -60,6 +61,7 @@ def _printed(case: Mapping[str, Any]) -> str:
         pools={PoolId(pool): PoolSighting(**seen) for pool, seen in case["pools"].items()},
         proxy=ProxyLimits(**case["proxy"]),
         no_warming=case.get("no_warming", ""),
+        loads={WorkerId(worker): _load_of(windows) for worker, windows in case.get("loads", {}).items()},
     )
     playbook = Playbook.model_validate(case["playbook"])
     try:
@@ -69,6 +71,10 @@ def _printed(case: Mapping[str, Any]) -> str:
         return f"{type(error).__name__}, exit {error.exit_code}\n{error}\n"
     # The digest changes with every field that a plan gets; what people read doesn't.
     return plan_text(plan).replace(plan.digest[:12], "<digest>")
+
+
+def _load_of(windows: list[float]) -> Load:
+    return Load(tuple(windows), requests=600.0, request_cpu_s=0.008, p95_s=0.2, source="measured over 6 s")
 
 
 def _release(parts: Mapping[str, Any]) -> Release:

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import click
@@ -12,10 +12,13 @@ from click.testing import CliRunner, Result
 
 from rollout.adapters import registry
 from rollout.adapters.journal.sql import open_journal
+from rollout.engine import readiness
 from rollout.engine.drivers import Drivers
+from rollout.homeservers.synapse import hazards
 from rollout.interfaces.cli import cli
 from rollout.model.inventory import Inventory
 from rollout.ports.journal import Journal
+from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.rehearse import Stage, set_stage
 from rollout.simulation.virtual_clock import VirtualClock
 
@@ -29,6 +32,8 @@ PLAYBOOK = {
     "strategy": {"ramp": {"weights": [100], "step_s": 0}, "drain_timeout_s": 10, "boot_timeout_s": 10, "progress_deadline_s": 60},
     "baseline": {"baseline_s": 0, "sample_s": 0.2},
     "watch": {"watch_s": 1, "window_s": 1},
+    # From 1.0.0 to 2.0.0 all of them are crossed.
+    "accept_hazards": list(hazards.ids()),
     "gates": [
         {"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 5, "soak_s": 0.2, "fresh_s": 5, "deadline_s": 10},
     ],
@@ -67,6 +72,10 @@ def build_probe(settings: Mapping[str, object], _inventory: Inventory) -> object
     return _drivers(settings).probe
 
 
+def build_database(settings: Mapping[str, object], _inventory: Inventory) -> object:
+    return _drivers(settings).database
+
+
 def build_ledger(settings: Mapping[str, object], _inventory: Inventory) -> object:
     return _drivers(settings).ledger
 
@@ -74,13 +83,24 @@ def build_ledger(settings: Mapping[str, object], _inventory: Inventory) -> objec
 PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger")
 
 
+def with_database(site: "Homeserver", monkeypatch: pytest.MonkeyPatch) -> SimulatedDatabase:
+    """Give it a database, in which what goes on is what a test says."""
+    database = SimulatedDatabase(site.stage.world.clock)
+    site.stage.drivers = replace(site.stage.drivers, database=database)
+    monkeypatch.setitem(registry.DRIVERS["database"], "simulated", f"{__name__}:build_database")
+    inventory = json.loads(site.inventory.read_text())
+    site.inventory.write_text(json.dumps(inventory | {"database_driver": {"driver": "simulated", "stage": str(site.directory)}}))
+    return database
+
+
 @dataclass(slots=True)
 class Homeserver:
-    """Two client workers, and files that name them. *run* runs a command line on them."""
+    """Two client workers, and files that name them. The load is measured for *measure_s*. *run* runs a command line on them."""
 
     directory: Path
     stage: Stage
     command: click.Command = field(default=cli)
+    measure_s: float = 0.0
 
     @property
     def inventory(self) -> Path:
@@ -99,6 +119,7 @@ class Homeserver:
             "ROLLOUT_INVENTORY": str(self.inventory),
             "ROLLOUT_PLAYBOOK": str(self.playbook),
             "ROLLOUT_JOURNAL": str(self.directory / "journal.db"),
+            "ROLLOUT_MEASURE_S": str(self.measure_s),
         }
         return CliRunner().invoke(self.command, arguments, env=environment)
 
@@ -112,6 +133,8 @@ def homeserver(directory: Path, monkeypatch: pytest.MonkeyPatch) -> Homeserver:
     stage.world.boot_s = 0.3
     stage.world.session_life_s = 0.5
     STAGES[str(directory)] = stage
+    # A simulated page moves all the time.
+    monkeypatch.setattr(readiness, "APART_S", 0.05)
     for port in PORTS:
         monkeypatch.setitem(registry.DRIVERS[port], "simulated", f"{__name__}:build_{port}")
     driver = {"driver": "simulated", "stage": str(directory)}

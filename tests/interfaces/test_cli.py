@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,8 +210,74 @@ def test_a_saved_plan_is_rolled_out_once(site: Homeserver) -> None:
     assert site.run("deploy", str(saved), "--yes").exit_code == 0
     again = site.run("deploy", str(saved), "--yes")
     assert again.exit_code == 5
-    assert "stale" in again.output
+    assert "doesn't hold any more" in again.output
+    assert "client1 runs 2.0.0" in again.output
     assert "client1" in again.output
+
+
+def test_what_a_saved_plan_bears_is_said_and_it_is_rolled_out(site: Homeserver) -> None:
+    """A worker was restarted on the same release meanwhile: --diff says so, deploy too, and rolls it out."""
+    saved = site.directory / "plan.json"
+    assert site.run("plan", "--to", "2.0.0", "-o", str(saved)).exit_code == 0
+    untouched = site.run("plan", "--diff", str(saved))
+    assert (untouched.exit_code, untouched.output[:13]) == (0, "nothing has c")
+    site.stage.world.workers[WorkerId("client2")].started_at_s = time.time()
+    time.sleep(site.stage.world.boot_s + site.stage.world.check_s)
+    borne = "client2 was restarted, on the same release 1.0.0"
+    shown = site.run("plan", "--diff", str(saved))
+    assert (shown.exit_code, borne in shown.output, "it still holds" in shown.output) == (0, True, True)
+    done = site.run("deploy", str(saved), "--yes")
+    assert (done.exit_code, borne in done.output) == (0, True)
+
+
+def test_a_saved_plan_says_which_keys_of_the_playbook_changed(site: Homeserver) -> None:
+    saved = site.directory / "plan.json"
+    site.run("plan", "--to", "2.0.0", "-o", str(saved))
+    playbook = json.loads(site.playbook.read_text())
+    playbook["gates"][0]["max"] = 0.5
+    site.playbook.write_text(json.dumps(playbook))
+    for command in (("deploy", str(saved), "--yes"), ("plan", "--diff", str(saved))):
+        done = site.run(*command)
+        assert (done.exit_code, "playbook: gates.errors.max is 0.5, not 0.02" in done.output) == (5, True)
+
+
+def test_a_plan_of_another_release_of_rollout_is_told_from_one_that_was_edited(site: Homeserver) -> None:
+    """Older ones don't carry what they were made from."""
+    saved = site.directory / "plan.json"
+    site.run("plan", "--to", "2.0.0", "-o", str(saved))
+    plan = json.loads(saved.read_text())
+    del plan["basis"]
+    saved.write_text(json.dumps(plan))
+    done = site.run("deploy", str(saved), "--yes")
+    assert (done.exit_code, "saved by another release of rollout" in done.output) == (2, True)
+
+
+def test_diff_plans_nothing(site: Homeserver) -> None:
+    assert site.run("plan", "--diff", "plan.json", "--to", "2.0.0").exit_code == 2
+
+
+def test_a_plan_measures_how_busy_workers_are(site: Homeserver) -> None:
+    """Twenty requests a second of 5 ms each are a tenth of a core; with two workers the other gets all of it."""
+    site.measure_s = 1.2
+    done = site.run("plan", "--to", "2.0.0")
+    assert done.exit_code == 0
+    assert re.search(r"client1: client2 from (9|10|11) % to (19|20|21) % of a core", done.output)
+    assert "measured over 1.2 s" in done.output
+
+
+def test_workers_that_are_too_busy_are_refused(site: Homeserver) -> None:
+    site.measure_s = 1.2
+    site.stage.world.request_cpu_s = 0.024
+    for command in (("plan", "--to", "2.0.0"), ("deploy", "--to", "2.0.0", "--yes"), ("preflight",)):
+        done = site.run(*command)
+        assert (done.exit_code, "(capacity.utilisation_max)" in done.output) == (5, True), done.output
+    assert {worker.runs for worker in site.stage.world.workers.values()} == {site.stage.old.id}
+
+
+def test_what_is_not_measured_is_taken_from_the_journal(site: Homeserver) -> None:
+    site.run("observe", "--for", "1")
+    done = site.run("plan", "--to", "2.0.0")
+    assert "from the journal of the last 24 h" in done.output, done.output
 
 
 def test_a_plan_that_was_edited_is_not_believed(site: Homeserver) -> None:

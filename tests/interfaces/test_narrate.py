@@ -74,7 +74,18 @@ SENTENCES: list[tuple[Event, str | None]] = [
         DeployBegan(NOW_S, DeployId("d-1"), "0123456789abcdef", 1, "ada@host", EffectNumber(0)),
         "rollout d-1 of example.org to 1.163.2 begins, by ada@host (plan 0123456789ab)",
     ),
+    (
+        DeployResumed(NOW_S, 1, "ada@host", SEVEN, windows_ignored="--ignore-windows"),
+        "taken up again by ada@host: everything is looked at before anything is done; the playbook's windows are ignored: --ignore-windows",
+    ),
     (DeployResumed(NOW_S, 1, "ada@host", SEVEN), "taken up again by ada@host: everything is looked at before anything is done"),
+    (
+        DeployResumed(NOW_S, 4, "ada@host", SEVEN, 3),
+        (
+            "taken up again by ada@host: everything is looked at before anything is done; what version 3 of the decision code began, "
+            "version 4 goes on with, as asked"
+        ),
+    ),
     (_intended(Verb.PREPARE, None), f"preparing {NEW.id} (effect 7)"),
     (_intended(Verb.MIGRATE, None), f"migrating the database to {NEW.id}: not to be interrupted (effect 7)"),
     (_intended(Verb.DRAIN, SYNC1), "draining sync1 (effect 7)"),

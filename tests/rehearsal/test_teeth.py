@@ -9,6 +9,7 @@ import pytest
 from rollout.deciding import blocking, coming_back, decide, going_out, safety
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.state import DeployState, StepState
+from rollout.engine import perform
 from rollout.engine.drivers import Drivers
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Outcome, StepFinished
@@ -144,7 +145,7 @@ def test_intent_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """An act with another number than the one that was written down."""
     scenario = _scenario()
     assert _broken(scenario) == set()
-    act = performer.act
+    act = perform.act
 
     def under_another_number(
         effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, clock: Clock

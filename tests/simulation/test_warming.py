@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from rollout.deciding.state import DeployState
+from rollout.model.conditions import DatabaseConditions
 from rollout.model.errors import OutcomeUnknownError, TransientDriverError
 from rollout.model.event import Event, Outcome, StepBegan, StepFinished
 from rollout.model.gate import GuardReading
@@ -34,6 +35,10 @@ class Database:
     def active_users(self, limit: int, timeout_s: float) -> tuple[str, ...]:
         del timeout_s
         return USERS[:limit]
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        del older_than_s, timeout_s
+        return DatabaseConditions()
 
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
         del timeout_s

@@ -10,12 +10,15 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import fields
 from threading import Event, Timer
 from typing import LiteralString
 
 import psycopg
 
+from rollout.adapters.database.conditions import MAY_NOT_LOOK, read_conditions
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
+from rollout.model.conditions import DatabaseConditions
 from rollout.model.errors import TransientDriverError
 from rollout.model.gate import GuardReading
 from rollout.model.inventory import Inventory
@@ -33,6 +36,8 @@ _CONNECTIONS: LiteralString = """
 _GUARDS = (("lock_queue", _LOCK_QUEUE), ("long_transaction_s", _LONG_TRANSACTION), ("connections_used", _CONNECTIONS))
 # What others do is seen by these only with the right to look.
 _OTHERS = frozenset({"long_transaction_s", "connections_used"})
+# What `conditions` is made of.
+_PARTS = tuple(part.name for part in fields(DatabaseConditions) if part.name != "unread")
 # By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
 GRACE_S = 1.0
 _QUOTED = re.compile(r"""'.*'|".*\"""")
@@ -92,11 +97,11 @@ class Postgresql:
         """See ports.database."""
         try:
             with self._connected(timeout_s) as connection:
-                may_look = bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
+                may_look = _may_look(connection)
                 readings = []
                 for name, query in _GUARDS:
                     if name in _OTHERS and not may_look:
-                        readings.append(GuardReading(name, None, "its role may not see others: GRANT pg_read_all_stats"))
+                        readings.append(GuardReading(name, None, MAY_NOT_LOOK))
                     else:
                         row = connection.execute(query).fetchone()
                         readings.append(GuardReading(name, None if row is None else float(row[0])))
@@ -104,6 +109,15 @@ class Postgresql:
             self.close()
             return tuple(GuardReading(name, None, f"database: {_words(error)}") for name, _ in _GUARDS)
         return tuple(readings)
+
+    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
+        """See ports.database."""
+        try:
+            with self._connected(timeout_s) as connection:
+                return read_conditions(connection, older_than_s, _words, may_look=_may_look(connection))
+        except psycopg.Error as error:
+            self.close()
+            return DatabaseConditions(unread=dict.fromkeys(_PARTS, f"database: {_words(error)}"))
 
     def close(self) -> None:
         """End the connection; the next look makes another."""
@@ -125,6 +139,10 @@ class Postgresql:
             )
         with _hanging_up(self._connection, timeout_s + GRACE_S):
             yield self._connection
+
+
+def _may_look(connection: psycopg.Connection) -> bool:
+    return bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
 
 
 @contextmanager

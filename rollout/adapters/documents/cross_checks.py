@@ -1,11 +1,14 @@
 """What one part of a file says about another, and what a playbook says about an inventory. Nothing here needs to see the homeserver."""
 
+import difflib
 from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from urllib.parse import SplitResult, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
+from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
 from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
@@ -15,7 +18,7 @@ from rollout.planning.evidence import gates_of
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
-_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used"})
+_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used", "files_projected"})
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 
@@ -79,10 +82,14 @@ def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Pro
             yield from _role(here, entry)
     for index, role in enumerate(playbook.liveness_only):
         yield from _role(("liveness_only", index), role)
+    for index, hazard in enumerate(playbook.accept_hazards):
+        if hazard not in (known := tuple(hazards.ids())):
+            yield _unknown(("accept_hazards", index), "hazard that can be accepted", hazard, known)
     yield from _gates(playbook)
     yield from _limits(playbook)
     yield from _guards(playbook)
     yield from _times(playbook)
+    yield from _windows(playbook)
     if inventory is not None:
         yield from _against(playbook, inventory)
 
@@ -192,6 +199,27 @@ def _times(playbook: Playbook) -> Iterator[Problem]:
             f"recovery_s is {recovery.recovery_s:g} s, and deadline_s, which ends the wait for it, {recovery.deadline_s:g} s",
             remedy=f"{recovery.deadline_s:g} or less, or deadline_s: {recovery.recovery_s:g}",
         )
+
+
+def _windows(playbook: Playbook) -> Iterator[Problem]:
+    """Find a time zone that this machine doesn't know: the hours would be somebody else's."""
+    if playbook.windows is None:
+        return
+    name = playbook.windows.timezone
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        known = available_timezones()
+        what = f'there is no time zone "{shortened(name)}"'
+        close = difflib.get_close_matches(name, known, n=1)
+        remedy = (
+            close[0]
+            if close
+            else "a name such as Europe/Berlin, or UTC"
+            if known
+            else "the package tzdata: this machine knows no time zones"
+        )
+        yield Problem(("windows", "timezone"), what, remedy=remedy)
 
 
 def _against(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:

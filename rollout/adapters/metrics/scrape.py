@@ -12,6 +12,7 @@ from itertools import chain
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample as ParsedSample
 from pydantic import Field
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
@@ -25,6 +26,8 @@ from rollout.model.sample import Page, Sample
 
 THREADS_MAX = 32
 CHUNK_BYTES = 65_536
+# What a cache may have kept for longer says nothing about now.
+AGE_MAX_S = 10
 # As exporters call it; one that calls it nothing is believed.
 KINDS = frozenset({"", "text/plain", "application/openmetrics-text"})
 
@@ -77,7 +80,7 @@ class Scrape:
             return "the page has none of the metrics that are looked for"
         try:
             families = text_string_to_metric_families("\n".join(lines) + "\n")
-            samples = tuple(Sample(one.name, one.labels, one.value) for one in chain.from_iterable(family.samples for family in families))
+            samples = tuple(map(_sample, chain.from_iterable(family.samples for family in families)))
         except (ValueError, KeyError, IndexError) as error:
             return f"the page can't be parsed: {reason_of(error)}"
         return _twice(samples) or Page(samples)
@@ -89,6 +92,8 @@ class Scrape:
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if kind not in KINDS:
                 raise _UnusableError(f"it is a page of {'HTML' if 'html' in kind else shortened(kind)}")
+            if (age := answer.headers.get("Age", "0").strip()).isdecimal() and int(age) > AGE_MAX_S:
+                raise _UnusableError(f"it is {age} s old: something between us and the worker has kept it")
             if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
                 raise _UnusableError(f"it is compressed ({shortened(encoding)}), which was not asked for")
             body = bytearray()
@@ -103,6 +108,10 @@ class Scrape:
         if not body.endswith(b"\n"):
             raise _UnusableError("the page is truncated")
         return body.decode()
+
+
+def _sample(one: ParsedSample) -> Sample:
+    return Sample(one.name, one.labels, one.value, None if one.timestamp is None else float(one.timestamp))
 
 
 class _UnusableError(Exception):

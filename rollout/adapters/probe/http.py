@@ -60,6 +60,10 @@ class HttpProbe:
         """See ports.probe."""
         return _side_by_side(workers, lambda worker: self._get(worker, "/health", {}, {}, timeout_s))
 
+    def health_address(self, worker: WorkerId) -> str | None:
+        """See ports.acts."""
+        return f"{self._urls[worker]}/health" if worker in self._urls else None
+
     def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
         if self._token is None or self._user is None:

@@ -29,20 +29,30 @@ from typing import IO
 
 import yaml
 
+from rollout.adapters.faults import run
 from rollout.adapters.settings import FilePath, Settings, check
+from rollout.agent.acts import switch
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import dump_json, load_release
+from rollout.model.conditions import Room
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release, make_release
+from rollout.ports.acts import Acts
 from rollout.ports.releases import Activation
 
 PROVEN = "PROVEN"
 MANIFEST = "release.json"
 LINES_MAX = 12
-# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write.
+# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write. Where those that are there are
+# larger (a release with many modules), twice the largest.
 FREE_BYTES_MIN = 500_000_000
+ROOM_MARGIN = 2
+# Of twisted.enterprise.adbapi.ConnectionPool: what Synapse gets where its configuration doesn't say.
+POOL_MAX = 5
+# What st_blocks counts.
+BLOCK_BYTES = 512
 # The homeserver on the same machine comes first. Not more: on a busy machine preparing has to end all the same (10 took minutes).
 YIELDING = ("nice", "-n", "5")
 PROBE_TIMEOUT_S = 60.0
@@ -150,8 +160,8 @@ class VenvReleases:
                 raise PermanentDriverError(f"the lock of {release.version} installs {version}", where=str(venv))
             done = replace(release, schema_version=schema_version, schema_compat_version=compat_version, deltas=tuple(deltas))
             place.mkdir(parents=True, exist_ok=True)
-            _switch(place / "venv", Path("../../venvs") / venv.name)
-            _switch(place / "config", Path("../../configs") / release.config_digest[:12])
+            switch(place / "venv", Path("../../venvs") / venv.name)
+            switch(place / "config", Path("../../configs") / release.config_digest[:12])
             self._check_config(done)
             _write_durably(place / MANIFEST, dump_json(done, indent=2))
         return done
@@ -182,12 +192,16 @@ class VenvReleases:
 
     def activate(self, worker: WorkerId, release: ReleaseId) -> None:
         """See ports.releases."""
+        run(self.activate_acts(worker, release))
+
+    def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts:
+        """See ports.acts."""
         self._place(release)
-        link = self._target / "current" / worker
-        link.parent.mkdir(parents=True, exist_ok=True)
-        goal = Path("../releases") / release
-        if not link.is_symlink() or link.readlink() != goal:
-            _switch(link, goal)
+        return ({"kind": "link", "link": self.link_of(worker), "goal": str(Path("../releases") / release)},)
+
+    def link_of(self, worker: WorkerId) -> str:
+        """See ports.acts."""
+        return str((self._target / "current" / worker).absolute())
 
     def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
         """See ports.releases."""
@@ -197,6 +211,33 @@ class VenvReleases:
             if link.is_symlink():
                 found[worker] = Activation(ReleaseId(link.readlink().name), link.lstat().st_mtime)
         return found
+
+    def room(self, release: Release) -> Room:
+        """See ports.releases. What takes room is the environment; a configuration is a few files. Every file of what runs is looked at."""
+        try:
+            free = shutil.disk_usage(self._target).free
+            if (self._venv(release) / PROVEN).is_file():
+                return Room(free, 0, "its environment is there already")
+            running = {(link / "venv").resolve() for link in (self._target / "current").glob("*")}
+            largest = max(map(_size, running), default=0)
+        except OSError as error:
+            raise TransientDriverError("how much room there is can't be told", where=str(self._target), why=str(error)) from error
+        if largest * ROOM_MARGIN <= FREE_BYTES_MIN:
+            return Room(free, FREE_BYTES_MIN, f"at least {ROOM_MARGIN} × what an environment of Synapse's takes")
+        return Room(free, largest * ROOM_MARGIN, f"{ROOM_MARGIN} × the environment that runs, {largest // 1_000_000} MB")
+
+    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
+        """See ports.releases."""
+        place = self._target / "configs" / release.config_digest[:12]
+        try:
+            shared = self._settings(release.config_digest)
+        except PermanentDriverError:
+            return {}
+        found = {worker: _pool_max({**shared, **_read_yaml(place / "workers" / f"{worker}.yaml")}) for worker in workers}
+        return {worker: most for worker, most in found.items() if most is not None}
+
+    def _venv(self, release: Release) -> Path:
+        return self._target / "venvs" / release.artefact_lock[:12]
 
     def _place(self, release: ReleaseId) -> Path:
         place = self._target / "releases" / release
@@ -222,16 +263,16 @@ class VenvReleases:
         return settings if isinstance(settings, dict) else {}
 
     def _install(self, release: Release, lock: int, log: IO[bytes], timeout_s: float) -> Path:
-        venv = self._target / "venvs" / release.artefact_lock[:12]
+        venv = self._venv(release)
         if (venv / PROVEN).is_file():
             return venv
         requirements = self._locks / f"{release.version}.txt"
         if self._digest_of_lock(release.version) != release.artefact_lock:
             what = f"the lock of {release.version} has changed since the release was identified"
             raise PermanentDriverError(what, where=str(requirements), remedy="plan again")
-        free = shutil.disk_usage(self._target).free
-        if free < FREE_BYTES_MIN:
-            why = f"{free // 1_000_000} MB are free, {FREE_BYTES_MIN // 1_000_000} MB are needed"
+        room = self.room(release)
+        if room.free_bytes < room.needed_bytes:
+            why = f"{room.free_bytes // 1_000_000} MB are free, {room.needed_bytes // 1_000_000} MB are needed ({room.basis})"
             raise PermanentDriverError("the disk is too full for a release", where=str(self._target), why=why)
         shutil.rmtree(venv, ignore_errors=True)
         venv.parent.mkdir(parents=True, exist_ok=True)
@@ -286,6 +327,36 @@ class VenvReleases:
             yield lock.fileno(), log
 
 
+def _size(directory: Path) -> int:
+    """Count the bytes on disk below a directory, links not followed."""
+    return sum(path.lstat().st_blocks * BLOCK_BYTES for path in directory.rglob("*"))
+
+
+def _read_yaml(path: Path) -> dict[str, object]:
+    """Read what a worker's own file says; nothing where there is none, or none that is YAML: Synapse says so in PREPARE."""
+    try:
+        said = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError):
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _pool_max(settings: Mapping[str, object]) -> int | None:
+    """Add up the pools of every database that a configuration names (`database`, or several `databases`)."""
+    several = settings.get("databases")
+    databases = list(several.values()) if isinstance(several, dict) else [settings.get("database")]
+    most = 0
+    for database in databases:
+        if not isinstance(database, dict) or database.get("name") != "psycopg2":
+            return None
+        arguments = database.get("args")
+        said = arguments.get("cp_max", POOL_MAX) if isinstance(arguments, dict) else POOL_MAX
+        if not isinstance(said, int):
+            return None
+        most += said
+    return most
+
+
 def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:
     # In a process group of its own, so that what it starts itself ends with it.
     with subprocess.Popen(  # noqa: S603  (a list, written above)
@@ -300,14 +371,6 @@ def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *,
                 os.killpg(process.pid, signal.SIGKILL)
     if code != 0:
         raise PermanentDriverError(f"installing ended with status {code}", why=_tail(Path(log.name)))
-
-
-def _switch(link: Path, goal: Path) -> None:
-    """Point *link* to *goal*, atomically."""
-    half = link.with_name(f".{link.name}.{os.getpid()}.half")
-    half.unlink(missing_ok=True)
-    half.symlink_to(goal)
-    half.rename(link)
 
 
 def _write_durably(path: Path, text: str) -> None:

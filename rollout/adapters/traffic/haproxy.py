@@ -12,6 +12,7 @@ What is set at run time is forgotten by a reload. Source: HAProxy's management g
 
 import csv
 import re
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,14 +23,16 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from rollout.adapters.faults import run
 from rollout.adapters.settings import FilePath, Settings, check, refused
-from rollout.adapters.traffic.runtime_api import read, tell
+from rollout.adapters.traffic.runtime_api import read
 from rollout.adapters.wording import reason_of, shortened
-from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
+from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, ProxySighting
+from rollout.ports.acts import Acts
 from rollout.ports.traffic import Server
 
 # Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
@@ -37,6 +40,10 @@ ADMIN_OUT = 0x7F
 # srv_op_state: 1 is coming up through slow start, 2 is up, 3 is up and finishing.
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
+# Ways to choose a server in which nothing is hashed, as `show stat` calls them; "" where it doesn't say.
+UNHASHED = frozenset({"roundrobin", "static-rr", "leastconn", "first", ""})
+# Of a server on the ring, for each unit of its weight (BE_WEIGHT_SCALE).
+POINTS_PER_WEIGHT = 16
 _HOLDS = "# backend,"
 _OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
@@ -90,17 +97,27 @@ class Haproxy:
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._command(f"set server {server.backend}/{server.name} state drain", monotonic() + timeout_s)
+        run(self.drain_acts(server, timeout_s))
+
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._commands(timeout_s, f"set server {server.backend}/{server.name} state drain")
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
-        """See ports.traffic. The weight comes first, so that the server never takes more than its share for a moment."""
+        """See ports.traffic."""
+        run(self.admit_acts(server, weight, timeout_s))
+
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts. The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
-        end_s = monotonic() + timeout_s
-        self._command(f"set server {name} weight {weight}%", end_s)
-        self._command(f"set server {name} state ready", end_s)
+        return self._commands(timeout_s, f"set server {name} weight {weight}%", f"set server {name} state ready")
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic. A reload forgets a hold: its new process lets everything through."""
+        run(self.hold_acts(server, bound, timeout_s))
+
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
         end_s = monotonic() + timeout_s
         for place in self._sockets:
             if server.backend not in _holds(place, end_s):
@@ -110,11 +127,16 @@ class Haproxy:
                     why="they don't pass through hold.lua, or none has come since the proxy was started",
                     remedy=f"in haproxy.cfg: `lua-load …/hold.lua` in global, `http-request lua.rollout_hold` in backend {server.backend}",
                 )
-        self._command(f"rollout-hold {server.backend} {bound.hold_s:g} {bound.hold_max}", end_s)
+        left_s = max(0.0, end_s - monotonic())
+        return self._commands(left_s, f"rollout-hold {server.backend} {bound.hold_s:g} {bound.hold_max}")
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._command(f"rollout-let-go {server.backend}", monotonic() + timeout_s)
+        run(self.let_go_acts(server, timeout_s))
+
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._commands(timeout_s, f"rollout-let-go {server.backend}")
 
     def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
         """See ports.traffic. Of several proxies the counts are added up, and all of them must be able to hold."""
@@ -153,17 +175,9 @@ class Haproxy:
             for name in backends
         }
 
-    def _command(self, command: str, end_s: float) -> None:
-        for number, place in enumerate(self._sockets):
-            try:
-                tell(place, command, end_s)
-            except DriverError as error:
-                if number == 0:
-                    raise
-                # The proxies before this one have heard it: to say that it did not happen would be wrong.
-                raise OutcomeUnknownError(
-                    f"only {number} of {len(self._sockets)} proxies did it", where=error.where, why=str(error)
-                ) from error
+    def _commands(self, timeout_s: float, *commands: str) -> Acts:
+        sockets = [str(place.absolute()) for place in self._sockets]
+        return ({"kind": "haproxy", "sockets": sockets, "commands": list(commands), "timeout_s": timeout_s},)
 
     def _old_sessions(self, end_s: float) -> dict[tuple[str, str], int] | None:
         """Count sessions that old processes still hold; None when one of them can't be asked."""
@@ -274,6 +288,8 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
     stats = _stats(read(place, "show stat", "# pxname,", end_s))
     holds = _holds(place, end_s)
     loaded = read(place, "rollout-holds", "", end_s).startswith(_HOLDS)
+    algorithms = {name: _algorithm(stats.get((name, "BACKEND"), {})) for name in backends}
+    points = _hash_points(place, end_s) if not UNHASHED.issuperset(algorithms.values()) else {}
     found: dict[str, PoolSighting] = {}
     for name in backends:
         row = stats.get((name, "BACKEND"))
@@ -286,9 +302,26 @@ def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str,
             arrivals_per_s=float(row["rate"] or 0),
             # Where nothing has come yet, nothing tells whether it would pass through the hold.
             can_hold=hold is not None or (loaded and requests == 0),
+            algorithm=algorithms[name],
+            hash_points=0 if algorithms[name] in UNHASHED else points.get(name, 0),
             **({} if hold is None else _in_pool(_hold_of(hold))),
         )
     return found
+
+
+def _algorithm(row: Mapping[str, str]) -> str:
+    # `random` is "unknown" there (2.8).
+    said = row.get("algo") or ""
+    return "" if said == "unknown" else said
+
+
+def _hash_points(place: Path, end_s: float) -> dict[str, int]:
+    """Count the points on the ring of each backend's lightest server (with `hash-type consistent`, which is nowhere told)."""
+    points: dict[str, int] = {}
+    for row in _states(read(place, "show servers state", "# be_id", end_s)):
+        if weight := int(row["srv_iweight"]):
+            points[row["be_name"]] = min(weight * POINTS_PER_WEIGHT, points.get(row["be_name"], sys.maxsize))
+    return points
 
 
 def _hold_of(row: Mapping[str, str]) -> HoldSighting:
@@ -322,6 +355,9 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
         can_hold=one.can_hold and other.can_hold,
         held=one.held and other.held,
         hold=_both_holds(one.hold, other.hold),
+        # One that hashes, or that doesn't say, decides for both.
+        algorithm=min(one.algorithm, other.algorithm, key=lambda algorithm: (algorithm in UNHASHED, algorithm)),
+        hash_points=min((one.hash_points, other.hash_points), key=lambda points: (points == 0, points)),
     )
 
 

@@ -61,6 +61,9 @@ _FILES_MAX = "process_max_fds"
 _PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
 PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION, _BUILD, *sorted(_PROCESS))
 
+# Enough to tell who wrote a page and how many files that process has open.
+PROCESS_PREFIXES: tuple[str, ...] = (_BUILD, *sorted(_PROCESS))
+
 _EDGES = (*LATENCY_EDGES_S, math.inf)
 _NOTHING = (0.0,) * len(_EDGES)
 # Sums of the same numbers may differ in their last digits.

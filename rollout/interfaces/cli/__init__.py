@@ -11,6 +11,7 @@ speaking.py   pause, continue, skip
 desk.py       what both have in common
 following.py  watching a rollout that another process runs
 looking.py    status, why, history
+keeping.py    where the journal is kept, and for how long
 rescue.py     admit
 preflight.py  preflight
 measuring.py  observe, gate

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from rollout.deciding.state import DeployState
 from rollout.engine import deploy as engine
+from rollout.engine.deploy import Bounds
 from rollout.engine.run import Listener
 from rollout.interfaces.cli.following import ask_and_follow
 from rollout.interfaces.cli.logging import log_event
@@ -17,6 +18,7 @@ from rollout.interfaces.live import Reporter, ndjson, open_screen, writer
 from rollout.interfaces.pager import Pager
 from rollout.interfaces.paging import Pages
 from rollout.interfaces.report.advice import left_out, next_commands
+from rollout.interfaces.report.score import score, score_text
 from rollout.model.errors import DriverError, RefusedError
 from rollout.model.event import EXIT_CODES, RESUMABLE, Command, Outcome
 from rollout.model.ids import DeployId
@@ -71,10 +73,20 @@ def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Lis
                 pager.lost(error.what)
     if pager is not None and (untold := pager.untold()):
         desk.say(f"nobody could be told: {'; '.join(untold)}")
+    if outcome is Outcome.DEPLOYED:
+        _say_score(desk, deploy_id, plan)
     if outcome in _NEEDS_A_PERSON:
         desk.say(what_is_out(desk))
         desk.say(next_commands(deploy_id, outcome))
     return EXIT_CODES[outcome]
+
+
+def _say_score(desk: Desk, deploy_id: DeployId, plan: Plan) -> None:
+    # It is deployed, whatever becomes of this line.
+    with suppress(DriverError):
+        scored = score(plan, (event for _, event in desk.journal.events(deploy_id)))
+        if scored is not None:
+            desk.say(score_text(scored))
 
 
 def _pager(desk: Desk, deploy_id: DeployId, plan: Plan) -> Pager | None:
@@ -128,9 +140,16 @@ def has_ended(line: DeployLine) -> bool:
     return line.outcome is not None and line.outcome not in RESUMABLE
 
 
-def take_up(desk: Desk, deploy_id: DeployId, plan: Plan, asked: Command | None) -> int:
+def is_safe(desk: Desk, deploy_id: DeployId) -> bool:
+    """Tell whether a rollout that has not ended has stopped, rather than been left in the middle."""
+    return line_of(desk, deploy_id).outcome in RESUMABLE
+
+
+def take_up(
+    desk: Desk, deploy_id: DeployId, plan: Plan, asked: Command | None, bounds: Bounds = Bounds(), accept_version: int | None = None
+) -> int:
     site = desk.opened.site(desk.journal)
-    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked))
+    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked, bounds, accept_version))
 
 
 def ask(desk: Desk, deploy_id: DeployId, plan: Plan, command: Command) -> int:

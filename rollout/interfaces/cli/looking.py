@@ -11,6 +11,7 @@ import click
 from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.read import read_inventory
 from rollout.engine.deploy import replay
+from rollout.interfaces.cli.keeping import Keep, prune, read_keep
 from rollout.interfaces.cli.opening import newest, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option
 from rollout.interfaces.cli.selecting import observe
@@ -18,10 +19,11 @@ from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.progress import steps_done
 from rollout.interfaces.report.reasons import headline, mode, reasons
+from rollout.interfaces.report.score import score
 from rollout.interfaces.report.standing import standing_text, standing_values
 from rollout.interfaces.report.words import duration, moment, table
 from rollout.model.errors import RolloutError
-from rollout.model.event import RESUMABLE
+from rollout.model.event import RESUMABLE, Outcome
 from rollout.ports.journal import DeployLine, Journal
 
 
@@ -102,30 +104,50 @@ def why(inventory_path: Path, journal_place: str | None) -> int:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="how many")
+@click.option(
+    "--prune", "keep", metavar="KEEP", callback=read_keep,
+    help="delete all but the newest KEEP rollouts (100), or what ended longer ago (90d); never the newest, nor one that has not ended",
+)  # fmt: skip
+@click.option("--yes", is_flag=True, help="do not ask before deleting (nobody is asked without a terminal)")
 @json_option
 @journal_option
 @inventory_option
-def history(inventory_path: Path, journal_place: str | None, limit: int, *, as_json: bool) -> int:
-    """List rollouts, newest first; with --json, where the time of each went."""
+def history(inventory_path: Path, journal_place: str | None, limit: int, keep: Keep | None, *, yes: bool, as_json: bool) -> int:
+    """List rollouts, newest first, and how good their forecasts were; with --json, where the time of each went."""
     inventory = read_inventory(inventory_path)
     journal = open_user_journal(journal_place)
+    if keep is not None:
+        everything = journal.deploys(inventory.homeserver, sys.maxsize)
+        ask = not yes and sys.stdin.isatty() and sys.stdout.isatty()
+        click.echo(prune(journal, inventory.homeserver, everything, keep, SystemClock().now_s(), ask=ask))
+        return 0
     lines = journal.deploys(inventory.homeserver, limit)
     if as_json:
         json.dump([_account(journal, line) for line in lines], sys.stdout, indent=2, ensure_ascii=False)
         click.echo()
     elif lines:
-        click.echo(table(("rollout", "from", "to", "began", "took", "outcome"), [_row(line) for line in lines]))
+        click.echo(table(("rollout", "from", "to", "began", "took", "forecast", "outcome"), [_row(journal, line) for line in lines]))
     else:
         click.echo(f"no rollout of {inventory.homeserver} was ever written down here")
     return 0
 
 
-def _row(line: DeployLine) -> tuple[str, ...]:
+def _row(journal: Journal, line: DeployLine) -> tuple[str, ...]:
     took = "" if line.finished_at_s is None else duration(line.finished_at_s - line.began_at_s)
     outcome = "has not ended" if line.outcome is None else line.outcome.value.replace("_", " ")
-    return (line.deploy_id, ", ".join(line.from_versions), line.to_version, moment(line.began_at_s), took, outcome)
+    versions = (", ".join(line.from_versions), line.to_version)
+    return (line.deploy_id, *versions, moment(line.began_at_s), took, _forecast(journal, line), outcome)
+
+
+def _forecast(journal: Journal, line: DeployLine) -> str:
+    """Say by how much it took longer than was forecast; nothing of what wasn't deployed."""
+    if line.outcome is not Outcome.DEPLOYED:
+        return ""
+    scored = score(journal.plan(line.deploy_id), (event for _, event in journal.events(line.deploy_id)))
+    return "" if scored is None or scored.whole.error is None else f"{scored.whole.error:+.0%}"
 
 
 def _account(journal: Journal, line: DeployLine) -> dict[str, Any]:
-    events = [event for _, event in journal.events(line.deploy_id)]
-    return {"id": line.deploy_id, **asdict(summarise(journal.plan(line.deploy_id), events))}
+    plan, events = journal.plan(line.deploy_id), [event for _, event in journal.events(line.deploy_id)]
+    scored = score(plan, events)
+    return {"id": line.deploy_id, **asdict(summarise(plan, events)), "forecast": None if scored is None else asdict(scored)}

@@ -1,10 +1,12 @@
 """Options that several commands share, and their environment variables."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from rollout.interfaces.cli.completion import complete_rollout
 
@@ -14,6 +16,7 @@ FILE = click.Path(dir_okay=False, path_type=Path)
 # One that is read: whoever reads it says what is wrong with it, and what to do.
 READ = click.Path(path_type=Path)
 DIRECTORY = click.Path(file_okay=False, path_type=Path)
+_PASSWORD = re.compile(r"[\w+.-]+://[^/@]*:[^/]+@|.*[?&]password=", re.IGNORECASE)
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -53,15 +56,38 @@ def playbook_option(function: _Function) -> _Function:
 def journal_option(function: _Function) -> _Function:
     """`--journal`: where rollouts are written down."""
     option = click.option(
-        "--journal", "journal_place", metavar="PATH-or-URL", envvar="ROLLOUT_JOURNAL", show_envvar=True,
-        help="where rollouts are written down  [default: journal.db in the user's state directory]",
+        "--journal", "journal_place", metavar="PATH-or-URL", envvar="ROLLOUT_JOURNAL", show_envvar=True, callback=_without_password,
+        help="where rollouts are written down: a file, postgresql://USER@HOST/DATABASE, or env:NAME or file:PATH that holds the URL"
+        "  [default: journal.db in the user's state directory]",
     )  # fmt: skip
     return option(function)
+
+
+def _without_password(context: click.Context, parameter: click.Parameter, place: str | None) -> str | None:
+    """Who lists the processes of this machine sees their arguments; their environment is their own."""
+    given = context.get_parameter_source(parameter.name or "")
+    if place is not None and given is ParameterSource.COMMANDLINE and _PASSWORD.match(place):
+        raise click.BadParameter(
+            "everybody on this machine can read a password there; put the URL into the environment (ROLLOUT_JOURNAL, or env:NAME) "
+            "or into a file (file:PATH)",
+            context,
+            parameter,
+        )
+    return place
 
 
 def rollout_argument(function: _Function) -> _Function:
     """`[ROLLOUT]`: which one, the newest if absent."""
     return click.argument("deploy_id", required=False, metavar="[ROLLOUT]", shell_complete=complete_rollout)(function)
+
+
+def accept_version_option(function: _Function) -> _Function:
+    """`--accept-version`: take over what other decision code has begun."""
+    option = click.option(
+        "--accept-version", type=click.IntRange(min=1), metavar="NUMBER",
+        help="the version of the decision code that wrote the journal, to take over from it; the refusal names it",
+    )  # fmt: skip
+    return option(function)
 
 
 def events_option(function: _Function) -> _Function:
@@ -72,9 +98,21 @@ def events_option(function: _Function) -> _Function:
     return option(function)
 
 
+def ignore_windows_option(function: _Function) -> _Function:
+    """`--ignore-windows`: for emergencies."""
+    return click.option(
+        "--ignore-windows", is_flag=True, help="for emergencies: at any hour, whatever the playbook's windows say (it is written down)"
+    )(function)
+
+
 def json_option(function: _Function) -> _Function:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="for programs")(function)
+
+
+def no_way_back_option(function: _Function) -> _Function:
+    """`--accept-no-way-back`: consent that `--yes` doesn't give."""
+    return click.option("--accept-no-way-back", is_flag=True, help="go on where after the migration there is only forward")(function)
 
 
 def need_playbook(path: Path | None) -> Path:

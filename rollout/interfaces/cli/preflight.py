@@ -1,105 +1,145 @@
 """`preflight`: whether a rollout could begin now."""
 
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
 from rollout.adapters.documents.read import read_playbook
-from rollout.engine.survey import Surveyor
-from rollout.gating import guards
+from rollout.engine.readiness import Readiness
+from rollout.interfaces.cli.keeping import goes_with_the_runner
 from rollout.interfaces.cli.opening import Opened, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
-from rollout.interfaces.cli.selecting import common_release
-from rollout.interfaces.report.words import table
+from rollout.interfaces.cli.selecting import (
+    Measuring,
+    Selection,
+    guards_of,
+    identify,
+    measure_option,
+    question,
+    selectors,
+    try_to_plan,
+    with_loads,
+)
+from rollout.interfaces.preflight_text import preflight_text
 from rollout.model.errors import RefusedError, RolloutError
 from rollout.model.gate import Measured
-from rollout.model.inventory import Inventory
-from rollout.model.plan import Guard
+from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
+from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning.planner import make_plan
-from rollout.planning.preflight import Check, of_blockers, of_workers
-
-_WORDS = {True: "ok", False: "no", None: "unknown"}
+from rollout.planning.preflight import Check, Result, of_blockers, of_files, of_guards, of_metrics, of_workers
+from rollout.planning.preflight_database import of_database
+from rollout.planning.preflight_release import of_release
 
 
 @click.command()
+@selectors
+@click.option("--accept-no-way-back", is_flag=True, help="that after the migration there is only forward is no refusal")
+@click.option("--watch", "watch_s", type=click.FloatRange(min=0), default=0.0, metavar="SECONDS", help="measure so long: growth takes 30")
 @json_option
+@measure_option
 @journal_option
 @playbook_option
 @inventory_option
-def preflight(inventory_path: Path, playbook_path: Path | None, journal_place: str | None, *, as_json: bool) -> int:
-    """Look at everything that a rollout needs, and say whether one could begin now. Nothing is touched."""
+def preflight(
+    inventory_path: Path,
+    playbook_path: Path | None,
+    journal_place: str | None,
+    selection: Selection,
+    watch_s: float,
+    measure_s: float,
+    *,
+    accept_no_way_back: bool,
+    as_json: bool,
+) -> int:
+    """
+    Look at everything that a rollout needs, and say whether one could begin now. Nothing is touched.
+
+    Asked is for the version or configuration that is named, else for a restart.
+    """
     opened = open_homeserver(inventory_path)
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    checks = list(_checks(opened, playbook, journal_place))
-    if as_json:
-        click.echo(json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False))
-    else:
-        click.echo(table(("", "checked", ""), [(_WORDS[check.ok], check.name, check.why) for check in checks]))
-    return 0 if all(check.ok for check in checks) else RefusedError.exit_code
+    wanted = selection if selection.to or selection.config else replace(selection, restart=True)
+    checks, blockers = _look(opened, playbook, wanted, watch_s, Measuring(measure_s, None), no_way_back=accept_no_way_back)
+    checks += [_of_lock(opened), _of_journal(journal_place)]
+    checks += of_blockers("\n".join(blockers), checks)
+    click.echo(
+        json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False) if as_json else preflight_text(checks), nl=as_json
+    )
+    return RefusedError.exit_code if any(check.refuses for check in checks) else 0
 
 
-def _checks(opened: Opened, playbook: Playbook, journal_place: str | None) -> Iterator[Check]:
-    surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
-    workers = tuple(opened.inventory.workers)
-    # A page shows that it can be measured when it is read a second time.
-    surveyor.measure(workers, with_canaries=True)
-    measured = surveyor.measure(workers, with_canaries=True)
-    seen = surveyor.look_twice()
-    yield from of_workers(opened.inventory, seen)
-    yield from _of_metrics(opened.inventory, measured)
-    yield from _of_guards(playbook, seen)
-    yield _of_lock(opened)
-    yield _of_journal(journal_place)
-    if playbook.strategy.warm is not None:
-        why = surveyor.why_no_warming()
-        yield Check("warming", ok=not why, why=why or "the homeserver knows the application service")
-    yield from of_blockers(_blockers(opened, playbook, seen))
+def _look(
+    opened: Opened, playbook: Playbook, selection: Selection, watch_s: float, measuring: Measuring, *, no_way_back: bool
+) -> tuple[list[Check], list[str]]:
+    """Return what was found of the homeserver, and what a planner says forbids the rollout."""
+    readiness = Readiness(opened.drivers, opened.inventory, opened.clock)
+    warms = playbook.strategy.warm is not None
+    seen = with_loads(readiness.look(warming=warms, watch_s=watch_s, with_canaries=True), opened, measuring)
+    to, plan, blockers = _planned(opened, playbook, selection, seen.observation)
+    asked = question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to), to, plan)
+    asked = replace(asked, no_way_back=no_way_back)
+    checks = [
+        *of_workers(opened.inventory, seen.observation),
+        *of_metrics(asked),
+        *_of_canaries(seen.measured),
+        *of_files(asked),
+        *of_guards(asked),
+        *of_database(asked),
+        *of_release(asked),
+        *([_of_warming(seen.observation.no_warming)] if warms else []),
+    ]
+    return checks, blockers
 
 
-def _of_metrics(inventory: Inventory, measured: Measured) -> Iterator[Check]:
-    for worker in inventory.workers:
-        why = measured.unmeasured.get(worker)
-        tally = measured.tallies.get(worker)
-        if why is None and tally is not None and tally.canary_failures:
-            yield Check(f"metrics of {worker}", ok=False, why="its page can be read, but a canary request to it was not answered")
-        else:
-            yield Check(f"metrics of {worker}", ok=None if why else True, why=why or "can be measured")
+def _planned(opened: Opened, playbook: Playbook, selection: Selection, seen: Observation) -> tuple[Release | None, Plan | None, list[str]]:
+    try:
+        to = identify(opened, selection, seen)
+        plan, blockers = try_to_plan(opened.inventory, playbook, selection, seen, to)
+    except RefusedError as error:
+        return None, None, error.why.splitlines() or [error.what]
+    except RolloutError as error:
+        return None, None, [_said(error)]
+    return to, plan, blockers
 
 
-def _of_guards(playbook: Playbook, seen: Observation) -> Iterator[Check]:
-    for entry in playbook.guards:
-        broken = guards.broken((Guard(entry.guard, entry.max, entry.deadline_s),), seen.guards)
-        known = any(reading.guard == entry.guard and reading.value is not None for reading in seen.guards)
-        yield Check(f"guard {entry.guard}", ok=not broken if known else None, why=broken[0].why if broken else f"at most {entry.max:g}")
+def _of_canaries(measured: Measured) -> Iterator[Check]:
+    for worker, tally in measured.tallies.items():
+        if tally.canary_failures:
+            why = "its page can be read, but a canary request to it was not answered"
+            yield Check(f"canary to {worker}", Result.NO, why, "the application service of probe_driver, and the worker's log")
+
+
+def _of_warming(no_warming: str) -> Check:
+    if no_warming:
+        return Check("warming", Result.NO, no_warming, "warming_driver and database_driver in the inventory, or a playbook without `warm`")
+    return Check("warming", Result.OK, "the homeserver knows the application service")
 
 
 def _of_lock(opened: Opened) -> Check:
     try:
         with opened.drivers.ledger.lock(opened.operator, "preflight"):
-            return Check("lock", ok=True, why="nobody else is at it")
+            return Check("lock", Result.OK, "nobody else is at it")
     except RolloutError as error:
-        return Check("lock", ok=False, why=f"{error.what}: {error.why}" if error.why else error.what)
+        return Check("lock", Result.NO, _said(error), error.remedy)
 
 
 def _of_journal(place: str | None) -> Check:
     try:
-        open_user_journal(place)
+        journal = open_user_journal(place)
+        journal.prove()
+        goes = goes_with_the_runner(journal.keeping(), os.environ)
     except RolloutError as error:
-        return Check("journal", ok=False, why=f"{error.what}: {error.why}" if error.why else error.what)
-    return Check("journal", ok=True, why="can be written")
+        return Check("journal", Result.NO, _said(error), error.remedy)
+    if goes:
+        remedy = "--journal postgresql://…, or a path that outlives the job"
+        return Check("journal", Result.WARNING, "it is a file on a CI runner, and goes with it", remedy)
+    return Check("journal", Result.OK, "can be written")
 
 
-def _blockers(opened: Opened, playbook: Playbook, seen: Observation) -> str:
-    """Plan a restart of what runs, and return what forbids it."""
-    try:
-        base = common_release(opened.inventory, seen)
-        to = opened.drivers.releases.identify(None, None, base, next_generation=True)
-        make_plan(playbook, opened.inventory, seen, to)
-    except RolloutError as error:
-        return error.why or error.what
-    return ""
+def _said(error: RolloutError) -> str:
+    return f"{error.what}: {'; '.join(error.why.splitlines())}" if error.why else error.what

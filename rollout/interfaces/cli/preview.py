@@ -1,20 +1,25 @@
 """`check` and `plan`: everything that can be said before anything is done."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
+from typing import Any
 
 import click
 
 from rollout.adapters.documents.read import read_playbook
-from rollout.interfaces.cli.opening import before_anything, open_homeserver
-from rollout.interfaces.cli.options import FILE, inventory_option, json_option, playbook_option
-from rollout.interfaces.cli.selecting import Selection, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.opening import Opened, before_anything, open_homeserver, open_user_journal
+from rollout.interfaces.cli.options import FILE, ignore_windows_option, inventory_option, journal_option, json_option, playbook_option
+from rollout.interfaces.cli.saved import drift_of, drift_text, read_plan
+from rollout.interfaces.cli.selecting import Measuring, Selection, measure_option, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.windows import check_that_it_can_fit, why_not_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.model.codec import dump_json
-from rollout.model.errors import InvalidFileError
+from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
+from rollout.ports.journal import Journal
 
 CHANGES = 6
 
@@ -76,32 +81,83 @@ def _roles(inventory: Inventory) -> list[Role]:
     return list(dict.fromkeys(entry.role for entry in inventory.workers.values()))
 
 
+def _measured(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say how the load becomes known; the command gets them as one argument, *measuring*."""
+
+    @wraps(function)
+    def command(measure_s: float, journal_place: str | None, **others: object) -> Any:  # noqa: ANN401  (whatever the command returns)
+        return function(measuring=Measuring(measure_s, _journal(journal_place)), **others)
+
+    return measure_option(journal_option(command))
+
+
+def _journal(place: str | None) -> Journal | None:
+    """Open it for what it says of earlier rollouts and of the load; one that nobody named, and that can't be opened, is done without."""
+    try:
+        return open_user_journal(place)
+    except RolloutError as error:
+        if place is not None:
+            raise
+        click.echo(f"nothing is known of earlier rollouts: {error.what}", err=True)
+        return None
+
+
 @click.command()
 @selectors
 @click.option("-o", "--output", "output_path", type=FILE, help="save the plan, for `rollout deploy FILE`")
+@click.option(
+    "--diff", "diff_path", type=FILE, help="say what changed since this saved plan was made, and whether it still holds; plan nothing"
+)
 @json_option
 @click.option("--detailed-exitcode", is_flag=True, help=f"end with {CHANGES} when there is something to do")
+@ignore_windows_option
+@_measured
 @playbook_option
 @inventory_option
 def plan(
     inventory_path: Path,
     playbook_path: Path | None,
     output_path: Path | None,
+    diff_path: Path | None,
+    measuring: Measuring,
     selection: Selection,
     *,
     as_json: bool,
     detailed_exitcode: bool,
+    ignore_windows: bool,
 ) -> int:
-    """Show what a rollout would do: every step with its reason, and the way back. Nothing is touched."""
+    """
+    Show what a rollout would do: every step with its reason, the way back, and how long it takes, by what the journal has of earlier ones.
+
+    Nothing is touched.
+    """
     opened = open_homeserver(inventory_path)
+    if diff_path is not None:
+        if selection or output_path is not None:
+            raise click.UsageError("--diff plans nothing: it goes with neither -o nor what to roll to")
+        return _diff(opened, diff_path, playbook_path, measuring)
     playbook = playbook_for(opened, playbook_path, selection)
     with before_anything():
-        planned = plan_for(opened, playbook, selection)
+        planned = plan_for(opened, playbook, selection, measuring)
+    now_s = opened.clock.now_s()
+    if not ignore_windows:
+        check_that_it_can_fit(planned, now_s)
     click.echo(dump_json(planned, indent=2) if as_json else plan_text(planned), nl=as_json)
+    if (not_now := why_not_now(planned, now_s)) and not ignore_windows:
+        click.echo(f"not at this hour: {not_now}", err=True)
     if output_path is not None:
         _save(planned, output_path)
         click.echo(f"saved: rollout deploy {output_path}", err=True)
     return CHANGES if detailed_exitcode and planned.phases else 0
+
+
+def _diff(opened: Opened, path: Path, playbook_path: Path | None, measuring: Measuring) -> int:
+    planned = read_plan(path, opened.inventory)
+    playbook = None if playbook_path is None else read_playbook(playbook_path, opened.inventory)
+    with before_anything():
+        found = drift_of(planned, opened, playbook, measuring)
+    click.echo(drift_text(found), nl=False)
+    return 0 if found.holds else RefusedError.exit_code
 
 
 def _save(planned: Plan, path: Path) -> None:

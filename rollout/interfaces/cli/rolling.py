@@ -1,5 +1,6 @@
 """`deploy`, `resume`, `abort`, `rollback`: everything that changes something."""
 
+import os
 import secrets
 import sys
 from contextlib import ExitStack
@@ -9,25 +10,31 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_playbook
-from rollout.adapters.reading import read_bounded
-from rollout.adapters.wording import shortened
 from rollout.engine import deploy as engine
-from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, line_of, lock, open_desk, run, take_lock, take_up
-from rollout.interfaces.cli.opening import Opened, before_anything
-from rollout.interfaces.cli.options import FILE, events_option, inventory_option, journal_option, playbook_option, rollout_argument
-from rollout.interfaces.cli.selecting import Selection, observe, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, is_safe, line_of, lock, open_desk, run, take_lock, take_up
+from rollout.interfaces.cli.keeping import concerns
+from rollout.interfaces.cli.opening import before_anything
+from rollout.interfaces.cli.options import (
+    FILE,
+    accept_version_option,
+    events_option,
+    ignore_windows_option,
+    inventory_option,
+    journal_option,
+    no_way_back_option,
+    playbook_option,
+    rollout_argument,
+)
+from rollout.interfaces.cli.saved import read_plan, still_true
+from rollout.interfaces.cli.selecting import Measuring, Selection, measure_option, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.windows import bounds_again, bounds_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.words import utc
-from rollout.model.codec import load_plan
-from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.errors import RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
-from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
-from rollout.model.playbook import Playbook
-from rollout.planning.digest import digest_of_plan, digest_of_playbook
-from rollout.planning.drift import explain_stale
 from rollout.ports.journal import DeployLine
 
 # Of a thousand workers a plan has about ten.
@@ -38,6 +45,9 @@ PLAN_BYTES_MAX = 32_000_000
 @click.argument("saved", type=FILE, required=False, metavar="[PLAN.json]")
 @selectors
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
+@ignore_windows_option
+@measure_option
 @events_option
 @journal_option
 @playbook_option
@@ -48,78 +58,80 @@ def deploy(
     journal_place: str | None,
     events: str | None,
     saved: Path | None,
+    measure_s: float,
     selection: Selection,
     *,
     yes: bool,
+    accept_no_way_back: bool,
+    ignore_windows: bool,
 ) -> int:
-    """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if nothing has changed since."""
+    """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if it still holds."""
     if saved is not None and selection:
         raise click.UsageError("a saved plan says already what to roll to: leave --to, --config, --restart, --only and --until out")
     desk = open_desk(inventory_path, journal_place, events)
+    measuring = Measuring(measure_s, desk.journal)
     # Files that are wrong are said before anybody else is kept out.
     if saved is None:
-        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection)
+        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection, measuring)
     else:
         named = None if playbook_path is None else read_playbook(playbook_path, desk.opened.inventory)
-        planned = partial(_still_true, _read(saved, desk.opened.inventory), saved, desk.opened, named)
+        planned = partial(still_true, read_plan(saved, desk.opened.inventory), saved, desk.opened, named, measuring, desk.say)
     with ExitStack() as held:
         with before_anything():
             held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
             plan = planned()
-        return _deploy(desk, plan, yes=yes)
+            # Before anybody reads the plan, and once more when it was read.
+            bounds_now(plan, desk.opened.clock.now_s(), ignore=ignore_windows)
+        return _deploy(desk, plan, yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows)
 
 
-def _read(path: Path, inventory: Inventory) -> Plan:
-    """Read a saved plan. Raises InvalidFileError."""
-    where, again = str(path), f"rollout plan -o {path}"
-    try:
-        content = read_bounded(path, PLAN_BYTES_MAX)
-        text = content.decode()
-    except (OSError, ValueError) as error:
-        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not UTF-8"
-        raise InvalidFileError("the plan can't be read", where=where, why=why, remedy=again) from error
-    if len(content) > PLAN_BYTES_MAX:
-        raise InvalidFileError(f"the file is larger than {PLAN_BYTES_MAX:,} bytes: it is no plan", where=where, remedy=again)
-    try:
-        plan = load_plan(text)
-    except InvalidFileError as error:
-        raise InvalidFileError("this is no plan that `rollout plan` saved", where=where, why=error.why, remedy=again) from error
-    if plan.homeserver != inventory.homeserver:
-        what = f"this is a plan for {shortened(plan.homeserver)}, not for {inventory.homeserver}"
-        raise InvalidFileError(what, where=where, remedy="the plan or the inventory that goes with the other")
-    if digest_of_plan(plan) != plan.digest:
-        raise InvalidFileError("the plan was changed after it was saved", where=where, remedy=again)
-    return plan
-
-
-def _still_true(plan: Plan, path: Path, opened: Opened, playbook: Playbook | None) -> Plan:
-    """Return the plan. Raises RefusedError with what has changed since it was made."""
-    playbook_digest = plan.playbook_digest if playbook is None else digest_of_playbook(playbook)
-    if changes := explain_stale(plan, observe(opened), playbook_digest):
-        raise RefusedError("the plan is stale", where=str(path), why="\n".join(changes), remedy="plan again, and look at what is different")
-    return plan
-
-
-def _deploy(desk: Desk, plan: Plan, *, yes: bool) -> int:
+def _deploy(desk: Desk, plan: Plan, *, yes: bool, no_way_back: bool, ignore_windows: bool) -> int:
     """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
-    if not yes and sys.stdin.isatty() and desk.human.isatty() and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
+    with before_anything():
+        for concern in concerns(desk.journal.keeping(), os.environ):
+            desk.say(f"note: {concern}")
+    somebody = sys.stdin.isatty() and desk.human.isatty()
+    if plan.point_of_no_return is not None and not no_way_back:
+        _ask_for_consent(plan, somebody=somebody, err=desk.human is sys.stderr)
+    if not yes and somebody and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
     began_at_s = desk.opened.clock.now_s()
     # Sorts by time, and can be said aloud.
     deploy_id = DeployId(f"{utc(began_at_s, '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
     site = desk.opened.site(desk.journal)
-    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners))
+    bounds = bounds_now(plan, began_at_s, ignore=ignore_windows)
+    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds))
+
+
+def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
+    """`--yes` is no answer to this: who wrote it into a script had another release in mind. Raises RefusedError."""
+    what = f"after {plan.point_of_no_return} there is no way back to what runs now"
+    if not somebody:
+        why = "nobody is here to be asked whether that is meant; nothing was touched"
+        raise RefusedError(what, why=why, remedy="make a backup, and say --accept-no-way-back")
+    if not click.confirm(f"{what}. Is there a backup, and shall it go on?", err=err):
+        raise RefusedError("you said no", remedy="nothing was touched")
 
 
 @click.command()
 @rollout_argument
+@accept_version_option
+@ignore_windows_option
 @events_option
 @journal_option
 @inventory_option
-def resume(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def resume(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    ignore_windows: bool,
+) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -127,15 +139,17 @@ def resume(inventory_path: Path, journal_place: str | None, events: str | None, 
             held.enter_context(lock(desk.opened, "resume"))
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-        return take_up(desk, chosen, plan, None)
+            bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=is_safe(desk, chosen), ignore=ignore_windows)
+        return take_up(desk, chosen, plan, None, bounds, accept_version)
 
 
 @click.command()
 @rollout_argument
+@accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
     """Bring back what is out, and end the rollout where it is. A rollout that another process runs is asked to, and watched."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -143,13 +157,17 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
             refusal = take_lock(desk, held, "abort")
-        return take_up(desk, chosen, plan, Command.ABORT) if refusal is None else ask(desk, chosen, plan, Command.ABORT)
+        if refusal is not None:
+            return ask(desk, chosen, plan, Command.ABORT)
+        return take_up(desk, chosen, plan, Command.ABORT, accept_version=accept_version)
 
 
 @click.command()
 @rollout_argument
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
+@no_way_back_option
+@accept_version_option
 @events_option
 @journal_option
 @playbook_option
@@ -161,8 +179,10 @@ def rollback(
     events: str | None,
     deploy_id: str | None,
     to: str | None,
+    accept_version: int | None,
     *,
     yes: bool,
+    accept_no_way_back: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
@@ -185,14 +205,14 @@ def rollback(
                 back = None
             elif refusal is None:
                 release, workers = _before(desk, line, plan, to)
-                back = plan_back(desk.opened, playbook_path, plan.releases[release], workers)
+                back = plan_back(desk.opened, playbook_path, plan.releases[release], workers, desk.journal)
             else:
                 raise refusal
         if back is not None:
-            return _deploy(desk, back, yes=yes)
+            return _deploy(desk, back, yes=yes, no_way_back=accept_no_way_back, ignore_windows=False)
         if refusal is not None:
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
-        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK)
+        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version=accept_version)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:

@@ -1,7 +1,8 @@
 """What to roll to: from options to a plan."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
@@ -10,19 +11,32 @@ from typing import Any
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.engine import loading
+from rollout.engine.files import FILES_PROJECTED
+from rollout.engine.readiness import Readiness, Seen, may_run
 from rollout.engine.survey import Surveyor
+from rollout.engine.timings import forecast_by_history
+from rollout.homeservers.synapse import hazards
 from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
-from rollout.model.errors import InvalidFileError, RefusedError
+from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
 from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Plan, steps_of
+from rollout.model.load import Load
+from rollout.model.plan import Guard, Plan, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
-from rollout.model.sighting import Observation, Sighting
+from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
+from rollout.planning.preflight import Check, Findings, Question, Result, of_files
+from rollout.planning.preflight_database import of_database
+from rollout.planning.preflight_release import of_release
 from rollout.planning.standing import judge
+from rollout.ports.journal import Journal
+
+# Six windows of a second: enough to tell .4 of a core from .6 where a few requests come each second.
+MEASURE_S = 6.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,23 @@ class Selection:
     def __bool__(self) -> bool:
         """Tell whether anything was asked for."""
         return bool(self.to or self.config or self.restart or self.only or self.until)
+
+
+@dataclass(frozen=True, slots=True)
+class Measuring:
+    """How it becomes known how busy workers are: *seconds* of measuring (0: not at all), and what *journal* says of the others."""
+
+    seconds: float
+    journal: Journal | None
+
+
+def measure_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`--measure-s`: how long to look how busy workers are before a plan is made, or believed."""
+    return click.option(
+        "--measure-s", "measure_s", type=click.FloatRange(min=0, max=600), default=MEASURE_S, envvar="ROLLOUT_MEASURE_S",
+        show_envvar=True, show_default=True,
+        help="seconds to see how busy workers are, and so whether the others can do without each; 0: as the journal says, if it does",
+    )(function)  # fmt: skip
 
 
 def selectors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -75,27 +106,34 @@ def observe(opened: Opened, playbook: Playbook | None = None, *, once: bool = Fa
 
     What isn't seen to be well is looked at a second time, as befits whoever refuses for it, unless *once*.
     """
-    return _observe(opened, playbook, once=once)[0]
-
-
-def _observe(opened: Opened, playbook: Playbook | None, *, once: bool = False) -> tuple[Observation, dict[WorkerId, str]]:
-    """Say also which of the workers that run can't be measured, and why."""
+    if not once:
+        return look_for(opened, playbook)[1].observation
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     # One guard is read from the metrics pages.
-    measured = surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
-    seen = surveyor.look(thorough=True) if once else surveyor.look_twice()
-    if playbook is not None and playbook.strategy.warm is not None:
-        seen = replace(seen, no_warming=surveyor.why_no_warming())
-    unmeasured = {worker: why for worker, why in measured.unmeasured.items() if _may_run(seen.sightings.get(worker))}
-    sightings = {
-        worker: replace(sighting, unseen=(*sighting.unseen, f"its metrics: {unmeasured[worker]}")) if worker in unmeasured else sighting
-        for worker, sighting in seen.sightings.items()
-    }
-    return replace(seen, sightings=sightings), unmeasured
+    surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
+    return surveyor.look(thorough=True)
 
 
-def _may_run(sighting: Sighting | None) -> bool:
-    return sighting is not None and (sighting.process is None or sighting.process.running)
+def look_for(opened: Opened, playbook: Playbook | None) -> tuple[Readiness, Seen]:
+    """Look at everything, and keep whom to ask for more."""
+    readiness = Readiness(opened.drivers, opened.inventory, opened.clock)
+    return readiness, readiness.look(warming=playbook is not None and playbook.strategy.warm is not None)
+
+
+def with_loads(seen: Seen, opened: Opened, measuring: Measuring) -> Seen:
+    """Add how busy workers are: measured now, or by the journal where that isn't possible. What is known of nobody isn't there."""
+    loads: dict[WorkerId, Load] = {}
+    looked = seen.observation
+    standings = {worker: judge(worker, looked, proxied=entry.pool is not None) for worker, entry in opened.inventory.workers.items()}
+    if measuring.journal is not None:
+        releases = {worker: standing.release for worker, standing in standings.items() if standing.release is not None}
+        # A journal that can't be read is said when it is needed.
+        with suppress(RolloutError):
+            loads |= loading.from_journal(measuring.journal, opened.inventory.homeserver, releases, opened.clock.now_s())
+    if measuring.seconds > 0:
+        surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
+        loads |= loading.measure(surveyor, [worker for worker in standings if may_run(looked.sightings.get(worker))], measuring.seconds)
+    return replace(seen, observation=replace(looked, loads=loads))
 
 
 def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selection) -> Playbook:
@@ -105,25 +143,103 @@ def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selectio
     return read_playbook(need_playbook(playbook_path), opened.inventory)
 
 
-def plan_for(opened: Opened, playbook: Playbook, selection: Selection) -> Plan:
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection, measuring: Measuring) -> Plan:
     """
-    Look at the homeserver and plan.
+    Look at the homeserver, measure how busy it is, and plan, with a forecast by what the journal has.
 
-    Raises RefusedError naming what forbids it, be it only that gates and guards would look at what can't be seen; InvalidFileError.
+    Raises RefusedError naming everything that forbids it at once, be it only that gates and guards would look at what can't be seen;
+    InvalidFileError.
     """
+    readiness, seen = look_for(opened, playbook)
+    to = identify(opened, selection, seen.observation)
+    seen = with_loads(seen, opened, measuring)
+    plan, blockers = try_to_plan(opened.inventory, playbook, selection, seen.observation, to)
+    if plan is not None and not plan.phases:
+        return plan
+    blockers = [*blockers, *([] if plan is None else _blind(plan, seen))]
+    checks = list(_checks(question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to), to, plan)))
+    blockers += [spelled(check) for check in checks if check.refuses]
+    if plan is None or blockers:
+        raise _refusal(opened, to, blockers)
+    plan = replace(plan, notes=(*plan.notes, *(spelled(check) for check in checks if check.result is Result.WARNING)))
+    return with_history(plan, seen.observation, opened, measuring.journal)
+
+
+def still_ready(opened: Opened, plan: Plan, playbook: Playbook | None, seen: tuple[Readiness, Seen]) -> None:
+    """
+    Look at what may have come about since *plan* was saved: in the database, on disk, in processes.
+
+    Hazards were weighed when it was made, for these same releases. Raises RefusedError.
+    """
+    readiness, looked = seen
+    findings = readiness.findings(looked, plan.guards, plan.to_release)
+    asked = question(opened.inventory, playbook, findings, plan.to_release, plan)
+    asked = replace(asked, guards=plan.guards, accepted=tuple(hazards.ids()))
+    if blockers := [*_blind(plan, looked), *(spelled(check) for check in _checks(asked) if check.refuses)]:
+        raise _refusal(opened, plan.to_release, blockers)
+
+
+def identify(opened: Opened, selection: Selection, seen: Observation) -> Release:
+    """Say what is selected, on top of what runs. Raises RefusedError, DriverError and InvalidFileError."""
     config = selection.config
     if config is not None and not config.is_dir():
         raise InvalidFileError("there is no such directory", where=str(config), remedy="--config DIR, with homeserver.yaml in it")
-    seen, unmeasured = _observe(opened, playbook)
     base = common_release(opened.inventory, seen)
     to = opened.drivers.releases.identify(
         selection.to, None if config is None else str(config.resolve()), base, next_generation=selection.restart
     )
-    plan = make_plan(playbook, opened.inventory, seen, to, only=selection.only, until=selection.until)
-    if blind := [*_blind_gates(plan, unmeasured), *_blind_guards(plan, seen)]:
-        what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
-        raise RefusedError(what, why="\n".join(blind), remedy="settle what is listed, then plan again; nothing was touched")
-    return plan
+    # What is prepared already knows its schema.
+    return seen.releases.get(to.id, to)
+
+
+def try_to_plan(
+    inventory: Inventory, playbook: Playbook, selection: Selection, seen: Observation, to: Release
+) -> tuple[Plan | None, list[str]]:
+    """Return the plan, or what forbids it, a line each."""
+    try:
+        return make_plan(playbook, inventory, seen, to, only=selection.only, until=selection.until), []
+    except RefusedError as refusal:
+        return None, refusal.why.splitlines()
+
+
+def guards_of(playbook: Playbook) -> tuple[Guard, ...]:
+    return tuple(Guard(entry.guard, entry.max, entry.deadline_s) for entry in playbook.guards)
+
+
+def question(inventory: Inventory, playbook: Playbook | None, findings: Findings, to: Release | None, plan: Plan | None) -> Question:
+    """Put together what is asked. Whether to go where no way leads back from is asked when it is deployed."""
+    return Question(
+        inventory=inventory,
+        guards=() if playbook is None else guards_of(playbook),
+        findings=findings,
+        to=to,
+        plan=plan,
+        accepted=() if playbook is None else playbook.accept_hazards,
+        background="refuse" if playbook is None else playbook.background_updates,
+        no_way_back=True,
+    )
+
+
+def _checks(asked: Question) -> Iterator[Check]:
+    """Look at what no plan shows. What the planner says by itself is left out."""
+    yield from (check for check in of_files(asked) if check.result is Result.NO)
+    yield from of_database(asked)
+    yield from (check for check in of_release(asked) if check.name != "way back")
+
+
+def spelled(check: Check) -> str:
+    """Write a check in one line."""
+    beside = [f"{word}: {told}" for word, told in (("try", check.remedy), ("see", check.source)) if told]
+    return f"{check.name}: {check.why}" + (f" ({'; '.join(beside)})" if beside else "")
+
+
+def _refusal(opened: Opened, to: Release, blockers: Sequence[str]) -> RefusedError:
+    what = f"{opened.inventory.homeserver} can't be rolled to {to.id} now"
+    return RefusedError(what, why="\n".join(blockers), remedy="settle what is listed, then plan again; nothing was touched")
+
+
+def _blind(plan: Plan, seen: Seen) -> list[str]:
+    return [*_blind_gates(plan, seen.unmeasured), *_blind_guards(plan, seen.observation)]
 
 
 def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str]:
@@ -132,15 +248,27 @@ def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str
 
 
 def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
-    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None}
+    # How files grow is measured once the rollout has begun, before anybody goes out.
+    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None and reading.guard != FILES_PROJECTED}
     if plan.phases:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 
 
-def plan_back(opened: Opened, playbook_path: Path | None, release: Release, workers: Collection[WorkerId]) -> Plan:
-    """Look at the homeserver and plan the way of *workers*, and of nobody else, to a release that is known already."""
-    playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
-    return make_plan(playbook, opened.inventory, observe(opened, playbook), release, among=workers)
+def plan_back(opened: Opened, playbook_path: Path | None, release: Release, workers: Collection[WorkerId], journal: Journal) -> Plan:
+    """
+    Look at the homeserver and plan the way of *workers*, and of nobody else, to a release that is known already.
+
+    Going back is for when something is wrong, at any hour.
+    """
+    playbook = read_playbook(need_playbook(playbook_path), opened.inventory).model_copy(update={"windows": None})
+    seen = observe(opened, playbook)
+    plan = make_plan(playbook, opened.inventory, seen, release, among=workers)
+    return with_history(plan, seen, opened, journal)
+
+
+def with_history(plan: Plan, seen: Observation, opened: Opened, journal: Journal | None) -> Plan:
+    """Forecast a plan by what the journal has of earlier rollouts, if there is one."""
+    return plan if journal is None else forecast_by_history(journal, plan, seen, opened.clock.now_s())
 
 
 def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:

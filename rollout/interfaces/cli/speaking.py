@@ -10,7 +10,15 @@ from rollout.interfaces.cli.completion import complete_worker
 from rollout.interfaces.cli.desk import Desk, ask, choose, open_desk, take_lock, take_up
 from rollout.interfaces.cli.following import heard
 from rollout.interfaces.cli.opening import before_anything
-from rollout.interfaces.cli.options import events_option, inventory_option, journal_option, rollout_argument
+from rollout.interfaces.cli.options import (
+    accept_version_option,
+    events_option,
+    ignore_windows_option,
+    inventory_option,
+    journal_option,
+    rollout_argument,
+)
+from rollout.interfaces.cli.windows import bounds_again
 from rollout.model.errors import RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, WorkerId
@@ -36,10 +44,20 @@ def pause(inventory_path: Path, journal_place: str | None, events: str | None, d
 
 @click.command(name="continue")
 @rollout_argument
+@accept_version_option
+@ignore_windows_option
 @events_option
 @journal_option
 @inventory_option
-def go_on(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
+def go_on(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    ignore_windows: bool,
+) -> int:
     """End a pause: take up a rollout that has paused, or take back a pause that was asked for and has not come about."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
@@ -53,7 +71,9 @@ def go_on(inventory_path: Path, journal_place: str | None, events: str | None, d
             return 0
         if engine.replay(desk.journal, plan, chosen).outcome is not Outcome.PAUSED:
             raise RefusedError(f"{chosen} did not pause: its process was stopped or has died", remedy=f"rollout resume {chosen}")
-        return take_up(desk, chosen, plan, None)
+        with before_anything():
+            bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=True, ignore=ignore_windows)
+        return take_up(desk, chosen, plan, None, bounds, accept_version)
 
 
 @click.command()

@@ -7,10 +7,10 @@ The same figures serve `rollout history --json`, the demonstration and the bench
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from rollout.deciding.timings import WaitClock, Waited
 from rollout.model.effect import Effect, drains_in_part
 from rollout.model.event import (
     DeployFinished,
-    DeployResumed,
     EffectIntended,
     EffectObserved,
     EffectSucceeded,
@@ -22,18 +22,11 @@ from rollout.model.event import (
     SamplesTaken,
     StepBegan,
     StepFinished,
-    WaitBegan,
-    WindDownBegan,
 )
 from rollout.model.gate import Measured, Ruling
 from rollout.model.ids import EffectNumber, GateId, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.model.sighting import HoldSighting, ProxySighting, grown
-
-# What ends a wait: another one, an act, a turn, or the end. As in deciding/fold.py.
-_ENDS_A_WAIT = (WaitBegan, EffectIntended, RollbackBegan, WindDownBegan, DeployFinished, DeployResumed)
-# The time in which no process was there to do anything: after a crash, a signal or a pause, until somebody resumed.
-NOBODY_THERE = "nobody there"
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +159,7 @@ class _Book:
         self._effects: dict[EffectNumber, Effect] = {}
         self._soaking_since_s: dict[StepId, float] = {}
         self._waiting_s: dict[str, float] = {}
-        self._wait: tuple[str, float] | None = None
+        self._waits = WaitClock()
         self._began_at_s: float | None = None
         self._last_at_s = 0.0
         self._end: DeployFinished | None = None
@@ -176,13 +169,7 @@ class _Book:
         if self._began_at_s is None:
             self._began_at_s = self._last_at_s = event.at_s
         self._end = event if isinstance(event, DeployFinished) else None
-        if isinstance(event, _ENDS_A_WAIT):
-            # A wait that a crash cut short lasted as long as somebody was there.
-            self._end_wait(self._last_at_s if isinstance(event, DeployResumed) else event.at_s)
-        if isinstance(event, DeployResumed):
-            self._add_wait(NOBODY_THERE, event.at_s - self._last_at_s)
-        if isinstance(event, WaitBegan):
-            self._wait = (event.cause, event.at_s)
+        self._add(self._waits.enter(event))
         self._take(event)
         self._last_at_s = max(self._last_at_s, event.at_s)
 
@@ -217,7 +204,7 @@ class _Book:
         if self._began_at_s is None:
             msg = "a journal begins with an event"
             raise ValueError(msg)
-        self._end_wait(self._last_at_s)
+        self._add(self._waits.close())
         return Accounts(
             outcome=None if self._end is None else self._end.outcome,
             from_versions=tuple(sorted({self._plan.releases[release].version for release in self._plan.from_releases.values()})),
@@ -232,14 +219,9 @@ class _Book:
             workers={worker: row.account() for worker, row in self._rows.items()},
         )
 
-    def _end_wait(self, at_s: float) -> None:
-        if self._wait is not None:
-            cause, since_s = self._wait
-            self._add_wait(cause, at_s - since_s)
-            self._wait = None
-
-    def _add_wait(self, cause: str, seconds: float) -> None:
-        self._waiting_s[cause] = self._waiting_s.get(cause, 0.0) + seconds
+    def _add(self, waits: Iterable[Waited]) -> None:
+        for wait in waits:
+            self._waiting_s[wait.cause] = self._waiting_s.get(wait.cause, 0.0) + wait.until_s - wait.since_s
 
     def _intend(self, effect: Effect, at_s: float) -> None:
         self._effects[effect.number] = effect

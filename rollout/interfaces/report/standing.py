@@ -32,7 +32,8 @@ def standing_text(inventory: Inventory, seen: Observation) -> str:
 
 def _unread(seen: Observation) -> Iterator[str]:
     """What guards look at and could not be read, by its reason."""
-    unread = [reading for reading in seen.guards if reading.value is None]
+    # How files grow isn't known by one look; that they can't be seen at all is said of files_used.
+    unread = [reading for reading in seen.guards if reading.value is None and reading.guard != "files_projected"]
     for why in dict.fromkeys(reading.detail for reading in unread):
         yield f"{', '.join(reading.guard for reading in unread if reading.detail == why)}: not known ({why})"
 

@@ -3,6 +3,10 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from itertools import zip_longest
+from typing import get_args
+
+from rollout.model.plan import Windows
+from rollout.model.playbook import Day
 
 _MINUTE_S = 60
 _HOUR_S = 3_600
@@ -27,6 +31,14 @@ def moment(at_s: float, form: str = "%Y-%m-%d %H:%M:%S") -> str:
 def utc(at_s: float, form: str) -> str:
     """Say when, in UTC."""
     return datetime.fromtimestamp(at_s, tz=UTC).strftime(form)
+
+
+def windows_text(windows: Windows) -> str:
+    """Say when a rollout may begin, and when it must have ended."""
+    days = "any day" if len(set(windows.days)) == len(get_args(Day)) else ", ".join(windows.days)
+    until = f" to {windows.last_start}" if windows.last_start else " on"
+    end = f", and must have ended by {windows.not_after}" if windows.not_after else ""
+    return f"{days} from {windows.first_start}{until}{end} ({windows.timezone})"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

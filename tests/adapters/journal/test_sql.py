@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.adapters.journal import sql
-from rollout.adapters.journal.sql import SCHEMA_VERSION, open_journal
+from rollout.adapters.journal import places
+from rollout.adapters.journal.sql import open_journal
+from rollout.adapters.journal.tables import SCHEMA_VERSION
 from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
 from rollout.model.event import Command, DeployBegan, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
@@ -181,7 +182,7 @@ def test_a_place_where_no_journal_can_be_is_refused(tmp_path: Path, place: str) 
 
 def test_a_journal_that_somebody_else_holds_is_waited_for_only_so_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Then nothing was kept, and it may be free again later."""
-    monkeypatch.setattr(sql, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(places, "BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "journal.db"
     journal = open_journal(str(path))
     journal.begin(ONE, _plan(), _began())

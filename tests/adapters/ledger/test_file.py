@@ -171,4 +171,4 @@ def test_settings_are_checked() -> None:
     """A key that is wrong is named, and what it may be."""
     with pytest.raises(InvalidFileError) as refused:
         build({"file": "ledger.json"}, set_stage({SYNC1: ("sync", "sync")}).inventory)
-    assert (refused.value.what, refused.value.remedy) == ('unknown key "file"', "path")
+    assert (refused.value.what, refused.value.remedy) == ('unknown key "file"', "one of page, path, readmit_after_s")

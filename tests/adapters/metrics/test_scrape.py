@@ -17,6 +17,7 @@ from tests.contracts.test_metrics import PAGE
 SYNC1 = WorkerId("sync1")
 BYTES_MAX = 16_000_000
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+AGED = b"HTTP/1.1 200 OK\r\nAge: %d\r\nContent-Length: %d\r\n\r\n"
 ZIPPED = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n"
 
 
@@ -43,12 +44,13 @@ def read(url: str, timeout_s: float = 5.0) -> Page | str:
         (Says(ZIPPED + gzip.compress(PAGE), bare=True), "compressed (gzip)"),
         (Says(PAGE, kind="application/json"), "a page of application/json"),
         (Says(b"<!doctype html>\n"), "HTML"),
+        (Says(AGED % (11, len(PAGE)) + PAGE, bare=True), "11 s old"),
         (Says(PAGE + PAGE), "process_start_time_seconds twice"),
         (Says(PAGE + b"process_start_time_seconds 3\n"), "process_start_time_seconds twice"),
     ],
     ids=[
         *("html", "500", "redirect", "short", "half a line", "empty", "not utf-8", "labels", "number", "others"),
-        *("closed", "ssh", "half a chunk", "zipped", "json", "html as text", "twice", "contradiction"),
+        *("closed", "ssh", "half a chunk", "zipped", "json", "html as text", "from a cache", "twice", "contradiction"),
     ],
 )
 def test_no_metrics_page_is_a_sentence(answer: Says, sentence: str) -> None:
@@ -113,3 +115,12 @@ def test_a_number_that_is_none_is_not_believed() -> None:
     assert isinstance(page, Page)
     assert any(math.isnan(sample.value) for sample in page.samples)
     assert isinstance(read_counters(page.samples), str)
+
+
+def test_a_line_that_says_when_it_was_written_is_read_with_that() -> None:
+    """In milliseconds since the epoch, as the format has it; and a page that is a few seconds old is one."""
+    dated = b"process_start_time_seconds 1.7e+09 1700000123456\n"
+    with serving(Says(AGED % (5, len(dated)) + dated, bare=True)) as server:
+        page = read(server.url)
+    assert isinstance(page, Page)
+    assert [sample.at_s for sample in page.samples] == [1700000123.456]

@@ -234,6 +234,34 @@ def test_a_disk_without_room_is_left_alone(site: Path, monkeypatch: pytest.Monke
     assert not (site / "target/venvs").exists()
 
 
+def test_room_is_asked_for_by_what_runs(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice what the environment that runs takes, where that is more than Synapse's own."""
+    releases = _releases(site)
+    first = releases.identify_first("1.0.0", site / "config")
+    assert releases.room(first).needed_bytes == venv.FREE_BYTES_MIN
+    running = releases.prepare(first, TIMEOUT_S)
+    releases.activate(SYNC1, running.id)
+    (site / "target/venvs" / running.artefact_lock[:12] / "modules").write_bytes(os.urandom(3_000_000))
+    monkeypatch.setattr(venv, "FREE_BYTES_MIN", 1_000_000)
+    room = releases.room(releases.identify("2.0.0", None, running.id, next_generation=False))
+    assert 6_000_000 < room.needed_bytes < 500_000_000
+    assert "the environment that runs" in room.basis
+
+
+def test_a_pool_is_as_large_as_a_workers_own_configuration_says(stocked: Path) -> None:
+    """The worker's file over the shared one, all its databases together, Twisted's default where neither says; no guess otherwise."""
+    two = {"one": {"name": "psycopg2", "args": {"cp_max": 7}}, "two": {"name": "psycopg2", "args": {}}}
+    config = write_configuration(
+        stocked / "config", {"database": {"name": "psycopg2", "args": {"cp_max": 20}}}, sync1={"databases": two}, client1={}
+    )
+    releases = _releases(stocked)
+    release = releases.identify_first("1.0.0", config)
+    stranger = WorkerId("other1")
+    assert releases.connections(release, [SYNC1, CLIENT1, stranger]) == {SYNC1: 12, CLIENT1: 20, stranger: 20}
+    sqlite = write_configuration(stocked / "sqlite", {"database": {"name": "sqlite3"}}, sync1={})
+    assert releases.connections(releases.identify_first("1.0.0", sqlite), [SYNC1]) == {}
+
+
 def test_a_migration_is_done_by_the_code_of_the_release(stocked: Path) -> None:
     """With its configuration, each time that it is asked for; one that isn't prepared migrates nothing."""
     config = write_configuration(stocked / "config", {"database": str(stocked / "database")})

@@ -1,0 +1,162 @@
+"""
+What was seen and measured + state -> state. What was done is folded in fold.py.
+
+Looks and measurements make up most of a journal, and mostly say that nothing has changed; then nothing is worked out anew.
+"""
+
+from functools import reduce
+
+from rollout.deciding.index import index_of
+from rollout.deciding.sparing import RECENT_MAX
+from rollout.deciding.state import DeployState, StepStatus, WorkerState
+from rollout.gating import guards as guard_rules
+from rollout.gating import windows
+from rollout.model.changed import changed
+from rollout.model.event import BaselineFound
+from rollout.model.gate import Measured, Tally
+from rollout.model.ids import PoolId, WorkerId
+from rollout.model.plan import Plan
+from rollout.model.sighting import Observation, Sighting, grown
+
+# After its database is back a homeserver makes new connections, and answers what has piled up.
+SETTLES_IN_S = 10.0
+
+
+def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
+    """Take one look in. Who isn't in it, and isn't missing, was seen as it was before."""
+    at_s = seen.taken_at_s
+    workers: dict[WorkerId, WorkerState] = {}
+    for worker, known in state.workers.items():
+        if worker in seen.missing:
+            workers[worker] = changed(known, missing=seen.missing[worker])
+            continue
+        sighting = seen.sightings.get(worker, known.sighting)
+        workers[worker] = known if sighting is None else _see(known, sighting, at_s)
+    guards = seen.guards or state.guards
+    broken = bool(plan.guards) and bool(guard_rules.broken(plan.guards, guards))
+    since_s = (at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
+    if seen.guards:
+        state = changed(state, guards_seen_at_s=at_s, no_database=seen.no_database)
+    if seen.no_database:
+        workers = {worker: _disregard(known, at_s + SETTLES_IN_S) for worker, known in workers.items()}
+    if seen.pools:
+        state = changed(state, pools=seen.pools, proxy=seen.proxy, proxy_seen_at_s=at_s)
+    return changed(
+        state,
+        workers=workers,
+        guards=guards,
+        guard_broken_since_s=since_s,
+        schema=seen.schema or state.schema,
+        releases_seen=frozenset(seen.releases) or state.releases_seen,
+        observed_at_s=at_s,
+    )
+
+
+def _disregard(known: WorkerState, until_s: float) -> WorkerState:
+    """Let what was measured while the database was away, and shortly after, count neither for a worker nor against it."""
+    if known.admitted_at_s is not None:
+        known = changed(known, after=None, controls=None, windows=(), watched={}, admitted_at_s=max(known.admitted_at_s, until_s))
+    if known.ramp_since_s is not None:
+        known = changed(known, ramp=None, ramp_since_s=max(known.ramp_since_s, until_s))
+    return known
+
+
+def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
+    proxy = sighting.proxy
+    well = sighting.healthy is True and (proxy is None or proxy.up)
+    unhealthy_since_s = None if well else (at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
+    well_since_s = (known.well_since_s or at_s) if well else None
+    hold, shed, late = known.hold, known.shed, known.let_go_late
+    if proxy is not None:
+        before, hold = hold or proxy.hold, proxy.hold
+        shed += grown(before.shed, hold.shed)
+        late += grown(before.let_go_late, hold.let_go_late)
+    return changed(
+        known,
+        hold=hold,
+        shed=shed,
+        let_go_late=late,
+        sighting=sighting,
+        seen_at_s=at_s,
+        missing="",
+        unhealthy_since_s=unhealthy_since_s,
+        well_since_s=well_since_s,
+    )
+
+
+def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
+    """Take one sweep of the metrics in."""
+    index = index_of(plan)
+    surveying = any([state.steps[step.id].status is StepStatus.ACTIVE for step in index.surveys])  # noqa: C419  (quicker)
+    by_pool: dict[PoolId, list[WorkerId]] = {}
+    for worker in measured.tallies:
+        if (pool := index.pools.get(worker)) is not None:
+            by_pool.setdefault(pool, []).append(worker)
+    workers = dict(state.workers)
+    for worker, known in state.workers.items():
+        pool = index.pools[worker]
+        peers = [] if pool is None else [peer for peer in by_pool.get(pool, ()) if peer != worker]
+        unmeasured = measured.unmeasured.get(worker)
+        if worker in measured.tallies:
+            workers[worker] = _take_in(plan, state, measured, worker, peers, surveying=surveying)
+        elif unmeasured is not None or (peers and known.admitted_at_s is not None):
+            controls = _with_peers(known, [measured.tallies[peer] for peer in peers])
+            workers[worker] = changed(known, controls=controls, unmeasured=known.unmeasured if unmeasured is None else unmeasured)
+    return changed(state, workers=workers)
+
+
+def _take_in(
+    plan: Plan, state: DeployState, measured: Measured, worker: WorkerId, peers: list[WorkerId], *, surveying: bool
+) -> WorkerState:
+    """Add what one worker did, and its *peers*, the others of its pool, meanwhile, to what is kept of it."""
+    known, own = state.workers[worker], measured.tallies[worker]
+    beside = [measured.tallies[peer] for peer in peers]
+    baseline, ramp, after = known.baseline, known.ramp, known.after
+    stretches, watched = known.windows, known.watched
+    if surveying:
+        baseline = _join(baseline, own)
+    if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
+        ramp = _join(ramp, own)
+    if _is_after(known, own):
+        after = _join(after, own)
+        untouched = [measured.tallies[peer] for peer in peers if not state.workers[peer].touched]
+        controls, window_s = reduce(_join, untouched) if untouched else None, plan.watch.window_s
+        if plan.recovery is not None:
+            stretches = windows.extend(stretches, own, beside, window_s, controls)
+        watched = windows.extend_each(watched, index_of(plan).watched_gates.get(worker, ()), own, beside, window_s, controls)
+    return changed(
+        known,
+        controls=_with_peers(known, beside),
+        unmeasured=None,
+        recent=(*known.recent, own)[-RECENT_MAX:],
+        baseline=baseline,
+        ramp=ramp,
+        canary_answered_at_s=own.until_s if own.canaries > own.canary_failures else known.canary_answered_at_s,
+        after=after,
+        windows=stretches,
+        watched=watched,
+    )
+
+
+def _with_peers(known: WorkerState, beside: list[Tally]) -> Tally | None:
+    """Add what the others of its pool did since a worker has its traffic again."""
+    controls = known.controls
+    for peer in beside:
+        if _is_after(known, peer):
+            controls = _join(controls, peer)
+    return controls
+
+
+def _is_after(known: WorkerState, tally: Tally) -> bool:
+    # A tally that began before the worker was fully back also holds the ramp, so it is left out.
+    return known.admitted_at_s is not None and tally.since_s >= known.admitted_at_s
+
+
+def _join(earlier: Tally | None, later: Tally) -> Tally:
+    return later if earlier is None else earlier + later
+
+
+def find_baseline(state: DeployState, event: BaselineFound) -> DeployState:
+    """Keep a baseline that was there already."""
+    found = {worker: changed(state.workers[worker], baseline=tally) for worker, tally in event.tallies.items() if worker in state.workers}
+    return changed(state, workers={**state.workers, **found}, baseline_found=frozenset(found), baseline_source=event.source)

@@ -1,0 +1,142 @@
+"""
+Looking at everything that a rollout depends on, once, before it begins.
+
+Each metrics page is read twice, a second apart: one that stands still meanwhile, though its process lives, is an old one that something
+between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.)
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from threading import Event
+from typing import TypeVar
+
+from rollout.engine.drivers import Drivers
+from rollout.engine.survey import Surveyor
+from rollout.gating import guards as guard_rules
+from rollout.model.conditions import DatabaseConditions, FilesUsed, Room
+from rollout.model.errors import RolloutError
+from rollout.model.gate import Measured
+from rollout.model.ids import WorkerId
+from rollout.model.inventory import Inventory
+from rollout.model.plan import Guard
+from rollout.model.release import Release
+from rollout.model.sighting import Observation, Sighting
+from rollout.planning.preflight import Findings
+from rollout.planning.preflight_database import WAIT_LONG_S
+from rollout.ports.clock import Clock
+
+_T = TypeVar("_T")
+
+# Between two readings of a metrics page. On a process that lives something moves within it.
+APART_S = 1.0
+CONDITIONS_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a look has shown; *unmeasured* are the workers that run and can't be measured, or not believed, and why."""
+
+    observation: Observation
+    measured: Measured
+    unmeasured: Mapping[WorkerId, str]
+
+
+class Readiness:
+    """Looks at one homeserver. Not for use by several threads."""
+
+    def __init__(self, drivers: Drivers, inventory: Inventory, clock: Clock) -> None:
+        self._drivers = drivers
+        self._inventory = inventory
+        self._clock = clock
+        self._wait = Event().wait
+        self.surveyor = Surveyor(drivers, inventory, clock)
+
+    def look(self, *, warming: bool, watch_s: float = 0.0, with_canaries: bool = False) -> Seen:
+        """
+        Look at everything twice where that is needed, and say who can't be measured, and why.
+
+        Metrics are watched for *watch_s* (at least APART_S).
+        """
+        workers = tuple(self._inventory.workers)
+        began_at_s = self._clock.now_s()
+        self.surveyor.measure(workers, with_canaries=with_canaries)
+        before = self.surveyor.counters()
+        seen = self.surveyor.look_twice()
+        if warming:
+            seen = replace(seen, no_warming=self.surveyor.why_no_warming())
+        ends_at_s = began_at_s + max(APART_S, watch_s)
+        # How files grow is seen in the later half of it too: by several readings, not two.
+        each_s = max(APART_S, watch_s / 8)
+        while (left_s := ends_at_s - self._clock.now_s()) > each_s:
+            self._wait(each_s)
+            self.surveyor.measure(workers, with_canaries=with_canaries)
+        if left_s > 0:
+            self._wait(left_s)
+        measured = self.surveyor.measure(workers, with_canaries=with_canaries)
+        unmeasured = {worker: why for worker, why in measured.unmeasured.items() if may_run(seen.sightings.get(worker))}
+        for worker, counters in self.surveyor.counters().items():
+            if worker in unmeasured or worker not in before:
+                continue
+            if counters == before[worker]:
+                unmeasured[worker] = "its page stands still: it is an old one, that something between us and it has kept"
+            elif why := _another(counters.started_at_s, seen.sightings.get(worker)):
+                unmeasured[worker] = why
+        # The reading that looks ahead is the last one.
+        guards = {reading.guard: reading for reading in (*seen.guards, *self.surveyor.files_now(seen))}
+        sightings = {
+            worker: replace(sighting, unseen=(*sighting.unseen, f"its metrics: {unmeasured[worker]}")) if worker in unmeasured else sighting
+            for worker, sighting in seen.sightings.items()
+        }
+        return Seen(replace(seen, sightings=sightings, guards=tuple(guards.values())), measured, unmeasured)
+
+    def findings(self, seen: Seen, guards: tuple[Guard, ...], to: Release | None) -> Findings:
+        """Ask the database and the target too; never raises."""
+        database, now_s = self._drivers.database, self._clock.now_s()
+        workers = tuple(self._inventory.workers)
+        conditions: DatabaseConditions | None = None
+        if database is not None:
+            conditions = database.conditions(WAIT_LONG_S, CONDITIONS_TIMEOUT_S)
+        room: Room | str | None = None
+        connections: dict[WorkerId, int] = {}
+        if to is not None:
+            room = _or_why(lambda: self._drivers.releases.room(to))
+            told = _or_why(lambda: self._drivers.releases.connections(to, workers))
+            connections = {} if isinstance(told, str) else told
+        files: dict[WorkerId, FilesUsed] = {}
+        for worker in workers:
+            if (used := self.surveyor.files.used(worker, now_s)) is not None:
+                files[worker] = used
+        return Findings(
+            observation=seen.observation,
+            unmeasured=seen.unmeasured,
+            broken={one.guard: one.why for one in guard_rules.broken(guards, seen.observation.guards)},
+            files=files,
+            conditions=conditions,
+            room=room,
+            connections=connections,
+        )
+
+
+# The clocks of two hosts differ by less; a page of an earlier process is older by more.
+_SKEW_S = 60.0
+
+
+def _another(page_started_at_s: float, sighting: Sighting | None) -> str:
+    """Say that a page is of a process that has ended; nothing where it may be of the one that runs."""
+    process = None if sighting is None else sighting.process
+    if process is None or process.started_at_s is None or page_started_at_s >= process.started_at_s - _SKEW_S:
+        return ""
+    before_s = process.started_at_s - page_started_at_s
+    return f"its page is of a process that began {before_s:.0f} s before the one that runs: it is an old one"
+
+
+def may_run(sighting: Sighting | None) -> bool:
+    """Tell whether a worker runs, as far as anybody can see."""
+    return sighting is not None and (sighting.process is None or sighting.process.running)
+
+
+def _or_why(ask: Callable[[], _T]) -> _T | str:
+    try:
+        return ask()
+    except RolloutError as error:
+        return f"{error.what}: {error.why.partition(chr(10))[0]}" if error.why else error.what

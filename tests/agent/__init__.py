@@ -1,0 +1,1 @@
+"""The program at the target: real processes, real locks, a real proxy."""
