@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from rollout.model.effect import Effect
 from rollout.model.event import DeployBegan, EffectIntended, Outcome, RollbackBegan
+from rollout.model.gate import Metric
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
 from rollout.rehearsal.perform import Account, Stand
@@ -27,6 +28,9 @@ UNSEEN_S = 8.0
 WELL_S = 15.0
 # How long winding down tries to bring somebody back.
 BROUGHT_BACK_WITHIN_S = 120.0
+
+_NEVER_WELL = frozenset({Fault.RELEASE_EXITS, Fault.RELEASE_HANGS})
+_SHOWN_BY = {Fault.RELEASE_ERRS: Metric.ERRORS, Fault.RELEASE_SLOW: Metric.LATENCY_P95}
 
 _TAKES_OUT = frozenset({Deed.DRAINED, Deed.HELD, Deed.STOPPED})
 _LETS_IN = frozenset({Verb.ADMIT, Verb.LET_GO})
@@ -166,6 +170,24 @@ def intent_first(account: Account) -> Iterator[str]:
             number = event.effect.number
 
 
+def undisturbed(account: Account) -> Iterator[str]:
+    """A good release is deployed where nothing goes wrong."""
+    scenario = account.scenario
+    calm = account.plan is not None and not account.struck and scenario.bad is None and scenario.foreign is None
+    if calm and account.outcome is not Outcome.DEPLOYED:
+        yield f"nothing went wrong, and it ended as {account.outcome}: {account.why}"
+
+
+def bad_release(account: Account) -> Iterator[str]:
+    """A release that is bad from the start, in a way that gates look at, is not deployed, whatever else goes wrong."""
+    plan, bad = account.plan, account.scenario.bad
+    if plan is None or bad is None or account.outcome is not Outcome.DEPLOYED:
+        return
+    metrics = {plan.gates[gate].metric for step in steps_of(plan.phases) for gate in step.gates}
+    if bad in _NEVER_WELL or _SHOWN_BY.get(bad) in metrics:
+        yield f"a release that {bad.removeprefix('release_')} was deployed"
+
+
 INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "ends": ends,
     "budget": budget,
@@ -175,6 +197,8 @@ INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "cuts": cuts,
     "others_drains": others_drains,
     "intent_first": intent_first,
+    "undisturbed": undisturbed,
+    "bad_release": bad_release,
 }
 
 
