@@ -77,19 +77,19 @@ def act(book: Book, order: dict[str, Any]) -> dict[str, Any]:
     """
     Compare, store, act, and clear the mark. *order* has what Claim has, and `acts` and `wait_s` (for whoever acts on the worker now).
 
-    Raises Fault. KeyError and TypeError are raised before anything is done.
+    Raises Fault. A mark that can't be cleared in the end is one too: whoever does the same again clears it.
     """
-    todo, wait_s = order.pop("acts"), order.pop("wait_s")
-    acts.check(todo)
-    done = False
     try:
-        with book.acting(Claim(**order), wait_s) as number:
+        todo, wait_s = order.pop("acts"), float(order.pop("wait_s"))
+        claim = Claim(**order)
+    except (KeyError, TypeError, ValueError) as error:
+        what = "the agent doesn't understand what it is told"
+        raise Fault(PERMANENT, what, why=f"{type(error).__name__}: {error}", remedy="the agent of this release of rollout") from error
+    acts.check(todo)
+    try:
+        with book.acting(claim, wait_s) as number:
             acts.run(todo)
-            done = True
-    except Fault as fault:
-        if done:
-            # It was done, and only its mark could not be cleared: it is looked at, and done once more.
-            raise Fault(UNKNOWN, fault.what, fault.where, fault.why, fault.remedy) from fault
+    except Fault:
         raise
     except Exception as error:
         raise Fault(UNKNOWN, "the agent has a bug", why=f"{type(error).__name__}: {error}") from error
@@ -102,33 +102,39 @@ def _look_after(command: str, book: Book, readmit_after_s: float, homeserver: st
     duty = deadman.Duty(homeserver, readmit_after_s, page)
     if command == "sweep":
         return {"outcome": "done", "left": deadman.sweep(book, duty, time.time(), _say)}
-    if command == "guard" and os.fork():
-        return {"outcome": "done"}
     if command == "guard":
-        _detach(book.path.with_suffix(".watch.log"))
+        log = _open_log(book.path.with_suffix(".watch.log"))
+        if os.fork():
+            return {"outcome": "done"}
+        _detach(log)
     try:
         with locked(book.path.with_suffix(".watch.lock"), GUARD_WAIT_S, f"watches over {homeserver}", where=str(book.path)):
             deadman.watch(book, duty, _say)
     except Fault as fault:
-        if command == "watch" or fault.kind == PERMANENT:
+        # That somebody watches already is what was wanted.
+        if command == "watch":
             raise
+        _say(fault.sentence())
     if command == "guard":
         # What called this has long had its answer.
         os._exit(0)
     return {"outcome": "done"}
 
 
-def _detach(log: Path) -> None:
+def _open_log(place: Path) -> int:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    except OSError as error:
+        raise Fault(TRANSIENT, "the dead-man's log can't be written", where=str(place), why=str(error)) from error
+
+
+def _detach(log: int) -> None:
     """Leave whoever started this: its terminal, its session and its files. What is said goes into *log*."""
     os.setsid()
-    try:
-        place = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    except OSError as error:
-        raise Fault(TRANSIENT, "the dead-man's log can't be written", where=str(log), why=str(error)) from error
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(nothing, 0)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for number in (1, 2):
-        os.dup2(place, number)
+        os.dup2(log, number)
 
 
 def _say(sentence: str) -> None:

@@ -140,11 +140,11 @@ class Book:
             check_token(content, token, f"the holder of token {token}", str(self.path))
             content.token, content.alive_until_s = token, alive_until_s
 
-    def note(self, worker: str, key: str, value: object) -> None:
-        """Add something to a worker's mark, if it still has one."""
+    def note_page(self, worker: str, number: int, state: str) -> None:
+        """Write down that somebody was told of a worker's *state*, if its mark is still the one with *number*."""
         with self.changing() as content:
-            if worker in content.marks:
-                content.marks[worker][key] = value
+            if content.marks.get(worker, {}).get("number") == number:
+                content.marks[worker]["paged"] = state
 
     @contextmanager
     def changing(self) -> Iterator[Content]:
@@ -206,7 +206,9 @@ def understood(data: Any) -> Content:  # noqa: ANN401  (whatever was in the file
 
 def _mark(mark: Any) -> Mark:  # noqa: ANN401  (as above)
     _is(mark["number"], int), _is(mark["release"], str), _is(mark["why"], str), _is(mark["at_s"], int | float)
-    _is(mark.get("condemned"), str | None), _is(mark.get("back"), dict | None), _is(mark.get("paged"), str | None)
+    _is(mark.get("condemned"), str | None), _is(mark.get("paged"), str | None)
+    if (back := mark.get("back")) is not None:
+        _is(back["acts"], list), _is(back["health"], str), _is(back["link"], str | None), _is(back["after_s"], int | float)
     return dict(mark)
 
 

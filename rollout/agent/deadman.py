@@ -62,7 +62,7 @@ def sweep(book: Book, duty: Duty, now_s: float, say: Callable[[str], object]) ->
             # It is told again by the next sweep.
             say(fault.sentence())
         else:
-            book.note(worker, "paged", ruling.state)
+            book.note_page(worker, mark["number"], ruling.state)
     return bool(book.read().marks)
 
 

@@ -4,11 +4,12 @@ What was seen and measured + state -> state. What was done is folded in fold.py.
 Looks and measurements make up most of a journal, and mostly say that nothing has changed; then nothing is worked out anew.
 """
 
+from dataclasses import dataclass
 from functools import reduce
 
 from rollout.deciding.index import index_of
 from rollout.deciding.sparing import RECENT_MAX
-from rollout.deciding.state import DeployState, StepStatus, WorkerState
+from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
 from rollout.model.changed import changed
@@ -62,6 +63,9 @@ def _disregard(known: WorkerState, until_s: float) -> WorkerState:
 
 
 def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
+    settled = (known.well_since_s is None) is not (known.unhealthy_since_s is None)
+    if sighting is known.sighting and settled and not known.missing:
+        return changed(known, seen_at_s=at_s)
     proxy = sighting.proxy
     well = sighting.healthy is True and (proxy is None or proxy.up)
     unhealthy_since_s = None if well else (at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
@@ -84,33 +88,57 @@ def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """
+    What one sweep says of a pool: who was measured, the completed requests per second of each, and the sum of those not restarted yet.
+
+    It is worked out once for all of them, or the time would grow with the square of the pool.
+    """
+
+    measured: tuple[WorkerId, ...]
+    rates: dict[WorkerId, float]
+    untouched: Tally | None
+
+
+_NOBODY = _Pool((), {}, None)
+
+
 def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     """Take one sweep of the metrics in."""
     index = index_of(plan)
     surveying = any([state.steps[step.id].status is StepStatus.ACTIVE for step in index.surveys])  # noqa: C419  (quicker)
     by_pool: dict[PoolId, list[WorkerId]] = {}
     for worker in measured.tallies:
-        if (pool := index.pools.get(worker)) is not None:
-            by_pool.setdefault(pool, []).append(worker)
+        if (its_pool := index.pools.get(worker)) is not None:
+            by_pool.setdefault(its_pool, []).append(worker)
+    pools = {name: _sum_up(state, measured, members) for name, members in by_pool.items()}
+    # Whoever has passed is compared in windows from then on.
+    passed = {worker for step, worker in index.soaks if state.steps[step.id].status is StepStatus.DONE}
+    compared = state.workers.keys() - passed if state.direction is Direction.FORWARD else state.workers.keys()
     workers = dict(state.workers)
     for worker, known in state.workers.items():
-        pool = index.pools[worker]
-        peers = [] if pool is None else [peer for peer in by_pool.get(pool, ()) if peer != worker]
-        unmeasured = measured.unmeasured.get(worker)
+        its_pool, unmeasured = index.pools[worker], measured.unmeasured.get(worker)
+        pool = _NOBODY if its_pool is None else pools.get(its_pool, _NOBODY)
+        controls = _with_peers(known, worker, pool, measured) if worker in compared else known.controls
         if worker in measured.tallies:
-            workers[worker] = _take_in(plan, state, measured, worker, peers, surveying=surveying)
-        elif unmeasured is not None or (peers and known.admitted_at_s is not None):
-            controls = _with_peers(known, [measured.tallies[peer] for peer in peers])
+            workers[worker] = _take_in(plan, state, measured, worker, pool, controls=controls, surveying=surveying)
+        elif unmeasured is not None or controls is not known.controls:
             workers[worker] = changed(known, controls=controls, unmeasured=known.unmeasured if unmeasured is None else unmeasured)
     return changed(state, workers=workers)
 
 
+def _sum_up(state: DeployState, measured: Measured, members: list[WorkerId]) -> _Pool:
+    untouched = [measured.tallies[worker] for worker in members if not state.workers[worker].touched]
+    rates = {worker: windows.completed_per_s(measured.tallies[worker]) for worker in members}
+    return _Pool(tuple(members), rates, reduce(_join, untouched) if untouched else None)
+
+
 def _take_in(
-    plan: Plan, state: DeployState, measured: Measured, worker: WorkerId, peers: list[WorkerId], *, surveying: bool
+    plan: Plan, state: DeployState, measured: Measured, worker: WorkerId, pool: _Pool, *, controls: Tally | None, surveying: bool
 ) -> WorkerState:
-    """Add what one worker did, and its *peers*, the others of its pool, meanwhile, to what is kept of it."""
+    """Add what one worker did, and the others of its pool meanwhile, to what is kept of it."""
     known, own = state.workers[worker], measured.tallies[worker]
-    beside = [measured.tallies[peer] for peer in peers]
     baseline, ramp, after = known.baseline, known.ramp, known.after
     stretches, watched = known.windows, known.watched
     if surveying:
@@ -119,14 +147,17 @@ def _take_in(
         ramp = _join(ramp, own)
     if _is_after(known, own):
         after = _join(after, own)
-        untouched = [measured.tallies[peer] for peer in peers if not state.workers[peer].touched]
-        controls, window_s = reduce(_join, untouched) if untouched else None, plan.watch.window_s
+        rates = tuple([rate for peer, rate in pool.rates.items() if peer != worker])
+        untouched = (
+            pool.untouched if known.touched else _sum_up(state, measured, [peer for peer in pool.measured if peer != worker]).untouched
+        )
         if plan.recovery is not None:
-            stretches = windows.extend(stretches, own, beside, window_s, controls)
-        watched = windows.extend_each(watched, index_of(plan).watched_gates.get(worker, ()), own, beside, window_s, controls)
+            stretches = windows.extend(stretches, own, rates, plan.watch.window_s, untouched)
+        gates = index_of(plan).watched_gates.get(worker, ())
+        watched = windows.extend_each(watched, gates, own, rates, plan.watch.window_s, untouched)
     return changed(
         known,
-        controls=_with_peers(known, beside),
+        controls=controls,
         unmeasured=None,
         recent=(*known.recent, own)[-RECENT_MAX:],
         baseline=baseline,
@@ -138,12 +169,13 @@ def _take_in(
     )
 
 
-def _with_peers(known: WorkerState, beside: list[Tally]) -> Tally | None:
+def _with_peers(known: WorkerState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
     """Add what the others of its pool did since a worker has its traffic again."""
     controls = known.controls
-    for peer in beside:
-        if _is_after(known, peer):
-            controls = _join(controls, peer)
+    if known.admitted_at_s is not None:
+        for peer in pool.measured:
+            if peer != worker and _is_after(known, measured.tallies[peer]):
+                controls = _join(controls, measured.tallies[peer])
     return controls
 
 

@@ -3,7 +3,7 @@ How long the steps of a rollout took, from its journal: what the next one is for
 
 A step counts from the end of those that it needs, so that the steps of a rollout add up to the whole of it; the last watch counts until
 the rollout has said how it ended. Left out is what depends on others than the homeserver and us: waiting for a guard, for room in a pool,
-for somebody who resumes.
+for a database that is away, for somebody who resumes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,7 +35,7 @@ _ENDS_A_WAIT = (WaitBegan, EffectIntended, RollbackBegan, WindDownBegan, DeployF
 # The time in which no process was there to do anything: after a crash, a signal or a pause, until somebody resumed.
 NOBODY_THERE = "nobody there"
 # What no forecast can know.
-LEFT_OUT = frozenset({"guard", "capacity", NOBODY_THERE})
+LEFT_OUT = frozenset({"guard", "capacity", "database", NOBODY_THERE})
 
 
 @dataclass(frozen=True, slots=True)

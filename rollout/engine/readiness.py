@@ -73,7 +73,7 @@ class Readiness:
         if left_s > 0:
             self._wait(left_s)
         measured = self.surveyor.measure(workers, with_canaries=with_canaries)
-        unmeasured = {worker: why for worker, why in measured.unmeasured.items() if may_run(seen.sightings.get(worker))}
+        unmeasured = _of_the_running(seen, measured)
         for worker, counters in self.surveyor.counters().items():
             if worker in unmeasured or worker not in before:
                 continue
@@ -83,11 +83,13 @@ class Readiness:
                 unmeasured[worker] = why
         # The reading that looks ahead is the last one.
         guards = {reading.guard: reading for reading in (*seen.guards, *self.surveyor.files_now(seen))}
-        sightings = {
-            worker: replace(sighting, unseen=(*sighting.unseen, f"its metrics: {unmeasured[worker]}")) if worker in unmeasured else sighting
-            for worker, sighting in seen.sightings.items()
-        }
-        return Seen(replace(seen, sightings=sightings, guards=tuple(guards.values())), measured, unmeasured)
+        return Seen(replace(_explained(seen, unmeasured), guards=tuple(guards.values())), measured, unmeasured)
+
+    def look_once(self) -> Observation:
+        """Look at everything as it is, without a second look and without waiting for anything."""
+        measured = self.surveyor.measure(tuple(self._inventory.workers), with_canaries=False)
+        seen = self.surveyor.look(thorough=True)
+        return _explained(seen, _of_the_running(seen, measured))
 
     def findings(self, seen: Seen, guards: tuple[Guard, ...], to: Release | None) -> Findings:
         """Ask the database and the target too; never raises."""
@@ -128,6 +130,19 @@ def _another(page_started_at_s: float, sighting: Sighting | None) -> str:
         return ""
     before_s = process.started_at_s - page_started_at_s
     return f"its page is of a process that began {before_s:.0f} s before the one that runs: it is an old one"
+
+
+def _of_the_running(seen: Observation, measured: Measured) -> dict[WorkerId, str]:
+    return {worker: why for worker, why in measured.unmeasured.items() if may_run(seen.sightings.get(worker))}
+
+
+def _explained(seen: Observation, unmeasured: Mapping[WorkerId, str]) -> Observation:
+    """Say beside each worker why its metrics, which also tell its version, could not be read."""
+    sightings = {
+        worker: replace(sighting, unseen=(*sighting.unseen, f"its metrics: {unmeasured[worker]}")) if worker in unmeasured else sighting
+        for worker, sighting in seen.sightings.items()
+    }
+    return replace(seen, sightings=sightings)
 
 
 def may_run(sighting: Sighting | None) -> bool:

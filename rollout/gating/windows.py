@@ -36,29 +36,26 @@ class Window:
 def extend(
     windows: tuple[Window, ...],
     own: Tally,
-    peers: Sequence[Tally],
+    peers_per_s: tuple[float, ...],
     window_s: float,
     controls: Tally | None = None,
-    gate: Gate | None = None,
 ) -> tuple[Window, ...]:
-    """Add a tally to the last window, or begin another one when that is complete (for *gate*, if given); keep the last few."""
+    """Add a tally to the last window, or begin another one when that is complete; keep the last few."""
     last = windows[-1] if windows else None
-    rates = tuple(completed_per_s(peer) for peer in peers)
-    if last is None or is_complete(last, window_s, gate):
-        return (*windows, Window(own, rates, controls))[-WINDOWS_KEPT:]
-    return (*windows[:-1], _joined(last, own, rates, controls))
+    if last is None or is_complete(last, window_s, None):
+        return (*windows, Window(own, peers_per_s, controls))[-WINDOWS_KEPT:]
+    return (*windows[:-1], _joined(last, own, peers_per_s, controls))
 
 
 def extend_each(
     watched: Mapping[GateId, tuple[Window, ...]],
     gates: Sequence[Gate],
     own: Tally,
-    peers: Sequence[Tally],
+    peers_per_s: tuple[float, ...],
     window_s: float,
     controls: Tally | None,
 ) -> dict[GateId, tuple[Window, ...]]:
     """Extend the windows of each gate. Until one of them lacks samples they are the same, and the same is joined once."""
-    rates = tuple(completed_per_s(peer) for peer in peers)
     extended: dict[GateId, tuple[Window, ...]] = {}
     begun: Window | None = None
     joined: list[tuple[Window, Window]] = []
@@ -66,12 +63,12 @@ def extend_each(
         windows = watched.get(gate.id, ())
         last = windows[-1] if windows else None
         if last is None or is_complete(last, window_s, gate):
-            begun = begun or Window(own, rates, controls)
+            begun = begun or Window(own, peers_per_s, controls)
             extended[gate.id] = (*windows, begun)[-WINDOWS_KEPT:]
             continue
         window = next((after for before, after in joined if before is last), None)
         if window is None:
-            window = _joined(last, own, rates, controls)
+            window = _joined(last, own, peers_per_s, controls)
             joined.append((last, window))
         extended[gate.id] = (*windows[:-1], window)
     return extended

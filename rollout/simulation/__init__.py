@@ -5,6 +5,7 @@ virtual_clock.py   time that moves when it is told to
 world.py           what such a homeserver consists of and how it behaves; it counts what a rollout must never do
 database.py        a database, in which what goes on is what a test says
 drivers.py         the ports over that world; they pass the same contract tests as the real drivers
+looking.py         what is seen of that world: as the real Surveyor sees it, or quicker
 performer.py       effects, looks and measurements on the virtual clock, with faults
 faults.py          what may go wrong, each by its name, and when
 striking.py        letting it go wrong at its moment

@@ -21,8 +21,8 @@ from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import PoolId, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sighting import DrainMark, HoldSighting, Observation, PoolSighting, ProcessSighting, ProxySighting, Sighting
+from rollout.ports.clock import Clock
 from rollout.simulation.drivers import HEALTHY_S, SLOW_S
-from rollout.simulation.virtual_clock import VirtualClock
 from rollout.simulation.world import SimulatedWorker, World
 
 # A look may be this old before nothing is gone by any more (deciding/seeing.py allows six seconds).
@@ -72,6 +72,10 @@ _AtProxy = tuple[bool, int, bool, int, int, int, bool, HoldSighting]
 _Facts = tuple[float | None, ReleaseId, float, bool, str | None, _AtProxy | None, DrainMark | None]
 
 
+# The old release, and after how many seconds on another one a worker is bad.
+Script = tuple[ReleaseId, Mapping[WorkerId, float]]
+
+
 class Sight(StrEnum):
     """How a rehearsal looks at its world."""
 
@@ -109,8 +113,10 @@ class _Reading(NamedTuple):
 class QuickEyes(Eyes):
     """Straight from the world, where nothing stands between; the Surveyor where something does that has yet to be invented here."""
 
-    def __init__(self, world: World, drivers: Drivers, inventory: Inventory, clock: VirtualClock | None = None) -> None:
-        super().__init__(drivers, inventory, world.clock if clock is None else clock)
+    def __init__(self, world: World, drivers: Drivers, inventory: Inventory, clock: Clock) -> None:
+        super().__init__(drivers, inventory, clock)
+        # What is seen carries the tool's time, which need not be the world's.
+        self._now_s = clock.now_s
         self._world = world
         self._ledger = drivers.ledger
         self._known_versions: dict[WorkerId, tuple[float, str]] = {}
@@ -125,7 +131,7 @@ class QuickEyes(Eyes):
         """See engine.survey."""
         if not self._is_plain or getattr(self._world, "away", None):
             return super().look(thorough=thorough)
-        world, marks = self._world, self._ledger.marks()
+        world, taken_at_s, marks = self._world, self._now_s(), self._ledger.marks()
         # The proxy is asked before the metrics pages are, and what it counts is what was served by then.
         proxied = {worker: self._proxy(worker, world.workers[worker]) for worker in self._inventory.workers}
         sightings: dict[WorkerId, Sighting] = {}
@@ -138,7 +144,7 @@ class QuickEyes(Eyes):
             if shown is None or shown[0] != facts:
                 shown = self._shown[worker] = (facts, self._sighting(it, facts))
             sightings[worker] = shown[1]
-        seen = Observation(taken_at_s=self._clock.now_s(), sightings=sightings)
+        seen = Observation(taken_at_s=taken_at_s, sightings=sightings)
         return self._thoroughly(seen) if thorough else seen
 
     def _proxy(self, worker: WorkerId, it: SimulatedWorker) -> _AtProxy | None:
@@ -182,7 +188,7 @@ class QuickEyes(Eyes):
         """See engine.survey; there are no credentials for canaries."""
         if not self._is_plain:
             return super().measure(workers, with_canaries=with_canaries)
-        world, now_s = self._world, self._clock.now_s()
+        world, now_s = self._world, self._now_s()
         tallies: dict[WorkerId, Tally] = {}
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
@@ -262,10 +268,11 @@ class SparingEyes(QuickEyes):
     def again_at_s(self, now_s: float, *, eager: bool) -> float:
         """See Eyes."""
         every_s = EAGER_LOOK_S if eager else CALM_LOOK_S
-        changes_at_s = next_change_s(self._world, now_s)
-        if changes_at_s >= now_s + SPARING_LOOK_S:
+        world_s = self._world.clock.now_s()
+        changes_in_s = next_change_s(self._world, world_s) - world_s
+        if changes_in_s >= SPARING_LOOK_S:
             return now_s + SPARING_LOOK_S
-        return now_s + every_s * max(1, math.ceil((changes_at_s - now_s) / every_s))
+        return now_s + every_s * max(1, math.ceil(changes_in_s / every_s))
 
     def after_effect_at_s(self, done_s: float) -> float | None:
         """See Eyes."""
@@ -276,20 +283,19 @@ class ScriptedEyes(SparingEyes):
     """
     As SparingEyes, with measurements that no world made: each is well beyond doubt, or bad beyond doubt.
 
-    A worker in *bad_after_s* is bad from so many seconds after it was started on another release than *old*; so gates rule what the script
+    A worker in the script is bad from so many seconds after it was started on another release than the old one; so gates rule what it
     says, by the real rules, at the first measurements that they can rule on. How often is measured is the playbook's `sample_s`.
     """
 
-    def __init__(self, world: World, drivers: Drivers, inventory: Inventory, old: ReleaseId, bad_after_s: Mapping[WorkerId, float]) -> None:
-        super().__init__(world, drivers, inventory)
-        self._old = old
-        self._bad_after_s = bad_after_s
+    def __init__(self, world: World, drivers: Drivers, inventory: Inventory, clock: Clock, script: Script) -> None:
+        super().__init__(world, drivers, inventory, clock)
+        self._old, self._bad_after_s = script
         self._measured_at_s: dict[WorkerId, float] = {}
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """See engine.survey."""
         del with_canaries
-        world, now_s = self._world, self._world.clock.now_s()
+        world, now_s = self._world, self._now_s()
         tallies: dict[WorkerId, Tally] = {}
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
@@ -322,21 +328,14 @@ def next_change_s(world: World, now_s: float) -> float:
     return min((moment for moment in moments if moment > now_s), default=math.inf)
 
 
-def open_eyes(
-    sight: Sight,
-    world: World,
-    drivers: Drivers,
-    inventory: Inventory,
-    script: tuple[ReleaseId, Mapping[WorkerId, float]],
-    clock: VirtualClock,
-) -> Eyes:
-    """Look in the way that is asked for, by the tool's own *clock*; *script* is for ScriptedEyes alone."""
+def open_eyes(sight: Sight, world: World, drivers: Drivers, inventory: Inventory, clock: Clock, script: Script) -> Eyes:
+    """Look in the way that is asked for, by the tool's clock; *script* is for ScriptedEyes alone."""
     match sight:
         case Sight.REAL:
             return Eyes(drivers, inventory, clock)
         case Sight.QUICK:
             return QuickEyes(world, drivers, inventory, clock)
         case Sight.SPARING:
-            return SparingEyes(world, drivers, inventory)
+            return SparingEyes(world, drivers, inventory, clock)
         case Sight.SCRIPTED:
-            return ScriptedEyes(world, drivers, inventory, *script)
+            return ScriptedEyes(world, drivers, inventory, clock, script)

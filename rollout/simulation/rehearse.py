@@ -220,7 +220,7 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
         loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     hooks = NoHooks() if striker is None else striker
-    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, (stage.old.id, stage.bad_after_s), clock)
+    eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, clock, (stage.old.id, stage.bad_after_s))
     performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, hooks, eyes)
     # What is asked here is asked after an event, never by the time; but where faults strike, words come at any time.
     by_events = striker is None and stage.sight not in {Sight.REAL, Sight.QUICK}

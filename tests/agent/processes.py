@@ -61,10 +61,10 @@ def act(path: Path, **order: Any) -> dict[str, Any]:  # noqa: ANN401  (as above)
         return one.outcome()
 
 
-def write(place: Path, words: str, *, after_s: float = 0.0) -> dict[str, Any]:
-    """Return an act that says that it begins, takes its time, and says that it is done."""
-    script = 'echo "begins $1" >> "$0"; sleep "$2"; echo "$1" >> "$0"'
-    return {"kind": "command", "argv": ["sh", "-c", script, str(place), words, str(after_s)], "timeout_s": 10.0}
+def write(place: Path, words: str, *, after_s: float = 0.0, once: Path | None = None) -> dict[str, Any]:
+    """Return an act that says that it begins, takes its time (or waits until *once* is there), and says that it is done."""
+    script = 'echo "begins $1" >> "$0"; sleep "$2"; while [ -n "$3" ] && [ ! -e "$3" ]; do sleep 0.02; done; echo "$1" >> "$0"'
+    return {"kind": "command", "argv": ["sh", "-c", script, str(place), words, str(after_s), str(once or "")], "timeout_s": 15.0}
 
 
 def done(place: Path) -> list[str]:

@@ -54,10 +54,13 @@ def test_of_two_that_race_with_one_number_exactly_one_acts(path: Path, log: Path
 
 
 def test_acts_on_one_worker_follow_one_another_and_hold_up_no_other(path: Path, log: Path) -> None:
-    with acting(path, number=1, acts=[write(log, "restarted", after_s=0.6)]) as one:
+    go = log.with_name("go")
+    with acting(path, number=1, acts=[write(log, "restarted", once=go)]) as one:
         until(lambda: bool(lines(log)), "the first has begun")
         with acting(path, number=2, acts=[write(log, "admitted")]) as other:
+            until(lambda: waits_at(other.pid, path.with_name("ledger.sync1.lock")), "the second waits")
             assert act(path, number=3, worker="sync2", acts=[write(log, "the other drained")])["outcome"] == "done"
+            go.touch()
             assert (one.outcome()["outcome"], other.outcome()["outcome"]) == ("done", "done")
     assert done(log) == ["the other drained", "restarted", "admitted"]
 
@@ -137,6 +140,8 @@ def test_nothing_is_done_of_what_it_doesn_t_know(path: Path, log: Path) -> None:
     """An agent that is older than the tool refuses before it acts, and no number is used."""
     said = act(path, number=1, mark=mark(), acts=[write(log, "drained"), {"kind": "teleport"}])
     assert (said["outcome"], said["what"]) == ("permanent", "the agent doesn't know how to do 'teleport'")
+    said = act(path, number=1, mark=mark(), acts=[write(log, "drained")], colour="green")
+    assert (said["outcome"], said["what"]) == ("permanent", "the agent doesn't understand what it is told")
     assert lines(log) == []
     assert not path.exists()
 

@@ -266,7 +266,7 @@ from rollout.ports.acts import WayBack, Work
 from rollout.ports.traffic import Server
 path, admin, health = sys.argv[1:]
 ledger = FileLedger(Path(path), 1.0, "env:ROLLOUT_PAGE")
-ledger.beat(0, time.time() + 2)
+ledger.beat(0, time.time() + 8)
 for _ in range(2):
     ledger.guard("example.org")
 proxy = Haproxy((Path(admin),), None)

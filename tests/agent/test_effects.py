@@ -163,15 +163,16 @@ def test_words_and_kinds_are_those_of_the_driver_itself(tmp_path: Path) -> None:
 
 def test_an_agent_that_is_stuck_is_ended_and_can_do_nothing_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here it was stopped from outside; its effect is in doubt."""
-    monkeypatch.setattr("rollout.adapters.ledger.file.MARGIN_S", -25.0)
+    monkeypatch.setattr("rollout.adapters.ledger.file.MARGIN_S", -100.0)
     log = tmp_path / "log"
-    stops = {"kind": "command", "argv": ["sh", "-c", f"echo begun >> {log}; kill -STOP $PPID"], "timeout_s": 1.0}
+    stops = {"kind": "command", "argv": ["sh", "-c", f"echo begun >> {log}; kill -STOP $PPID"], "timeout_s": 60.0}
     began_s = time.monotonic()
     with pytest.raises(OutcomeUnknownError, match="the agent took longer"):
         FileLedger(tmp_path / "ledger.json").perform(effect(1), Work(_here, (stops, write(log, "late"))))
     assert time.monotonic() - began_s < 20
     time.sleep(0.3)
     assert lines(log) == ["begun"]
+    monkeypatch.undo()
     FileLedger(tmp_path / "ledger.json").perform(effect(2), Work(_here, (write(log, "next"),)))
 
 

@@ -1,7 +1,7 @@
 """A worker must come back to its share of the pool's load and to its level; late but improving is waited for, up to a deadline."""
 
 from rollout.gating.recovery import rule
-from rollout.gating.windows import WINDOWS_KEPT, Window, extend
+from rollout.gating.windows import WINDOWS_KEPT, Window, completed_per_s, extend
 from rollout.model.gate import Recovery, Ruling, Tally, Verdict
 
 TARGET = Recovery(share_min=0.5, level_ratio_max=2.0, recovery_s=60, deadline_s=300, window_s=15, samples_min=20)
@@ -86,7 +86,7 @@ def test_windows_are_filled_one_after_the_other_and_only_the_last_are_kept() -> 
     windows: tuple[Window, ...] = ()
     for start in range(0, 100, 5):
         own, peer = Tally(start, start + 5, requests=50), Tally(start, start + 5, requests=100)
-        windows = extend(windows, own, (peer,), TARGET.window_s)
+        windows = extend(windows, own, (completed_per_s(peer),), TARGET.window_s)
     assert len(windows) == WINDOWS_KEPT
     assert [window.own.until_s - window.own.since_s for window in windows] == [15, 15, 10]
     assert all(window.peers_per_s == (20.0,) for window in windows)

@@ -101,6 +101,7 @@ class Homeserver:
     stage: Stage
     command: click.Command = field(default=cli)
     measure_s: float = 0.0
+    environment: dict[str, str] = field(default_factory=dict)
 
     @property
     def inventory(self) -> Path:
@@ -120,6 +121,7 @@ class Homeserver:
             "ROLLOUT_PLAYBOOK": str(self.playbook),
             "ROLLOUT_JOURNAL": str(self.directory / "journal.db"),
             "ROLLOUT_MEASURE_S": str(self.measure_s),
+            **self.environment,
         }
         return CliRunner().invoke(self.command, arguments, env=environment)
 

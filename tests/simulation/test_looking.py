@@ -91,7 +91,10 @@ def test_a_quick_sight_sees_what_the_surveyor_sees_at_the_same_moment() -> None:
     """Both are asked at each event of a rollout, with a drain by somebody else, a worker that dies and metrics that vanish in it."""
     stage = seven_workers(held="main")
     plan = stage.plan(CANARY)
-    surveyor, eyes = Surveyor(stage.drivers, stage.inventory, stage.clock), QuickEyes(stage.world, stage.drivers, stage.inventory)
+    surveyor, eyes = (
+        Surveyor(stage.drivers, stage.inventory, stage.clock),
+        QuickEyes(stage.world, stage.drivers, stage.inventory, stage.clock),
+    )
     looks = 0
 
     def look(event: Event, _state: DeployState) -> None:

@@ -117,7 +117,7 @@ class Postgresql:
                 return read_conditions(connection, older_than_s, _words, may_look=_may_look(connection))
         except psycopg.Error as error:
             self.close()
-            return DatabaseConditions(unread=dict.fromkeys(_PARTS, f"database: {_words(error)}"))
+            return DatabaseConditions(unread=dict.fromkeys(_PARTS, _words(error)))
 
     def close(self) -> None:
         """End the connection; the next look makes another."""

@@ -108,10 +108,7 @@ def observe(opened: Opened, playbook: Playbook | None = None, *, once: bool = Fa
     """
     if not once:
         return look_for(opened, playbook)[1].observation
-    surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
-    # One guard is read from the metrics pages.
-    surveyor.measure(tuple(opened.inventory.workers), with_canaries=False)
-    return surveyor.look(thorough=True)
+    return Readiness(opened.drivers, opened.inventory, opened.clock).look_once()
 
 
 def look_for(opened: Opened, playbook: Playbook | None) -> tuple[Readiness, Seen]:

@@ -327,7 +327,7 @@ def test_a_transaction_that_somebody_holds_is_waited_for_only_so_long(url: str, 
         ("postgresql://postgres:sesame@127.0.0.1:{port}/absent", "does not exist"),
         ("postgresql://postgres:se@same@127.0.0.1:{port}/postgres", "%40"),
         ("postgresql://postgres:sesame@127.0.0.1:1/postgres", "refused"),
-        ("mysql://root:sesame@127.0.0.1/x", "of this kind"),
+        ("mysql://alice:sesame@127.0.0.1/x", "of this kind"),
     ],
 )
 def test_a_url_that_leads_nowhere_is_told_without_its_password(server: Server, place: str, what: str) -> None:

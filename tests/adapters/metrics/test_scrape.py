@@ -4,9 +4,13 @@ import gzip
 import math
 import socket
 import time
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from rollout.adapters.metrics import scrape as scrape_module
 from rollout.adapters.metrics.scrape import Scrape
 from rollout.homeservers.synapse.metrics import PREFIXES, read_counters
 from rollout.model.ids import WorkerId
@@ -124,3 +128,54 @@ def test_a_line_that_says_when_it_was_written_is_read_with_that() -> None:
         page = read(server.url)
     assert isinstance(page, Page)
     assert [sample.at_s for sample in page.samples] == [1700000123.456]
+
+
+ODD = """\
+synapse_build_info{version="1.163.2 (b=main,3905dc7)",note="a } and a \\" and a { and 7"} 1.0
+synapse_build_info{a="x",b="y",} 3
+synapse_build_info 4 1700000000000
+synapse_build_info{a="z"} 4 1700000000000
+synapse_build_info{a="braces}"}5
+synapse_build_info\t6
+synapse_build_info{c="1"}  -7.25e-3
+synapse_build_info{c="2"} +Inf
+synapse_build_info{c="3"} 1e400
+synapse_build_info{c="4"} 0x10
+synapse_build_info{c="5"} 1_000
+synapse_build_info{c="6"}
+synapse_build_info{c="7" 1
+synapse_build_info}{ 1
+synapse_build_info{c="8"} 12 13 14
+synapse_build_info{c="9"} 5 # {trace_id="x"} 0.5
+synapse_build_info
+"""
+
+
+@pytest.mark.parametrize("line", ODD.splitlines())
+def test_an_odd_line_is_read_as_the_parser_reads_it(line: str) -> None:
+    """What is known of a series saves parsing it again, and changes nothing: the same sample or complaint, the second time too."""
+
+    def judged(read: Callable[[], list[tuple[str, dict[str, str], float]]]) -> object:
+        try:
+            return read()
+        except (ValueError, KeyError, IndexError) as error:
+            return type(error), str(error)
+
+    def by_parser() -> list[tuple[str, dict[str, str], float]]:
+        return [(one.name, one.labels, one.value) for family in text_string_to_metric_families(f"{line}\n") for one in family.samples]
+
+    def by_us() -> list[tuple[str, dict[str, str], float]]:
+        return [(one.name, dict(one.labels), one.value) for one in scrape_module._samples([line])]  # noqa: SLF001  (its own parsing is meant)
+
+    assert judged(by_us) == judged(by_us) == judged(by_parser)
+
+
+@pytest.mark.parametrize("page", sorted((Path(__file__).parents[2] / "data/metrics").glob("*.txt")), ids=lambda page: page.stem)
+def test_a_page_of_synapse_is_read_as_the_parser_reads_it(page: Path) -> None:
+    """Every line that is no comment, in order, to the last digit."""
+    lines = [line for line in page.read_text().splitlines() if line and not line.startswith("#")]
+    families = text_string_to_metric_families("\n".join(lines) + "\n")
+    expected = [(one.name, one.labels, one.value) for family in families for one in family.samples]
+    found = scrape_module._samples(lines)  # noqa: SLF001  (as above)
+    assert [(one.name, dict(one.labels), one.value) for one in found] == expected
+    assert len(found) > 10

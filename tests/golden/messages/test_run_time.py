@@ -25,7 +25,7 @@ from tests.contracts.proxy import haproxy, until
 from tests.contracts.server import Handler, Says, serving
 from tests.contracts.test_metrics import PAGE as THEIR_PAGE
 from tests.golden.messages.golden import HERE, matches
-from tests.interfaces.homeserver import Homeserver, homeserver
+from tests.interfaces.homeserver import RUNNING_S, Homeserver, homeserver
 
 REFUSED = 5
 # Long enough for an honest answer on a busy machine.
@@ -156,6 +156,17 @@ def _page(extra: bytes) -> Says:
     return Says(PAGE + extra)
 
 
+def _alive() -> Callable[[Handler], None]:
+    """Answer as a worker that runs does: its page is of its own process, whose time goes on."""
+    began = b"process_start_time_seconds %.2f" % (time.time() - RUNNING_S)
+    page = PAGE.replace(b"process_start_time_seconds 1.7e+09", began)
+
+    def answer(handler: Handler) -> None:
+        Says(page + b"process_cpu_seconds_total %.6f\n" % time.process_time())(handler)
+
+    return answer
+
+
 PAGES: dict[str, Callable[[Handler], None]] = {
     "metrics_html": Says(b"<html><body>Please log in</body></html>\n", kind="text/html"),
     "metrics_html_called_text": Says(b"<!doctype html>\n<p>Please log in</p>\n"),
@@ -192,7 +203,7 @@ def test_a_page_that_is_no_metrics_page(case: str, site: Homeserver, request: py
             inventory["workers"][worker]["metrics"] = url
 
     with ExitStack() as servers:
-        urls = {"client1": servers.enter_context(serving(Says(PAGE))).url, "client2": "http://127.0.0.1:1/metrics"}
+        urls = {"client1": servers.enter_context(serving(_alive())).url, "client2": "http://127.0.0.1:1/metrics"}
         if case in PAGES:
             urls["client2"] = servers.enter_context(serving(PAGES[case])).url
         change(site, edit)
