@@ -30,6 +30,8 @@ WELL_S = 15.0
 BROUGHT_BACK_WITHIN_S = 120.0
 
 _NEVER_WELL = frozenset({Fault.RELEASE_EXITS, Fault.RELEASE_HANGS})
+# Who was slow before is compared with that, and who is skipped shows nothing.
+_HIDES = frozenset({Fault.RECOVERS_SLOWLY, Fault.RECOVERS_NEVER, Fault.ASKS_SKIP})
 _SHOWN_BY = {Fault.RELEASE_ERRS: Metric.ERRORS, Fault.RELEASE_SLOW: Metric.LATENCY_P95}
 
 _TAKES_OUT = frozenset({Deed.DRAINED, Deed.HELD, Deed.STOPPED})
@@ -182,6 +184,8 @@ def bad_release(account: Account) -> Iterator[str]:
     """A release that is bad from the start, in a way that gates look at, is not deployed, whatever else goes wrong."""
     plan, bad = account.plan, account.scenario.bad
     if plan is None or bad is None or account.outcome is not Outcome.DEPLOYED:
+        return
+    if any(one.strike.fault in _HIDES for one in account.struck):
         return
     metrics = {plan.gates[gate].metric for step in steps_of(plan.phases) for gate in step.gates}
     if bad in _NEVER_WELL or _SHOWN_BY.get(bad) in metrics:
