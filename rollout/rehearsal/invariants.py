@@ -56,7 +56,8 @@ def budget(account: Account) -> Iterator[str]:
     pools = {worker.id: worker.pool or f"role {worker.role}" for worker in plan.workers}
     limits = {str(pool): limit for pool, limit in plan.max_unavailable.items()}
     for it in account.history:
-        if it.number is None or it.deed not in _TAKES_OUT:
+        # Who is down by itself already takes nothing away by being drained; from then on it counts.
+        if it.number is None or it.deed not in _TAKES_OUT or not it.answers:
             continue
         out = {other for other in it.out if pools[other] == pools[it.worker]} | {it.worker}
         if len(out) > limits.get(pools[it.worker], 1):
