@@ -14,7 +14,7 @@ is not.
 from collections.abc import Callable, Iterator
 
 from rollout.model.effect import Effect
-from rollout.model.event import DeployBegan, EffectIntended, Outcome, RollbackBegan
+from rollout.model.event import Command, DeployBegan, DeployResumed, EffectIntended, OperatorSpoke, Outcome, RollbackBegan
 from rollout.model.gate import Metric
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
@@ -34,6 +34,7 @@ _NEVER_WELL = frozenset({Fault.RELEASE_EXITS, Fault.RELEASE_HANGS})
 _HIDES = frozenset({Fault.RECOVERS_SLOWLY, Fault.RECOVERS_NEVER, Fault.ASKS_SKIP})
 _SHOWN_BY = {Fault.RELEASE_ERRS: Metric.ERRORS, Fault.RELEASE_SLOW: Metric.LATENCY_P95}
 
+_STOPS = frozenset({Command.ABORT, Command.INTERRUPT, Command.ROLLBACK})
 _TAKES_OUT = frozenset({Deed.DRAINED, Deed.HELD, Deed.STOPPED})
 _LETS_IN = frozenset({Verb.ADMIT, Verb.LET_GO})
 _TAKEN_BACK = frozenset({Outcome.ROLLED_BACK, Outcome.ROLLED_BACK_ON_REQUEST})
@@ -193,6 +194,18 @@ def bad_release(account: Account) -> Iterator[str]:
         yield f"a release that {bad.removeprefix('release_')} was deployed"
 
 
+def heeded(account: Account) -> Iterator[str]:
+    """Where somebody asks for a stop, or for the way back, nothing is deployed, unless the rollout is taken up again after that."""
+    asked: Command | None = None
+    for event in account.events:
+        if isinstance(event, OperatorSpoke) and event.command in _STOPS:
+            asked = event.command
+        elif isinstance(event, DeployBegan | DeployResumed):
+            asked = None
+    if asked is not None and account.outcome is Outcome.DEPLOYED:
+        yield f"somebody asked for {asked}, and it was deployed"
+
+
 INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "ends": ends,
     "budget": budget,
@@ -204,6 +217,7 @@ INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "intent_first": intent_first,
     "undisturbed": undisturbed,
     "bad_release": bad_release,
+    "heeded": heeded,
 }
 
 

@@ -176,6 +176,14 @@ def test_bad_release(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "bad_release" in _broken(scenario)
 
 
+def test_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens."""
+    scenario = _scenario(Strike(Fault.ASKS_ABORT, Verb.DRAIN, Moment.WAITING))
+    assert _broken(scenario) == set()
+    monkeypatch.setattr(decide, "_heed", lambda *_: None)
+    assert _broken(scenario) == {"heeded"}
+
+
 def test_same_journal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Something that counts on from one run to the next."""
     scenario = _scenario(bad=Fault.RELEASE_ERRS)
