@@ -30,13 +30,13 @@ def test_what_it_says_for_programs(tmp_path: Path) -> None:
     assert {pool: left["of"] for pool, left in said["serving_min"].items()} == {"main": 1, "sync": 2, "client": 2}
     assert "not rehearsed: gates poll-cpu" in rehearsed.stderr
     cells = json.loads((tmp_path / "coverage.json").read_text())["cells"]
-    assert sum(cell["struck"] for cell in cells) >= 3
+    assert sum(cell["struck"] for cell in cells) >= 2
 
 
 def test_what_never_may_happen_is_named_with_its_seed_and_can_be_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a rule broken on purpose (nobody is brought back before a stop) a seed that stops is found, and tells itself."""
     monkeypatch.setattr(safety, "wind_down", lambda _plan, state, _now_s: Finish(state.winding_down or Outcome.PAUSED, "left as it is"))
-    rehearsed = _rehearse("-n", "6")
+    rehearsed = _rehearse("-n", "9")
     assert rehearsed.exit_code == 3, rehearsed.output
     assert "broken: nothing_left, in " in rehearsed.stdout
     seed = rehearsed.stdout.rpartition("--seed ")[2].strip()
