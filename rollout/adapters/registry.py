@@ -26,6 +26,10 @@ DRIVERS: dict[str, dict[str, str]] = {
     "notifier": {"webhook": "rollout.adapters.notifier.webhook:build"},
     "warming": {"application_service": "rollout.adapters.warming.application_service:build"},
     "ledger": {"file": "rollout.adapters.ledger.file:build"},
+    "lease": {
+        "file": "rollout.adapters.lease.file:build",
+        "postgresql": "rollout.adapters.lease.postgresql:build",
+    },
 }
 
 

@@ -13,6 +13,7 @@ steps.py    what each verb waits for and when it is done; those of one worker ar
               soaking.py      SOAK
 watching.py those who have passed, until the last watch has ended
 admission.py how much traffic a worker gets next
+leasing.py  what may be done without the homeserver's lease
 blocking.py what forbids taking a worker out now
 time_left.py whether there is time for another worker
 timings.py  how long the steps of a rollout took

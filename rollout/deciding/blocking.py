@@ -6,6 +6,7 @@ and a minute since it was drained. What guards say counts only while it is fresh
 has ended is the exception: the only thing that helps it is its restart.
 """
 
+from rollout.deciding import leasing
 from rollout.deciding.acting import stop
 from rollout.deciding.decision import Decision, Wait
 from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
@@ -22,7 +23,9 @@ GUARDS_FRESH_S = 15.0
 
 
 def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | Decision | None:
-    """Say what forbids taking a worker out now: nothing fresh to go by, a guard, or too many out already."""
+    """Say what forbids taking a worker out now: the lease is lost, nothing fresh to go by, a guard, or too many out already."""
+    if (unheld := leasing.blocker(state, worker.id, now_s)) is not None:
+        return unheld
     soon_s = now_s + LOOK_FRESH_S
     if state.observed_at_s <= state.fresh_after_s or now_s - state.observed_at_s > LOOK_FRESH_S:
         return Wait("observation", "nothing has been seen of the homeserver lately", soon_s)

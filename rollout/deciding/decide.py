@@ -1,14 +1,14 @@
 """
 Plan + state + time -> what to do next. Pure: the same three always give the same answer.
 
-The order of the questions is the order of what matters: what is in doubt is looked at first, then what a person asked for, then whether
-the rollout is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first that has something to
-do gets its turn.
+The order of the questions is the order of what matters: whether it is ours to decide at all, then what is in doubt, then what a person
+asked for, then whether the rollout is stuck, then the steps in the plan's order. Steps whose needs are met may run side by side; the first
+that has something to do gets its turn.
 """
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, safety, steps, time_left, watching
+from rollout.deciding import doubt, leasing, safety, steps, time_left, watching
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
@@ -25,8 +25,14 @@ LAST_LOOK_S = 60.0
 
 def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     """Answer what to do next. Never raises for a state that `fold` made."""
+    return leasing.signed(state, _decide(plan, state, now_s), now_s)
+
+
+def _decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     if state.outcome is not None:
         return Finish(state.outcome, state.outcome_why)
+    if (left := leasing.leave(state)) is not None:
+        return left
     if state.in_doubt and (settled := _settle_doubt(plan, state, now_s)) is not None:
         return settled
     if state.asked is not None and (asked := _heed(plan, state, now_s)) is not None:
@@ -48,8 +54,10 @@ def decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     waits: list[Wait] = []
     for step in ready:
         if _busy_elsewhere(state, step):
+            # There is something left to do, so this isn't the end.
+            waits.append(Wait(step.verb, f"{step.worker} is being seen to", now_s + LOOK_FRESH_S, quiet=True))
             continue
-        answer = steps.advance(plan, state, step, now_s)
+        answer = leasing.instead(plan, state, step, now_s) or steps.advance(plan, state, step, now_s)
         if not isinstance(answer, Wait):
             return answer
         waits.append(answer)

@@ -26,6 +26,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     RollbackBegan,
@@ -59,13 +61,18 @@ def start(plan: Plan) -> DeployState:
 def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
     """Take one event into the state. Time never runs backwards: an earlier `at_s` counts as the last one."""
     at_s = max(event.at_s, state.last_at_s)
-    state = state if at_s == state.last_at_s else changed(state, last_at_s=at_s)
+    state = changed(state, last_at_s=at_s, lines=state.lines + 1)
     match event:
         case DeployBegan():
+            state = changed(state, token=event.token, end_by_s=event.end_by_s)
             number = max(state.last_number, event.last_number)
-            return changed(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=number, end_by_s=event.end_by_s)
+            return changed(state, began=True, began_at_s=at_s, progress_at_s=at_s, last_number=number)
         case DeployResumed():
             return _resume(state, event, at_s)
+        case LeaseLost():
+            return changed(state, lease_lost=event.why, taken_over=event.taken_over or state.taken_over)
+        case LeaseRegained():
+            return changed(state, lease_lost="")
         case EffectIntended():
             return _intend(state, event.effect, at_s)
         case EffectSucceeded():
@@ -129,6 +136,9 @@ def _resume(state: DeployState, event: DeployResumed, at_s: float) -> DeployStat
         waiting=None,
         guard_broken_since_s=None,
         fresh_after_s=at_s,
+        token=event.token,
+        lease_lost="",
+        taken_over=False,
         progress_at_s=at_s,
         end_by_s=event.end_by_s,
         last_number=EffectNumber(max(state.last_number, event.last_number)),
@@ -251,12 +261,27 @@ def _skip_warming(plan: Plan, state: DeployState, worker: WorkerId, direction: D
 def _fail_effect(state: DeployState, event: EffectFailed) -> DeployState:
     effect = _known(state.in_flight, event.number)
     state = _acted(changed(state, in_flight=_without(state.in_flight, event.number)), effect, state.last_at_s)
+    if event.fenced:
+        state = changed(state, lease_lost=event.why, taken_over=True)
+    if event.unheld:
+        state = changed(state, lease_lost=event.why)
+    if event.unheld or event.fenced:
+        state = _not_taken_out(state, effect)
     # Somebody else has acted, by hand or because nobody seemed to live: what follows has to be numbered above that.
     state = changed(state, last_number=EffectNumber(max(state.last_number, event.ledger_number)))
     if effect.step_id not in state.steps:
         return state
-    attempts = state.steps[effect.step_id].attempts + 1
+    attempts = state.steps[effect.step_id].attempts + (not event.unheld)
     return _move(state, effect.step_id, event, why=event.why, attempts=attempts, permanent=event.permanent)
+
+
+def _not_taken_out(state: DeployState, effect: Effect) -> DeployState:
+    """Take back what the intent of a drain said of its worker: it was refused before anything was done. On the way back it may be out."""
+    step = state.steps.get(effect.step_id)
+    if effect.worker is None or effect.verb not in {Verb.DRAIN, Verb.HOLD} or step is None or step.applied_at_s is not None:
+        return state
+    known = state.workers[effect.worker]
+    return state if known.touched else _with_worker(state, effect.worker, changed(known, drained_by_us=False))
 
 
 def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) -> DeployState:

@@ -30,14 +30,14 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         if flight:
             wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
             continue
-        if not known.drained_by_us and not _down(known) and not _left_out(state, known):
+        if not known.drained_by_us and not is_down(known) and not _left_out(state, known):
             if state.wind_down_at_s <= known.acted_at_s and known.seen_at_s <= known.acted_at_s:
                 # Whoever did it says so; that it is so is seen.
                 wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
             continue
         if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
             continue
-        answer = _bring_back(plan, state, worker, known, now_s)
+        answer = bring_back(plan, state, worker, known, now_s)
         if not isinstance(answer, Wait):
             return answer
         wait = wait or answer
@@ -46,7 +46,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     return _end(state)
 
 
-def _down(known: WorkerState) -> bool:
+def is_down(known: WorkerState) -> bool:
     """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
     process = known.sighting.process if known.sighting is not None else None
     return known.touched and process is not None and not process.running
@@ -60,7 +60,7 @@ def _left_out(state: DeployState, known: WorkerState) -> bool:
     return sighting.drain is not None and not sighting.proxy.admitted
 
 
-def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
+def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
     sighting = seen_lately(state, known, now_s)
     if sighting is None:
         return Wait("stopping", f"{worker} is out and has not been seen lately", now_s + LOOK_FRESH_S)
@@ -84,6 +84,12 @@ def _bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerS
     return _aside(plan, state, Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT, worker, process.activated or old, now_s)
 
 
+def _left(sighting: Sighting) -> bool:
+    """Tell whether a worker has left the release that its mark condemns."""
+    process, mark = sighting.process, sighting.drain
+    return process is None or mark is None or process.activated != mark.condemned
+
+
 def _runs_as_before(sighting: Sighting, old: Release) -> bool:
     """
     Tell whether a worker that is taken back runs what it ran before.
@@ -94,12 +100,6 @@ def _runs_as_before(sighting: Sighting, old: Release) -> bool:
     if answer is None and process is not None:
         return process.activated == old.id and started_since(process) is True
     return answer is True
-
-
-def _left(sighting: Sighting) -> bool:
-    """Tell whether a worker has left the release that its mark condemns."""
-    process, mark = sighting.process, sighting.drain
-    return process is None or mark is None or process.activated != mark.condemned
 
 
 def is_held(plan: Plan, worker: WorkerId) -> bool:
@@ -128,7 +128,7 @@ def _end(state: DeployState) -> Decision:
     out = tuple(
         worker
         for worker, known in state.workers.items()
-        if known.drained_by_us or _down(known) or _left_out(state, known) or worker in unknown
+        if known.drained_by_us or is_down(known) or _left_out(state, known) or worker in unknown
     )
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
@@ -145,5 +145,5 @@ def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision 
             continue
         if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
             return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)
-        return _bring_back(plan, state, worker, known, now_s)
+        return bring_back(plan, state, worker, known, now_s)
     return None

@@ -153,14 +153,15 @@ class Waiting:
 @dataclass(frozen=True)
 class DeployState:
     """
-    The whole rollout.
+    The whole rollout, after so many *lines* of its journal.
 
     *winding_down* is the outcome to end with once what is out is back. *asked* is what a person asked for and has not been begun yet.
     *fresh_after_s*: only what was seen later counts (a resumed rollout knows nothing until it has looked). *progress_at_s* is when a step
     last finished. With the last thorough look, *guards* were read at *guards_seen_at_s*, and *pools* and *proxy* seen at *proxy_seen_at_s*;
     *no_database* is why the homeserver's database could not be asked then.
     *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when
-    the playbook's window ends, if it does.
+    the playbook's window ends, if it does. *token* is that of the lease; *lease_lost* says why the lease isn't held any more, empty while
+    it is, and *taken_over* whether that is because somebody else has it.
     """
 
     direction: Direction = Direction.FORWARD
@@ -169,9 +170,13 @@ class DeployState:
     wind_down_at_s: float = 0.0
     outcome: Outcome | None = None
     outcome_why: str = ""
+    token: int = 0
+    lease_lost: str = ""
+    taken_over: bool = False
     began: bool = False
     began_at_s: float = 0.0
     last_at_s: float = 0.0
+    lines: int = 0
     progress_at_s: float = 0.0
     fresh_after_s: float = float("-inf")
     workers: dict[WorkerId, WorkerState] = field(default_factory=dict)

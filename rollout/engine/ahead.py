@@ -19,3 +19,7 @@ class AheadClock:
     def now_s(self) -> float:
         """Seconds since the epoch, and *by_s* more."""
         return self._clock.now_s() + self._by_s
+
+    def elapsed_s(self) -> float:
+        """See ports.clock."""
+        return self._clock.elapsed_s()

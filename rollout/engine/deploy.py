@@ -5,17 +5,19 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
 from rollout.engine.ahead import AheadClock
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import ALIVE_FOR_S, Tenure
 from rollout.engine.perform import ThreadedPerformer
 from rollout.engine.rescue import admit_ours
 from rollout.engine.run import Listener, Loop
 from rollout.engine.survey import Surveyor
-from rollout.model.errors import DriverError, RefusedError
+from rollout.model.errors import DriverError, JournalTakenError, RefusedError
 from rollout.model.event import RESUMABLE, Command, DeployBegan, DeployFinished, DeployResumed, EffectInDoubt, OperatorSpoke
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
@@ -25,20 +27,20 @@ from rollout.ports.journal import Journal, Request
 
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
-# Whoever hasn't been heard of for ALIVE_FOR_S doesn't live: then somebody else brings back what is ours.
-BEAT_EVERY_S = 10.0
-ALIVE_FOR_S = 30.0
+# Who has been taken over from writes a line every half second or so.
+TAKE_UP_ATTEMPTS_MAX = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where a rollout happens and where it is written down."""
+    """Where a rollout happens, where it is written down, and the lease by which it is ours to do."""
 
     inventory: Inventory
     drivers: Drivers
     journal: Journal
     clock: Clock
     operator: str
+    tenure: Tenure
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,16 +53,19 @@ class Bounds:
 
 def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener] = (), bounds: Bounds = Bounds()) -> DeployState:
     """
-    Roll *plan* out, to its end or to a stop. The caller holds the homeserver's lock.
+    Roll *plan* out, to its end or to a stop.
 
-    Raises RefusedError when nobody can be had who would bring back what is ours if this process died, and DriverError when the journal
-    can't be written; what was ours and out has been admitted by then, as far as it was well.
+    Raises RefusedError when the lease is lost already, or nobody can be had who would bring back what is ours if this process died, and
+    DriverError when the journal can't be written; what was ours and out has been admitted by then, as far as it was well.
     """
+    _need_lease(site)
     _have_guarded(site)
     loop = Loop(deploy_id, plan, start(plan), site.journal, site.clock, listeners)
     now_s = site.clock.now_s()
-    number = site.drivers.ledger.last_number()
-    began = DeployBegan(now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, number, bounds.end_by_s, bounds.ignored)
+    number, (token, taken_from) = site.drivers.ledger.last_number(), _by_lease(site)
+    began = DeployBegan(
+        now_s, deploy_id, plan.digest, DECISION_VERSION, site.operator, number, token, taken_from, bounds.end_by_s, bounds.ignored
+    )
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
     found = baseline.from_history(site.journal, plan, now_s)
@@ -78,38 +83,21 @@ def resume(
     accept_version: int | None = None,
 ) -> DeployState:
     """
-    Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back). The caller holds the homeserver's lock.
+    Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back).
 
-    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or
-    as `begin` does.
+    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or as
+    `begin` does.
     """
     plan = site.journal.plan(deploy_id)
-    state, version = _read(site.journal, plan, deploy_id)
-    if state.outcome is not None and state.outcome not in RESUMABLE:
-        raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
-    if version not in {DECISION_VERSION, accept_version}:
-        raise RefusedError(
-            f"rollout {deploy_id} was decided by version {version} of the decision code, and this is version {DECISION_VERSION}",
-            why=f"what version {version} has begun, version {DECISION_VERSION} may judge and end in another way",
-            remedy=f"the release of rollout that began it, or --accept-version {version} if you want this one to take over",
-        )
-    _have_guarded(site)
-    # Between the crash and now the clock may have been set back. The rollout's time goes on from its last line all the same: looks count as
-    # fresh at once, and a deadline that was half over is half over.
-    site = replace(site, clock=AheadClock(site.clock, max(0.0, state.last_at_s - site.clock.now_s())))
-    loop = Loop(deploy_id, plan, state, site.journal, site.clock, listeners)
-    now_s = max(site.clock.now_s(), state.last_at_s)
-    number = max(state.last_number, site.drivers.ledger.last_number())
-    accepted = None if version == DECISION_VERSION else version
-    loop.record((DeployResumed(now_s, DECISION_VERSION, site.operator, number, accepted, bounds.end_by_s, bounds.ignored),))
+    site, loop = _take_up(site, plan, deploy_id, listeners, accept_version, bounds)
     why = "the process that had begun it is gone"
-    loop.record([EffectInDoubt(now_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
+    loop.record([EffectInDoubt(loop.state.last_at_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
 
 
 def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
     """
-    Write down what was said of a rollout that nobody runs, for whoever takes it up. The caller holds the homeserver's lock.
+    Write down what was said of a rollout that nobody runs, for whoever takes it up.
 
     Raises RefusedError when it has ended.
     """
@@ -123,6 +111,51 @@ def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
         # It is as paused as it was before.
         loop.record((DeployFinished(loop.state.last_at_s, state.outcome, state.outcome_why),))
     return loop.state
+
+
+def _take_up(
+    site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener], accept_version: int | None, bounds: Bounds
+) -> tuple[Site, Loop]:
+    """Fold what there is, and write down that it is ours now; somebody from whom it was taken over may write until then."""
+    for _ in range(TAKE_UP_ATTEMPTS_MAX):
+        _need_lease(site)
+        state, version = _read(site.journal, plan, deploy_id)
+        if state.outcome is not None and state.outcome not in RESUMABLE:
+            raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+        if version not in {DECISION_VERSION, accept_version}:
+            raise RefusedError(
+                f"rollout {deploy_id} was decided by version {version} of the decision code, and this is version {DECISION_VERSION}",
+                why=f"what version {version} has begun, version {DECISION_VERSION} may judge and end in another way",
+                remedy=f"the release of rollout that began it, or --accept-version {version} if you want this one to take over",
+            )
+        _have_guarded(site)
+        # Between the crash and now the clock may have been set back. The rollout's time goes on from its last line all the same: looks
+        # count as fresh at once, and a deadline that was half over is half over.
+        ahead = replace(site, clock=AheadClock(site.clock, max(0.0, state.last_at_s - site.clock.now_s())))
+        loop = Loop(deploy_id, plan, state, ahead.journal, ahead.clock, listeners)
+        resumed = DeployResumed(
+            max(ahead.clock.now_s(), state.last_at_s),
+            DECISION_VERSION,
+            site.operator,
+            max(state.last_number, site.drivers.ledger.last_number()),
+            None if version == DECISION_VERSION else version,
+            *_by_lease(site),
+            bounds.end_by_s,
+            bounds.ignored,
+        )
+        with suppress(JournalTakenError):
+            loop.record((resumed,))
+            return ahead, loop
+    raise RefusedError(f"somebody else keeps writing about {deploy_id}", remedy="rollout status")
+
+
+def _need_lease(site: Site) -> None:
+    if not site.tenure.holds():
+        raise RefusedError("the homeserver's lease was lost before anything was done", remedy="rollout status")
+
+
+def _by_lease(site: Site) -> tuple[int, str]:
+    return site.tenure.lease.token, site.tenure.lease.taken_from
 
 
 def replay(journal: Journal, plan: Plan, deploy_id: DeployId) -> DeployState:
@@ -143,7 +176,7 @@ def _read(journal: Journal, plan: Plan, deploy_id: DeployId) -> tuple[DeployStat
 def _have_guarded(site: Site) -> None:
     ledger = site.drivers.ledger
     try:
-        ledger.beat(ledger.token(), site.clock.now_s() + ALIVE_FOR_S)
+        ledger.beat(site.tenure.lease.token, site.clock.now_s() + ALIVE_FOR_S)
         ledger.guard(site.inventory.homeserver)
     except DriverError as error:
         raise RefusedError(error.what, where=error.where, why=error.why, remedy=error.remedy) from error
@@ -151,18 +184,18 @@ def _have_guarded(site: Site) -> None:
 
 def _run(site: Site, loop: Loop, deploy_id: DeployId, asked: Sequence[Command]) -> DeployState:
     surveyor = Surveyor(site.drivers, site.inventory, site.clock)
-    with _signals() as take_signals, ThreadedPerformer(loop.plan, site.drivers, site.inventory, surveyor, site.clock) as performer:
+    performer_of = partial(ThreadedPerformer, loop.plan, site.drivers, site.inventory, surveyor, site.clock, site.tenure)
+    with _signals() as take_signals, performer_of() as performer:
         ears = _Ears(site, deploy_id, asked, take_signals)
         try:
             return loop.run(performer, ears.heed)
         except DriverError:
+            if site.tenure.is_taken():
+                raise
             # Without a journal nothing more may be begun; what is out comes back by the ledger alone.
             condemned = {worker: loop.plan.to_release.id for worker in loop.state.workers if is_taken_back(loop.state, worker)}
             admit_ours(site.drivers, site.inventory, condemned)
             raise
-        finally:
-            # From now on whatever is still out has nobody else.
-            ears.beat(site.clock.now_s())
 
 
 class _Ears:
@@ -174,22 +207,12 @@ class _Ears:
         self._asked = list(asked)
         self._take_signals = take_signals
         self._asked_at_s = 0.0
-        self._beaten_at_s = 0.0
-        self._token = site.drivers.ledger.token()
-
-    def beat(self, alive_until_s: float) -> None:
-        """Say until when this process lives. Where that can't be written, the next effect can't be either, and says so."""
-        with suppress(DriverError):
-            self._site.drivers.ledger.beat(self._token, alive_until_s)
 
     def heed(self) -> list[OperatorSpoke]:
         now_s = self._site.clock.now_s()
         heard = [OperatorSpoke(now_s, command, self._site.operator, "") for command in self._asked]
         self._asked.clear()
         heard += [OperatorSpoke(now_s, Command.INTERRUPT, self._site.operator, name) for name in self._take_signals()]
-        if now_s - self._beaten_at_s >= BEAT_EVERY_S:
-            self._beaten_at_s = now_s
-            self.beat(now_s + ALIVE_FOR_S)
         if now_s - self._asked_at_s >= ASK_EVERY_S:
             self._asked_at_s = now_s
             heard += [_spoken(now_s, request) for request in self._site.journal.take_requests(self._deploy_id)]

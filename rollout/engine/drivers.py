@@ -1,12 +1,15 @@
 """The ports of one homeserver, opened."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from rollout.adapters.registry import open_driver
+from rollout.model.errors import InvalidFileError
 from rollout.model.ids import WorkerId
-from rollout.model.inventory import Inventory
+from rollout.model.inventory import DriverSettings, Inventory
 from rollout.ports.database import Database
+from rollout.ports.lease import LeaseKeeper
 from rollout.ports.ledger import Ledger
 from rollout.ports.metrics import Metrics
 from rollout.ports.notifier import Notifier
@@ -27,6 +30,7 @@ class Drivers:
     metrics: Metrics
     probe: Probe
     ledger: Ledger
+    lease: LeaseKeeper
     database: Database | None
     warming: Warming | None = None
     notifier: Notifier | None = None
@@ -42,10 +46,25 @@ def open_drivers(inventory: Inventory) -> Drivers:
         metrics=cast("Metrics", open_driver("metrics", inventory.metrics_driver, inventory)),
         probe=cast("Probe", open_driver("probe", inventory.probe_driver, inventory)),
         ledger=cast("Ledger", open_driver("ledger", inventory.ledger_driver, inventory)),
+        lease=cast("LeaseKeeper", open_driver("lease", lease_settings(inventory), inventory)),
         notifier=None if notifier is None else cast("Notifier", open_driver("notifier", notifier, inventory)),
         warming=None if warming is None else cast("Warming", open_driver("warming", warming, inventory)),
         database=None if database is None else cast("Database", open_driver("database", database, inventory)),
     )
+
+
+def lease_settings(inventory: Inventory) -> DriverSettings:
+    """Say where the lease is kept: where the inventory says, or else in a file beside the ledger. Raises InvalidFileError."""
+    if inventory.lease_driver is not None:
+        return inventory.lease_driver
+    ledger = inventory.ledger_driver.settings().get("path")
+    if not isinstance(ledger, str):
+        raise InvalidFileError(
+            "there is no lease_driver, and the ledger is no file that a lease could lie beside",
+            where="ledger_driver",
+            remedy="lease_driver: {driver: file, path: …}",
+        )
+    return DriverSettings.model_validate({"driver": "file", "path": str(Path(ledger).with_name("lease.json"))})
 
 
 def servers(inventory: Inventory) -> dict[WorkerId, Server]:

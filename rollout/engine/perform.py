@@ -11,6 +11,7 @@ import threading
 from typing import Protocol, Self
 
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure
 from rollout.engine.survey import Changes, Surveyor
 from rollout.engine.work import work_of
 from rollout.model.effect import Effect
@@ -100,12 +101,13 @@ def _do(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
 class ThreadedPerformer:
     """The real world. Use as a context manager: leaving ends the looking and measuring."""
 
-    def __init__(self, plan: Plan, drivers: Drivers, inventory: Inventory, surveyor: Surveyor, clock: Clock) -> None:
+    def __init__(self, plan: Plan, drivers: Drivers, inventory: Inventory, surveyor: Surveyor, clock: Clock, tenure: Tenure) -> None:
         self._plan = plan
         self._drivers = drivers
         self._inventory = inventory
         self._surveyor = surveyor
         self._clock = clock
+        self._tenure = tenure
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._focus: frozenset[WorkerId] = frozenset()
         self._eager = False
@@ -113,7 +115,8 @@ class ThreadedPerformer:
         self._look_now = threading.Event()
 
     def __enter__(self) -> Self:
-        """Begin to look and to measure."""
+        """Begin to look and to measure, and to hear what becomes of the lease."""
+        self._tenure.listen(self._events.put)
         for body in (self._look_again_and_again, self._measure_again_and_again):
             threading.Thread(target=body, daemon=True).start()
         return self
@@ -136,6 +139,7 @@ class ThreadedPerformer:
 
     def collect(self, until_s: float) -> list[Event]:
         """Wait for the first event, and take what else is there."""
+        self._tenure.lives()
         try:
             events = [self._events.get(timeout=max(0.0, until_s - self._clock.now_s()))]
         except queue.Empty:
@@ -145,7 +149,8 @@ class ThreadedPerformer:
         return events
 
     def _act(self, effect: Effect) -> None:
-        self._events.put(act(effect, self._plan, self._drivers, self._inventory, self._clock))
+        if not self._tenure.refuses(effect, self._events.put):
+            self._events.put(act(effect, self._plan, self._drivers, self._inventory, self._clock))
         self._look_now.set()
 
     def _look_again_and_again(self) -> None:

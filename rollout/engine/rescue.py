@@ -1,7 +1,7 @@
 """
 Break-glass: admit what is ours, with nothing but the proxy, the process manager and the ledger at the target.
 
-No journal, no lock and no database are needed. Only workers that carry our mark are admitted, and only those that answer; the others are
+No journal, no lease and no database are needed. Only workers that carry our mark are admitted, and only those that answer; the others are
 named. One that was being taken back from a release that failed is not admitted on that release.
 """
 

@@ -14,7 +14,8 @@ from rollout.deciding.decision import Finish, Note, Perform, WaitUntil
 from rollout.deciding.fold import fold
 from rollout.deciding.state import DeployState
 from rollout.engine.perform import Performer
-from rollout.model.event import DeployFinished, EffectIntended, Event, OperatorSpoke
+from rollout.model.errors import JournalTakenError
+from rollout.model.event import DeployFinished, EffectIntended, Event, LeaseLost, OperatorSpoke, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
 from rollout.ports.clock import Clock
@@ -42,10 +43,14 @@ class Loop:
         self.state = state
 
     def record(self, events: Sequence[Event]) -> None:
-        """Make events durable, in one transaction, then take them into the state."""
+        """
+        Make events durable, in one transaction, then take them into the state.
+
+        Raises JournalTakenError when somebody else has written into this rollout's journal.
+        """
         if not events:
             return
-        self._journal.append(self._deploy_id, events)
+        self._journal.append(self._deploy_id, events, after=self.state.lines)
         self.admit(events)
 
     def admit(self, events: Sequence[Event]) -> None:
@@ -56,7 +61,22 @@ class Loop:
                 listener(event, self.state)
 
     def run(self, performer: Performer, heed: Callable[[], Sequence[OperatorSpoke]], heed_every_s: float = HEED_EVERY_S) -> DeployState:
-        """Go on until the rollout finishes or stops. *heed*, called every *heed_every_s*, returns what was asked of it."""
+        """
+        Go on until the rollout finishes or stops. *heed*, called every *heed_every_s*, returns what was asked of it since the last time.
+
+        Somebody else who writes into its journal runs it now: then this loop ends without another word in there.
+        """
+        try:
+            return self._run(performer, heed, heed_every_s)
+        except JournalTakenError as error:
+            now_s = max(self._clock.now_s(), self.state.last_at_s)
+            self.admit((LeaseLost(now_s, error.what, taken_over=True),))
+            left = decide(self.plan, self.state, now_s)
+            why, drained = (left.why, left.drained) if isinstance(left, Finish) else (error.what, ())
+            self.admit((DeployFinished(now_s, Outcome.INTERRUPTED, why, drained),))
+            return self.state
+
+    def _run(self, performer: Performer, heed: Callable[[], Sequence[OperatorSpoke]], heed_every_s: float) -> DeployState:
         while True:
             self.record([_not_before(event, self.state.last_at_s) for event in heed()])
             # Time never runs backwards, whatever the clock does.

@@ -21,6 +21,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     Outcome,
@@ -81,13 +83,19 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case DeployBegan():
             to = plan.to_release.version
             begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
-            return begins + _regardless(event.windows_ignored)
+            return begins + _regardless(event.windows_ignored) + _taken(event.taken_from)
         case DeployResumed():
             taken = f"taken up again by {event.operator}: everything is looked at before anything is done"
             if event.accepted_version is not None:
                 began, goes_on = f"version {event.accepted_version}", f"version {event.decision_version}"
                 taken += f"; what {began} of the decision code began, {goes_on} goes on with, as asked"
-            return taken + _regardless(event.windows_ignored)
+            return taken + _regardless(event.windows_ignored) + _taken(event.taken_from)
+        case LeaseLost():
+            if event.taken_over:
+                return f"somebody else has taken over: {event.why}"
+            return f"the homeserver's lease is lost, so nobody is taken out any more: {event.why}"
+        case LeaseRegained():
+            return "the homeserver's lease is held again"
         case EffectIntended():
             return _intended(event.effect, plan)
         case EffectSucceeded() if event.release is not None and event.release.schema_version is not None:
@@ -133,6 +141,10 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
 
 def _regardless(windows_ignored: str) -> str:
     return f"; the playbook's windows are ignored: {windows_ignored}" if windows_ignored else ""
+
+
+def _taken(whose: str) -> str:
+    return f"\n    the lease was taken from {whose}" if whose else ""
 
 
 def _intended(effect: Effect, plan: Plan) -> str:

@@ -1,16 +1,16 @@
 """
 Whom to wake, and when: which events become pages.
 
-Told are the beginning, a wait that takes too long (once per reason), a gate that failed, the way back, and the end. The rest is for whoever
-looks. What the plan said would take its time is no news: too long counts from when that time is over. Pure: time is that of the events,
-which come every few seconds while a rollout lives.
+Told are the beginning, a wait that takes too long (once per reason), a gate that failed, a lease that was lost, the way back, and the end.
+The rest is for whoever looks. What the plan said would take its time is no news: too long counts from when that time is over. Pure: time is
+that of the events, which come every few seconds while a rollout lives.
 """
 
 from rollout.deciding.state import DeployState, StepStatus
 from rollout.interfaces.narrate import narrate
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.words import duration
-from rollout.model.event import DeployBegan, DeployFinished, DeployResumed, Event, GateRuled, Outcome, RollbackBegan
+from rollout.model.event import DeployBegan, DeployFinished, DeployResumed, Event, GateRuled, LeaseLost, Outcome, RollbackBegan
 from rollout.model.gate import Ruling
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan, Step, Verb, steps_of
@@ -60,6 +60,9 @@ class Pages:
                 return self._page("began", Severity.INFO, event)
             case DeployResumed():
                 return self._page("resumed", Severity.INFO, event)
+            case LeaseLost():
+                out = any(known.drained_by_us for known in state.workers.values())
+                return self._page("lease_lost", Severity.CRITICAL if event.taken_over and out else Severity.WARNING, event)
             case GateRuled() if event.verdict.ruling is Ruling.FAIL:
                 return self._page("gate_failed", Severity.WARNING, event)
             case RollbackBegan():

@@ -22,7 +22,8 @@ class Effect:
     for people.
 
     *token* is the lease's under which it is done (0: there is none), *owner* the rollout's id: of two effects with equal token and number
-    the ledger accepts the one whose owner had them first.
+    the ledger accepts the one whose owner had them first. *takes_out*: somebody is taken out by it, or the database is migrated, which is
+    not to be done without the lease.
     """
 
     number: EffectNumber
@@ -37,6 +38,7 @@ class Effect:
     condemned: ReleaseId | None = None
     token: int = 0
     owner: str = ""
+    takes_out: bool = False
 
 
 def drains_in_part(effect: Effect) -> bool:

@@ -44,6 +44,10 @@ class RefusedError(RolloutError):
     exit_code = 5
 
 
+class LeaseHeldError(RefusedError):
+    """Somebody else holds the homeserver's lease."""
+
+
 class DriverError(RolloutError):
     """Base of what a driver raises; *where* names the worker or the address."""
 
@@ -76,3 +80,7 @@ class StaleEffectError(PermanentDriverError):
 
 class TakenOverError(StaleEffectError):
     """Somebody else has taken the homeserver over, with a higher token: nothing that this rollout does is heard any more."""
+
+
+class JournalTakenError(RolloutError):
+    """Somebody else has written into a rollout's journal since we did, so they run it now; nothing was written."""

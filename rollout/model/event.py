@@ -65,6 +65,8 @@ class DeployBegan:
     decision_version: int
     operator: str
     last_number: EffectNumber
+    token: int = 0
+    taken_from: str = ""
     end_by_s: float | None = None
     windows_ignored: str = ""
 
@@ -72,7 +74,8 @@ class DeployBegan:
 @dataclass(frozen=True, slots=True)
 class DeployResumed:
     """
-    A new process took the rollout up; *last_number* is the highest number the ledger knows.
+    A new process took the rollout up; *last_number* is the highest number the ledger knows. It holds the lease by *token*, and took it
+    from *taken_from* if nobody had given it back.
 
     *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
     The rest as in DeployBegan.
@@ -83,8 +86,26 @@ class DeployResumed:
     operator: str
     last_number: EffectNumber
     accepted_version: int | None = None
+    token: int = 0
+    taken_from: str = ""
     end_by_s: float | None = None
     windows_ignored: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseLost:
+    """The lease is not held any more: it could not be renewed in time, or somebody else has *taken it over*, who is responsible now."""
+
+    at_s: float
+    why: str
+    taken_over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRegained:
+    """The lease that could not be renewed in time was renewed after all: nobody had taken it meanwhile."""
+
+    at_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +130,8 @@ class EffectFailed:
     It did not happen. *permanent*: trying again would fail again. *log* holds the worker's last lines, if it has any.
 
     *ledger_number* is the highest number that the ledger knows, if it came too late by its own (0 otherwise). *fenced*: somebody else has
-    taken the homeserver over, and nothing that this rollout does is heard any more.
+    taken the homeserver over, and nothing that this rollout does is heard any more. *unheld*: the lease had run out, so it was not even
+    tried, which says nothing about the worker.
     """
 
     at_s: float
@@ -119,6 +141,7 @@ class EffectFailed:
     log: tuple[str, ...] = ()
     ledger_number: EffectNumber = EffectNumber(0)
     fenced: bool = False
+    unheld: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +267,8 @@ class DeployFinished:
 Event = (
     DeployBegan
     | DeployResumed
+    | LeaseLost
+    | LeaseRegained
     | EffectIntended
     | EffectSucceeded
     | EffectFailed

@@ -69,5 +69,6 @@ class Inventory(BaseModel):
     probe_driver: DriverSettings = DriverSettings(driver="http")
     database_driver: DriverSettings | None = None
     ledger_driver: DriverSettings
+    lease_driver: DriverSettings | None = Field(default=None, description="who may roll it now; a file beside the ledger if absent")
     warming_driver: DriverSettings | None = None
     notifier_driver: DriverSettings | None = None

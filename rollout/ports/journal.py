@@ -78,9 +78,12 @@ class Journal(Protocol):
         """Keep a plan and its first event."""
         ...
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
         """
         Keep events, durably, in one transaction, after all that others have appended.
+
+        *after* is the sequence number of the last event that the caller knows of; JournalTakenError, and nothing is kept, where somebody
+        else has written since.
 
         Raises TransientDriverError (disk full, locked, a server away for too long) or PermanentDriverError; then nothing was kept that is
         known of.

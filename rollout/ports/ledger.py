@@ -14,7 +14,7 @@ from rollout.ports.acts import Work
 
 class Ledger(Protocol):
     """
-    A small file beside the proxy. It survives the tool, its journal and its lock, so that somebody else can see and undo what we did.
+    A small file beside the proxy. It survives the tool, its journal and its lease, so that somebody else can see and undo what we did.
 
     `fence` compares and stores the effect's number before the act; `marks` are set before a drain and cleared after full re-admission.
 
@@ -73,14 +73,6 @@ class Ledger(Protocol):
         Say that somebody lives, until *alive_until_s* (seconds since the epoch; a time that has passed says that nobody does any more).
 
         Raises TakenOverError when somebody has a higher token.
-        """
-        ...
-
-    def lock(self, holder: str, why: str) -> AbstractContextManager[None]:
-        """
-        One rollout per homeserver at a time: hold it, and say who does. Released by the operating system if the process dies.
-
-        Raises RefusedError naming the holder, the host, the reason and since when.
         """
         ...
 

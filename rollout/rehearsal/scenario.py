@@ -15,8 +15,9 @@ from rollout.model.inventory import DriverSettings, Inventory
 from rollout.model.plan import Verb
 from rollout.model.playbook import Baseline, GateEntry, GuardEntry, Hold, Playbook, Ramp, Rollback, Strategy, Warm, Watch
 from rollout.rehearsal.coverage import CELLS, Cell
+from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault, Moment, Strike
-from rollout.simulation.faulty_drivers import SimulatedDatabase, SimulatedWarming
+from rollout.simulation.faulty_drivers import SimulatedWarming
 from rollout.simulation.rehearse import Stage, set_stage, stage_of
 
 # Prime to any number of cells that there may be, so that consecutive seeds aim far apart.
@@ -88,6 +89,10 @@ class Scenario:
     resume_after_s: float = 60.0
 
 
+# Who is warmed for.
+USERS = ("@alice:simulated.localhost", "@bob:simulated.localhost")
+
+
 def draw(seed: int, given: Given | None = None, cells: tuple[Cell, ...] = CELLS) -> Scenario:
     """Draw the rehearsal of a seed."""
     rng = random.Random(seed)  # noqa: S311  (to be played again, not to be secret)
@@ -130,7 +135,7 @@ def _fitting(seed: int, cells: tuple[Cell, ...], given: Given) -> tuple[Cell, ..
 def set_up(scenario: Scenario) -> Stage:
     """Build the homeserver of a rehearsal, with every port that there is."""
     stage = stage_of(scenario.inventory)
-    stage.drivers = replace(stage.drivers, database=SimulatedDatabase(), warming=SimulatedWarming(stage.world))
+    stage.drivers = replace(stage.drivers, database=SimulatedDatabase(stage.clock, users=USERS), warming=SimulatedWarming(stage.world))
     simulated = DriverSettings(driver="simulated")
     stage.inventory = stage.inventory.model_copy(update={"warming_driver": simulated, "database_driver": simulated})
     if scenario.foreign is not None:

@@ -9,7 +9,7 @@ from rollout.agent.book import Claim, Content, check_token, compare
 from rollout.agent.rule import ADMIT, Out, Ruling, Seen, rule
 from rollout.model.conditions import Room
 from rollout.model.effect import FULL_WEIGHT, NEXT, Effect
-from rollout.model.errors import PermanentDriverError, RefusedError
+from rollout.model.errors import PermanentDriverError
 from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import HoldBound, Verb
@@ -295,7 +295,6 @@ class SimulatedLedger:
         self._world = world
         self._content = Content()
         self._marks: dict[WorkerId, DrainMark] = {}
-        self._holder: str | None = None
 
     @contextmanager
     def fence(self, effect: Effect) -> Iterator[None]:
@@ -362,14 +361,3 @@ class SimulatedLedger:
     def last_number(self) -> EffectNumber:
         """See ports.ledger."""
         return EffectNumber(max(self._content.numbers.values(), default=0))
-
-    @contextmanager
-    def lock(self, holder: str, why: str) -> Iterator[None]:
-        """See ports.ledger."""
-        if self._holder is not None:
-            raise RefusedError("another rollout of this homeserver is under way", why=self._holder)
-        self._holder = f"{holder}: {why}"
-        try:
-            yield
-        finally:
-            self._holder = None

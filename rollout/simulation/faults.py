@@ -5,12 +5,14 @@ A fault of an effect is how the act itself goes: it is late, lost, done twice, m
 at any moment: workers, proxy, metrics, the release, the clock, other people, and the tool's own process.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
 from rollout.model.effect import Effect
 from rollout.model.event import Command
+from rollout.model.ids import EffectNumber
 from rollout.model.plan import Verb
 
 
@@ -141,15 +143,17 @@ class Hooks(Protocol):
 
 
 class NoHooks:
-    """Nothing goes wrong."""
+    """Nothing goes wrong but what is scripted by effect number."""
+
+    def __init__(self, faults: Mapping[EffectNumber, Fault] | None = None) -> None:
+        self._faults = faults or {}
 
     def intended(self, effect: Effect) -> None:
         """See Hooks."""
 
     def fault_of(self, effect: Effect) -> tuple[Fault | None, float]:
         """See Hooks."""
-        del effect
-        return None, 0.0
+        return self._faults.get(effect.number), 0.0
 
     def acted(self, effect: Effect) -> None:
         """See Hooks."""

@@ -224,12 +224,6 @@ class FaultyLedger:
         """See ports.ledger."""
         return self._inner.last_number()
 
-    @contextmanager
-    def lock(self, holder: str, why: str) -> Iterator[None]:
-        """See ports.ledger."""
-        with self._inner.lock(holder, why):
-            yield
-
 
 class FaultyDatabase:
     """The homeserver's database; away when the world says so."""
@@ -256,8 +250,6 @@ class FaultyDatabase:
 
     def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
         """See ports.database."""
-        if "database" in self._world.away:
-            return DatabaseConditions()
         return self._inner.conditions(older_than_s, timeout_s)
 
     def _reach(self) -> None:
@@ -280,30 +272,6 @@ class FaultyWarming:
         """See ports.warming."""
         self._during()
         return self._inner.warm(worker, users, budget)
-
-
-class SimulatedDatabase:
-    """A database that is well, and whose schema doesn't change."""
-
-    def schema(self, timeout_s: float) -> SchemaSighting:
-        """See ports.database."""
-        del timeout_s
-        return SchemaSighting(94, 84, ())
-
-    def active_users(self, limit: int, timeout_s: float) -> tuple[str, ...]:
-        """See ports.database."""
-        del timeout_s
-        return ("@alice:simulated.localhost", "@bob:simulated.localhost")[:limit]
-
-    def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
-        """See ports.database."""
-        del timeout_s
-        return (GuardReading("lock_queue", 0.0), GuardReading("long_transaction_s", 0.0), GuardReading("connections_used", 0.3))
-
-    def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
-        """See ports.database."""
-        del older_than_s, timeout_s
-        return DatabaseConditions(transactions=(), waits=(), builds=(), invalid_indexes=(), background_updates=())
 
 
 class SimulatedWarming:

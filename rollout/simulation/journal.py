@@ -6,7 +6,7 @@ thousands, and nobody will read most of it.
 from collections.abc import Collection, Sequence
 
 from rollout.model.codec import dump_json, event_kind, event_version, load_event
-from rollout.model.errors import PermanentDriverError
+from rollout.model.errors import JournalTakenError, PermanentDriverError
 from rollout.model.event import DeployFinished, Event
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
@@ -31,9 +31,11 @@ class MemoryJournal:
         self._lines[deploy_id] = []
         self.append(deploy_id, (began,))
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
         """See ports.journal."""
         self.plan(deploy_id)
+        if after is not None and len(self._lines[deploy_id]) != after:
+            raise JournalTakenError(f"somebody else runs rollout {deploy_id} now")
         self._lines[deploy_id].extend(
             (event_kind(event), dump_json(event), event_version(event)) if self._codec else event for event in events
         )

@@ -8,15 +8,16 @@ scripted by effect number, so that the same script gives the same journal.
 
 import heapq
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure
 from rollout.engine.perform import THOROUGH_EVERY_S, act
 from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
-from rollout.model.ids import EffectNumber, WorkerId
+from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
 from rollout.simulation.faults import Fault, Hooks, NoHooks
@@ -43,19 +44,19 @@ class VirtualPerformer:
         drivers: Drivers,
         inventory: Inventory,
         clock: VirtualClock,
-        faults: Mapping[EffectNumber, Fault] | None = None,
         durations: Durations = Durations(),
-        hooks: Hooks = NoHooks(),
         eyes: Eyes | None = None,
+        hooks: Hooks = NoHooks(),
+        *,
+        tenure: Tenure,
     ) -> None:
         self._plan = plan
         self._drivers = drivers
         self._inventory = inventory
         self._clock = clock
-        self._faults = faults or {}
         self._durations = durations
-        self._hooks = hooks
         self._eyes = Eyes(drivers, inventory, clock) if eyes is None else eyes
+        self._hooks = hooks
         self._changes = Changes()
         self._focus = frozenset(inventory.workers)
         self._eager = True
@@ -63,8 +64,10 @@ class VirtualPerformer:
         self._order = itertools.count()
         self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._looks = 0
+        self._tenure = tenure
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
+        self._at(clock.now_s() + tenure.pause_s, self._renew)
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
@@ -103,8 +106,10 @@ class VirtualPerformer:
         heapq.heappush(self._queue, (at_s - self._clock.ahead_s, next(self._order), happen))
 
     def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+        if (refusal := self._tenure.refuse(effect)) is not None:
+            return refusal
         fault, later_s = self._hooks.fault_of(effect)
-        outcome = self._go(effect, self._faults.get(effect.number, fault), later_s)
+        outcome = self._go(effect, fault, later_s)
         self._hooks.acted(effect)
         return replace(outcome, at_s=self._clock.now_s())
 
@@ -134,6 +139,13 @@ class VirtualPerformer:
     def _again(self, effect: Effect, later_s: float) -> None:
         """It happens later whatever has become of us by then; only the fence at the target can refuse it."""
         self._clock.later(later_s, lambda: act(effect, self._plan, self._drivers, self._inventory, self._clock))
+
+    def _renew(self) -> Event | None:
+        # However far time jumps, this loop doesn't hang.
+        self._tenure.lives()
+        event = self._tenure.beat()
+        self._at(self._clock.now_s() + self._tenure.pause_s, self._renew)
+        return event
 
     def _look(self) -> Observed:
         now_s = self._clock.now_s()

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from rollout.deciding.fold import start
 from rollout.deciding.state import DECISION_VERSION, DeployState
 from rollout.engine import baseline
-from rollout.engine.deploy import ALIVE_FOR_S, replay
+from rollout.engine.deploy import replay
 from rollout.engine.drivers import Drivers
+from rollout.engine.leasing import Tenure, acquire
 from rollout.engine.run import HEED_EVERY_S, Listener, Loop
 from rollout.engine.survey import Surveyor
 from rollout.model.event import Command, DeployBegan, DeployResumed, EffectInDoubt, Event, OperatorSpoke
@@ -18,6 +19,7 @@ from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release, make_release
 from rollout.planning.planner import make_plan
+from rollout.ports.lease import Claim
 from rollout.simulation.drivers import (
     SimulatedLedger,
     SimulatedMetrics,
@@ -28,6 +30,7 @@ from rollout.simulation.drivers import (
 )
 from rollout.simulation.faults import Fault, NoHooks
 from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.looking import Sight, open_eyes
 from rollout.simulation.performer import Durations, VirtualPerformer
 from rollout.simulation.striking import Crash, Striker
@@ -65,8 +68,8 @@ class EndlessError(AssertionError):
 @dataclass(slots=True)
 class Stage:
     """
-    A simulated homeserver with everything that is needed to roll it. *clock* is the world's, *deploy_id* what the next rollout is called,
-    *end_by_s* when its window ends.
+    A simulated homeserver with everything that is needed to roll it. *clock* is the world's, *deploy_id* is what the next rollout is
+    called, *end_by_s* when its window ends.
 
     *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
     the new release.
@@ -139,6 +142,7 @@ def stage_of(inventory: Inventory) -> Stage:
         metrics=SimulatedMetrics(world),
         probe=SimulatedProbe(world),
         ledger=ledger,
+        lease=SimulatedLease(world.lease, lambda: world.clock.now_s()),  # noqa: PLW0108  (a test may give the world another clock)
         database=None,
     )
     return Stage(inventory, world, clock, drivers, old, ledger)
@@ -172,6 +176,11 @@ def rehearse(
             resumed = True
 
 
+def take_up(stage: Stage, plan: Plan, listeners: Sequence[Listener] = ()) -> DeployState:
+    """Take up what was left of a rollout that stopped, or that somebody else took over."""
+    return _live(stage, plan, Script({}, [], {}, listeners, Durations()), resumed=True)
+
+
 def let_nobody_be_there(stage: Stage, seconds: float) -> None:
     """Let time pass without the tool; the dead-man at the target goes on sweeping."""
     until_s = stage.clock.now_s() + seconds
@@ -182,9 +191,17 @@ def let_nobody_be_there(stage: Stage, seconds: float) -> None:
 
 def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
     """Return the state at the end of one life of the tool. Raises Crash when that came too soon, EndlessError when it didn't come."""
+    try:
+        return _live(stage, plan, script, resumed=resumed)
+    except BaseException:
+        # However it ends: its process is gone, which can be seen.
+        stage.world.lease.holder_died = True
+        raise
+
+
+def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployState:
     striker = script.striker
     clock = stage.clock if striker is None else striker.tool_clock
-    now_s = clock.now_s()
     spoken = dict(script.speak)
     count = len(stage.journal.events(stage.deploy_id)) if resumed else 0
 
@@ -198,17 +215,18 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
             raise EndlessError(msg)
 
     def heed() -> list[OperatorSpoke]:
-        stage.ledger.beat(stage.ledger.token(), stage.clock.now_s() + ALIVE_FOR_S)
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
         asked: list[tuple[Command, WorkerId | None]] = [said if isinstance(said, tuple) else (said, None) for said in due]
         asked += striker.take_words() if striker is not None else []
         return [OperatorSpoke(clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
     listeners = (*script.listeners, listen, *(() if striker is None else (striker.listen,)))
+    tenure = _tenure(stage, resumed=resumed)
+    last, by = stage.drivers.ledger.last_number(), (tenure.lease.token, tenure.lease.taken_from)
+    now_s = clock.now_s()
     if not resumed:
         loop = Loop(stage.deploy_id, plan, start(plan), stage.journal, clock, listeners)
-        number = stage.drivers.ledger.last_number()
-        began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s)
+        began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", last, *by, end_by_s=stage.end_by_s)
         stage.journal.begin(stage.deploy_id, plan, began)
         loop.admit((began,))
         found = baseline.from_history(stage.journal, plan, now_s)
@@ -216,12 +234,20 @@ def live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeploySt
     else:
         state = replay(stage.journal, plan, stage.deploy_id)
         loop = Loop(stage.deploy_id, plan, state, stage.journal, clock, listeners)
-        now_s, number = max(now_s, state.last_at_s), stage.drivers.ledger.last_number()
-        loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", number, end_by_s=stage.end_by_s),))
+        now_s = max(now_s, state.last_at_s)
+        loop.record((DeployResumed(now_s, DECISION_VERSION, "rehearsal", last, None, *by, end_by_s=stage.end_by_s),))
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
-    hooks = NoHooks() if striker is None else striker
     eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, clock, (stage.old.id, stage.bad_after_s))
-    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.faults, script.durations, hooks, eyes)
-    # What is asked here is asked after an event, never by the time; but where faults strike, words come at any time.
-    by_events = striker is None and stage.sight not in {Sight.REAL, Sight.QUICK}
-    return loop.run(performer, heed, heed_every_s=math.inf if by_events else HEED_EVERY_S)
+    hooks = NoHooks(script.faults) if striker is None else striker
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.durations, eyes, hooks, tenure=tenure)
+    # What is asked here is asked after an event, never by the time.
+    state = loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
+    tenure.release()
+    return state
+
+
+def _tenure(stage: Stage, *, resumed: bool) -> Tenure:
+    """Take the lease as soon as it can be reached; who resumes insists."""
+    stage.clock.advance_to(stage.world.lease.away_until_s)
+    claim = Claim("rehearsal", "resume" if resumed else "deploy", stage.deploy_id)
+    return acquire(stage.drivers.lease, stage.drivers.ledger, stage.clock, claim, take_over=resumed)

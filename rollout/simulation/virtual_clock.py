@@ -20,6 +20,10 @@ class VirtualClock:
         """Tell the time."""
         return self._at_s
 
+    def elapsed_s(self) -> float:
+        """See ports.clock."""
+        return self._at_s
+
     def advance_to(self, at_s: float) -> None:
         """Move on, through everything that happens by then; an earlier time moves nothing."""
         while self._later and self._later[0][0] <= at_s:

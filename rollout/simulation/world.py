@@ -13,6 +13,7 @@ from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import HoldSighting, PoolSighting
+from rollout.simulation.lease import LeasePlace
 from rollout.simulation.virtual_clock import VirtualClock
 
 
@@ -152,6 +153,7 @@ class World:
     history: list[Happening] = field(default_factory=list)
     down_since_s: dict[WorkerId, float] = field(default_factory=dict)
     serving_min: dict[str, int] = field(default_factory=dict)
+    lease: LeasePlace = field(default_factory=LeasePlace)
 
     def boot_of(self, worker: WorkerId) -> float:
         """Say how long its process takes, or took, to answer (seconds)."""

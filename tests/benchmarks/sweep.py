@@ -49,6 +49,10 @@ class _RealClock:
     def now_s(self) -> float:
         return time.time()
 
+    def elapsed_s(self) -> float:
+        """See ports.clock."""
+        return time.monotonic()
+
 
 def sweep(stage: Stage) -> tuple[dict[str, float], int]:
     """Measure every worker of *stage*; return seconds of processor time by phase (`all` is everything), and how long a page is."""

@@ -2,13 +2,14 @@
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from rollout.adapters.journal.sql import open_journal
 from rollout.model.effect import Effect
-from rollout.model.errors import PermanentDriverError
+from rollout.model.errors import JournalTakenError, PermanentDriverError
 from rollout.model.event import (
     BaselineFound,
     Command,
@@ -22,6 +23,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     Outcome,
@@ -86,6 +89,8 @@ EVENTS: tuple[Event, ...] = (
     GateRuled(AT_S, STEP, SYNC1, Verdict(GateId("errors"), Ruling.FAIL, "too many", Evidence(100.0, 0.2, None, 0.02, "the pool"))),
     RollbackBegan(AT_S, "errors", requested=False),
     WindDownBegan(AT_S, Outcome.PAUSED, "metrics are away"),
+    LeaseLost(AT_S, "the database is away", taken_over=False),
+    LeaseRegained(AT_S),
     OperatorSpoke(AT_S, Command.ABORT, "bob", "dinner"),
     DeployFinished(AT_S, Outcome.HALTED, "sync1 can't be brought back", (SYNC1,)),
 )
@@ -155,6 +160,27 @@ def test_rollouts_do_not_mix(journal: Journal, plan: Plan) -> None:
     journal.append(ONE, EVENTS[2:3])
     assert journal.events(ONE) == [(1, began(ONE)), (2, EVENTS[0]), (3, EVENTS[2])]
     assert journal.events(TWO) == [(1, began(TWO)), (2, EVENTS[1])]
+
+
+def test_who_does_not_know_the_last_line_writes_none(journal: Journal, plan: Plan) -> None:
+    """Somebody else goes on with the rollout: nothing is kept, and whoever wrote last may go on. In threads, one of many gets its turn."""
+    journal.begin(ONE, plan, began(ONE))
+    journal.append(ONE, EVENTS[:2], after=1)
+    with pytest.raises(JournalTakenError):
+        journal.append(ONE, EVENTS[2:3], after=1)
+    assert [number for number, _ in journal.events(ONE)] == [1, 2, 3]
+    journal.append(ONE, EVENTS[2:3], after=3)
+
+    def attempt(_: int) -> bool:
+        try:
+            journal.append(ONE, EVENTS[3:4], after=4)
+        except JournalTakenError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(attempt, range(6))) == [False] * 5 + [True]
+    assert [number for number, _ in journal.events(ONE)] == [1, 2, 3, 4, 5]
 
 
 def test_a_rollout_that_never_began_is_unknown(journal: Journal) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from rollout.adapters.ledger.file import FileLedger
 from rollout.model.effect import NEXT, Effect
-from rollout.model.errors import RefusedError, StaleEffectError, TakenOverError, TransientDriverError
+from rollout.model.errors import StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.ports.acts import Work
@@ -140,27 +140,6 @@ def test_numbers_are_compared_worker_by_worker(ledger: Ledger) -> None:
 def test_only_acts_on_a_worker_are_fenced(ledger: Ledger) -> None:
     """Preparing a release concerns no worker yet."""
     with pytest.raises(ValueError, match="on a worker"), ledger.fence(effect(1, Verb.PREPARE, None)):
-        pass
-
-
-def test_one_rollout_at_a_time(ledger: Ledger) -> None:
-    """A second one is told who holds the homeserver and why; acts are not held up by that, and when it ends, the next may begin."""
-    with ledger.lock("alice", "rolls 2.0.0 out"):
-        for _ in range(2):
-            with pytest.raises(RefusedError) as refused, ledger.lock("bob", "restarts"):
-                pass
-            assert "alice" in refused.value.why
-            assert "rolls 2.0.0 out" in refused.value.why
-        _do(ledger, effect(1, Verb.DRAIN))
-    with ledger.lock("bob", "restarts"), pytest.raises(RefusedError, match="bob"), ledger.lock("alice", "again"):
-        pass
-
-
-def test_a_rollout_that_fails_gives_the_homeserver_back(ledger: Ledger) -> None:
-    """However it is left."""
-    with pytest.raises(TransientDriverError), ledger.lock("alice", "rolls 2.0.0 out"):
-        raise TransientDriverError("the journal's disk is full")
-    with ledger.lock("bob", "restarts"):
         pass
 
 

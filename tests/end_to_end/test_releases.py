@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from rollout.lab.demo import observe
-from rollout.model.ids import WorkerId
+from rollout.model.ids import DeployId, WorkerId
+from rollout.ports.lease import Claim
 from rollout.ports.traffic import Server
 from tests.end_to_end.site import Site, cut
 
@@ -83,8 +84,12 @@ def test_a_changed_topology_is_refused_with_the_procedure(site: Site, tmp_path: 
 
 
 def test_one_rollout_at_a_time(site: Site) -> None:
-    with site.drivers.ledger.lock("somebody@elsewhere", "a rollout of theirs"):
+    lease = site.drivers.lease
+    token = lease.acquire(Claim("somebody@elsewhere", "a rollout of theirs", DeployId("theirs")), 5.0, above=0, take_over=False).token
+    try:
         said = site.run("deploy", "--restart", "--yes")
+    finally:
+        lease.release(token, 5.0)
     assert said.code == 5, said.text
     assert "somebody@elsewhere" in said.text
 

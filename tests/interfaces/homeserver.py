@@ -19,6 +19,7 @@ from rollout.interfaces.cli import cli
 from rollout.model.inventory import Inventory
 from rollout.ports.journal import Journal
 from rollout.simulation.database import SimulatedDatabase
+from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.rehearse import Stage, set_stage
 from rollout.simulation.virtual_clock import VirtualClock
 
@@ -46,6 +47,10 @@ class RealClock(VirtualClock):
     def now_s(self) -> float:
         """Tell the time."""
         return time.time()
+
+    def elapsed_s(self) -> float:
+        """Tell how much has gone by."""
+        return time.monotonic()
 
 
 def _drivers(settings: Mapping[str, object]) -> Drivers:
@@ -80,7 +85,13 @@ def build_ledger(settings: Mapping[str, object], _inventory: Inventory) -> objec
     return _drivers(settings).ledger
 
 
-PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger")
+def build_lease(settings: Mapping[str, object], _inventory: Inventory) -> object:
+    world = STAGES[str(settings["stage"])].world
+    # Each process has one of its own, as it would.
+    return SimulatedLease(world.lease, world.clock.now_s)
+
+
+PORTS = ("workers", "releases", "traffic", "metrics", "probe", "ledger", "lease")
 
 
 def with_database(site: "Homeserver", monkeypatch: pytest.MonkeyPatch) -> SimulatedDatabase:

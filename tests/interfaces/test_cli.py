@@ -14,8 +14,9 @@ from click.testing import CliRunner
 from rollout.interfaces.cli import COMMANDS, cli
 from rollout.model.effect import FULL_WEIGHT, Effect
 from rollout.model.errors import TransientDriverError
-from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.ids import DeployId, EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
+from rollout.ports.lease import Claim
 from tests.contracts.server import Says, serving
 from tests.interfaces.homeserver import Homeserver
 
@@ -290,11 +291,54 @@ def test_a_plan_that_was_edited_is_not_believed(site: Homeserver) -> None:
     assert site.run("deploy", str(saved), "--yes").exit_code == 2
 
 
+def held_by_others(site: Homeserver, ttl_s: float = 30.0) -> None:
+    site.stage.world.lease.ttl_s = ttl_s
+    claim = Claim("somebody@elsewhere", "theirs", DeployId("theirs"))
+    site.stage.drivers.lease.acquire(claim, 5.0, above=0, take_over=False)
+    site.stage.world.lease.ttl_s = 30.0
+
+
 def test_one_rollout_at_a_time(site: Homeserver) -> None:
-    with site.stage.drivers.ledger.lock("somebody@elsewhere", "theirs"):
-        done = site.run("deploy", "--to", "2.0.0", "--yes")
+    """A second one is told who holds the homeserver and what can be done about it; whoever looks is told too."""
+    held_by_others(site)
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
     assert done.exit_code == 5
-    assert "somebody@elsewhere" in done.output
+    assert "somebody@elsewhere on nowhere" in done.output
+    assert "--take-over" in done.output
+    assert "the lease is held by somebody@elsewhere" in site.run("status").output
+    lease = json.loads(site.run("status", "--json").output)["lease"]
+    assert (lease["holder"], lease["host"], lease["why"], lease["expired"]) == ("somebody@elsewhere", "nowhere", "theirs", False)
+
+
+def test_taking_over_is_written_down_with_the_name_of_who_had_it(site: Homeserver) -> None:
+    held_by_others(site)
+    done = site.run("deploy", "--to", "2.0.0", "--yes", "--take-over")
+    assert done.exit_code == 0, done.output
+    assert "the lease was taken from somebody@elsewhere on nowhere" in done.output
+    assert "nobody holds the lease" in site.run("status").output
+
+
+def test_a_lease_that_has_run_out_keeps_nobody_out(site: Homeserver) -> None:
+    """It is shown as such, and looking alone doesn't take it: its holder may only have been stopped for a while."""
+    held_by_others(site, ttl_s=0.0)
+    assert "the lease ran out" in site.run("status").output
+    assert "the lease ran out" in site.run("preflight").output
+    assert json.loads(site.run("status", "--json").output)["lease"]["expired"] is True
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 0, done.output
+    assert "the lease was taken from somebody@elsewhere" in done.output
+
+
+def test_where_the_lease_is_kept_must_be_reached_before_anything(site: Homeserver) -> None:
+    """Who holds it can't be told, so nobody begins; looking, and bringing back what is ours, need no lease."""
+    site.stage.world.lease.away_until_s = time.time() + 3600
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 5, done.output
+    assert "the place that keeps the lease can't be reached" in done.output
+    looked = site.run("status")
+    assert looked.exit_code == 0
+    assert "who holds the lease can't be told" in looked.output
+    assert site.run("admit", "--all", "--mine").exit_code == 0
 
 
 def test_what_of_ours_is_out_comes_back_by_break_glass_alone(site: Homeserver) -> None:

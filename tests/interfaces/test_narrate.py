@@ -17,6 +17,8 @@ from rollout.model.event import (
     EffectSucceeded,
     Event,
     GateRuled,
+    LeaseLost,
+    LeaseRegained,
     Observed,
     OperatorSpoke,
     Outcome,
@@ -69,6 +71,7 @@ def _ruled(ruling: Ruling, because: str) -> GateRuled:
     return GateRuled(NOW_S, StepId("sync1/soak"), SYNC1, Verdict(GateId("cpu"), ruling, because, evidence))
 
 
+WHOSE = "bob on one (process 7) since noon: resume"
 SENTENCES: list[tuple[Event, str | None]] = [
     (
         DeployBegan(NOW_S, DeployId("d-1"), "0123456789abcdef", 1, "ada@host", EffectNumber(0)),
@@ -86,6 +89,23 @@ SENTENCES: list[tuple[Event, str | None]] = [
             "version 4 goes on with, as asked"
         ),
     ),
+    (
+        DeployBegan(NOW_S, DeployId("d-1"), "0123456789abcdef", 1, "ada@host", EffectNumber(0), 3, WHOSE),
+        f"rollout d-1 of example.org to 1.163.2 begins, by ada@host (plan 0123456789ab)\n    the lease was taken from {WHOSE}",
+    ),
+    (
+        DeployResumed(NOW_S, 1, "ada@host", SEVEN, None, 3, WHOSE),
+        f"taken up again by ada@host: everything is looked at before anything is done\n    the lease was taken from {WHOSE}",
+    ),
+    (
+        LeaseLost(NOW_S, "it could not be renewed for 30 s: no answer in time", taken_over=False),
+        "the homeserver's lease is lost, so nobody is taken out any more: it could not be renewed for 30 s: no answer in time",
+    ),
+    (
+        LeaseLost(NOW_S, "bob@two on two (process 7) took it over at 03:10:22: resume", taken_over=True),
+        "somebody else has taken over: bob@two on two (process 7) took it over at 03:10:22: resume",
+    ),
+    (LeaseRegained(NOW_S), "the homeserver's lease is held again"),
     (_intended(Verb.PREPARE, None), f"preparing {NEW.id} (effect 7)"),
     (_intended(Verb.MIGRATE, None), f"migrating the database to {NEW.id}: not to be interrupted (effect 7)"),
     (_intended(Verb.DRAIN, SYNC1), "draining sync1 (effect 7)"),

@@ -7,6 +7,8 @@ import pytest
 
 from rollout.adapters.clock.system import SystemClock
 from rollout.deciding.fold import fold, start
+from rollout.deciding.state import DeployState
+from rollout.engine.run import Listener
 from rollout.interfaces import pager as pager_module
 from rollout.interfaces.pager import Pager
 from rollout.interfaces.paging import WAIT_TOO_LONG_S, Pages
@@ -46,11 +48,11 @@ class Recorder:
         self.beats += 1
 
 
-def _told(stage: Stage, **how: object) -> list[tuple[str, Severity]]:
+def _told(stage: Stage, *listeners: Listener) -> list[tuple[str, Severity]]:
     plan = stage.plan(PLAYBOOK)
     recorder = Recorder()
     with Pager(recorder, Pages(DEPLOY, plan), SystemClock()) as pager:
-        rehearse(stage, plan, listeners=(pager,), **how)  # type: ignore[arg-type]
+        rehearse(stage, plan, listeners=(pager, *listeners))
     assert pager.untold() == ()
     return [(page.kind, page.severity) for page in recorder.pages]
 
@@ -68,6 +70,39 @@ def test_a_bad_one_is_told_at_each_turn() -> None:
         ("rolling_back", Severity.WARNING),
         ("finished", Severity.WARNING),
     ]
+
+
+@pytest.mark.parametrize(("step", "severity"), [("client1/drain", Severity.CRITICAL), ("homeserver/survey", Severity.WARNING)])
+def test_one_who_is_taken_over_wakes_somebody_if_a_worker_is_out(step: str, severity: Severity) -> None:
+    """Whoever took over sees to it, or doesn't: it may be a mistake, or nobody's intention."""
+    stage = seven_workers()
+    stage.world.lease.ttl_s = 0.3
+    plan = stage.plan(PLAYBOOK.model_copy(update={"strategy": PLAYBOOK.strategy.model_copy(update={"canary": WorkerId("client1")})}))
+
+    def take(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == step:
+            stage.world.lease.take_over(stage.clock.now_s(), "bob@laptop")
+
+    pages = Pages(DEPLOY, plan)
+    found: list[Page] = []
+    rehearse(stage, plan, listeners=(take, lambda event, now: found.extend(page for page in (pages.of(event, now),) if page is not None)))
+    assert [(page.kind, page.severity) for page in found] == [
+        ("began", Severity.INFO),
+        ("lease_lost", severity),
+        ("finished", Severity.WARNING),
+    ]
+    assert "bob@laptop" in found[1].text
+
+
+def test_a_lease_that_cannot_be_renewed_is_told() -> None:
+    stage = seven_workers()
+    stage.world.lease.ttl_s = 3.0
+
+    def leave(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "homeserver/survey":
+            stage.world.lease.away_until_s = stage.clock.now_s() + 60
+
+    assert _told(stage, leave) == [("began", Severity.INFO), ("lease_lost", Severity.WARNING), ("finished", Severity.INFO)]
 
 
 def test_a_pause_wakes_somebody_and_says_what_to_do() -> None:

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from click.testing import Result
 
-from rollout.model.event import StepBegan
+from rollout.model.event import DeployResumed, Outcome, StepBegan
 from rollout.model.ids import WorkerId
 from tests.interfaces.homeserver import Homeserver
 from tests.interfaces.test_cli import versions
@@ -133,3 +133,38 @@ def test_a_gate_rules_by_what_was_observed_before(site: Homeserver) -> None:
 
 def _with_time(site: Homeserver, *arguments: str) -> Result:
     return site.run(*arguments)
+
+
+@pytest.mark.parametrize("step", ["client1/drain", "client1/restart", "client1/admit", "client2/drain"])
+def test_who_takes_over_goes_on_and_the_other_does_nothing_more(site: Homeserver, step: str) -> None:
+    """Both write into one journal: it stays one line of events, which can be read to its end."""
+    rollout, said = _deploy_while(site, step, "resume", "--take-over")
+    assert (rollout.exit_code, said) == (130, 0), rollout.output
+    assert "interrupted: somebody else has taken over" in rollout.output
+    assert "to see what they do: rollout status" in rollout.output
+    assert "what next" not in rollout.output
+    assert versions(site) == {"2.0.0"}
+    assert _all_in(site)
+    assert site.stage.world.cuts == {}
+    line = site.journal.deploys("simulated.localhost", 1)[0]
+    assert line.outcome is Outcome.DEPLOYED
+    taken = [event for _, event in site.journal.events(line.deploy_id) if isinstance(event, DeployResumed)]
+    assert [event.token for event in taken] == [2]
+    assert "deploy 2.0.0" in taken[0].taken_from
+
+
+def test_who_does_not_take_over_is_refused_and_told_by_whom(site: Homeserver) -> None:
+    rollout, said = _deploy_while(site, "client1/drain", "resume")
+    assert (rollout.exit_code, said) == (0, 5), rollout.output
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(("abort",), 3), (("abort", "--take-over"), 130), (("rollback", "--take-over"), 130)])
+def test_a_stop_is_asked_for_or_taken(site: Homeserver, arguments: tuple[str, ...], code: int) -> None:
+    """Asked, the process that runs it makes safe; taken over, whoever took it does."""
+    # It hears within a second.
+    site.stage.world.session_life_s = 4.0
+    rollout, said = _deploy_while(site, "client1/drain", *arguments)
+    assert (rollout.exit_code, said) == (code, 0 if arguments[0] == "rollback" else 3), rollout.output
+    assert versions(site) == {"1.0.0"}
+    assert _all_in(site)
+    assert site.stage.world.cuts == {}

@@ -5,18 +5,15 @@ Without `pg_read_all_stats` the transactions of others can't be seen: then there
 the same as none.
 """
 
-import os
-import re
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import fields
-from threading import Event, Timer
 from typing import LiteralString
 
 import psycopg
 
 from rollout.adapters.database.conditions import MAY_NOT_LOOK, read_conditions
+from rollout.adapters.libpq import hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.conditions import DatabaseConditions
 from rollout.model.errors import TransientDriverError
@@ -38,9 +35,6 @@ _GUARDS = (("lock_queue", _LOCK_QUEUE), ("long_transaction_s", _LONG_TRANSACTION
 _OTHERS = frozenset({"long_transaction_s", "connections_used"})
 # What `conditions` is made of.
 _PARTS = tuple(part.name for part in fields(DatabaseConditions) if part.name != "unread")
-# By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
-GRACE_S = 1.0
-_QUOTED = re.compile(r"""'.*'|".*\"""")
 
 # Hidden devices are keys, not somebody who was there.
 _ACTIVE_USERS = """
@@ -78,7 +72,7 @@ class Postgresql:
                 deltas = connection.execute("SELECT file FROM applied_schema_deltas ORDER BY version, file").fetchall()
         except psycopg.Error as error:
             self.close()
-            raise TransientDriverError("the database's schema can't be read", where="database", why=_words(error)) from None
+            raise TransientDriverError("the database's schema can't be read", where="database", why=words(error)) from None
         if version is None:
             raise TransientDriverError("the database has no schema version", where="database", remedy="start the homeserver once")
         return SchemaSighting(version[0], version[0] if compat is None else compat[0], tuple(str(row[0]) for row in deltas))
@@ -90,7 +84,7 @@ class Postgresql:
                 rows = connection.execute(_ACTIVE_USERS, (limit,)).fetchall()
         except psycopg.Error as error:
             self.close()
-            raise TransientDriverError("who is active can't be read", where="database", why=_words(error)) from None
+            raise TransientDriverError("who is active can't be read", where="database", why=words(error)) from None
         return tuple(str(row[0]) for row in rows)
 
     def guards(self, timeout_s: float) -> tuple[GuardReading, ...]:
@@ -107,17 +101,17 @@ class Postgresql:
                         readings.append(GuardReading(name, None if row is None else float(row[0])))
         except psycopg.Error as error:
             self.close()
-            return tuple(GuardReading(name, None, f"database: {_words(error)}") for name, _ in _GUARDS)
+            return tuple(GuardReading(name, None, f"database: {words(error)}") for name, _ in _GUARDS)
         return tuple(readings)
 
     def conditions(self, older_than_s: float, timeout_s: float) -> DatabaseConditions:
         """See ports.database."""
         try:
             with self._connected(timeout_s) as connection:
-                return read_conditions(connection, older_than_s, _words, may_look=_may_look(connection))
+                return read_conditions(connection, older_than_s, words, may_look=_may_look(connection))
         except psycopg.Error as error:
             self.close()
-            return DatabaseConditions(unread=dict.fromkeys(_PARTS, _words(error)))
+            return DatabaseConditions(unread=dict.fromkeys(_PARTS, words(error)))
 
     def close(self) -> None:
         """End the connection; the next look makes another."""
@@ -137,52 +131,9 @@ class Postgresql:
                 application_name="rollout",
                 options=f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
             )
-        with _hanging_up(self._connection, timeout_s + GRACE_S):
+        with hanging_up(self._connection, timeout_s):
             yield self._connection
 
 
 def _may_look(connection: psycopg.Connection) -> bool:
     return bool((connection.execute(_MAY_LOOK).fetchone() or (False,))[0])
-
-
-@contextmanager
-def _hanging_up(connection: psycopg.Connection, after_s: float) -> Iterator[None]:
-    """Hang up on a server that says nothing at all, stopped or behind a network that swallows everything; psycopg would wait for ever."""
-    silent = Event()
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
-
-        def hang_up() -> None:
-            silent.set()
-            with suppress(OSError):  # the server has just hung up itself
-                line.shutdown(socket.SHUT_RDWR)
-
-        timer = Timer(after_s, hang_up)
-        timer.start()
-        try:
-            yield
-        except psycopg.OperationalError:
-            if silent.is_set():
-                raise psycopg.OperationalError("no answer in time") from None
-            raise
-        finally:
-            timer.cancel()
-            timer.join()
-
-
-def _words(error: psycopg.Error) -> str:
-    """
-    Give the server's own sentence, or the reason in libpq's first.
-
-    What is quoted in any other is left out: of a connection string that was misread it may be a piece of the password.
-    """
-    if error.diag.message_primary:
-        return error.diag.message_primary
-    if isinstance(error, psycopg.ProgrammingError):
-        return "its connection string can't be read"
-    if isinstance(error, psycopg.errors.ConnectionTimeout):
-        return "no answer in time"
-    if not isinstance(error, psycopg.OperationalError):
-        return type(error).__name__
-    sentence = str(error).strip().partition("\n")[0]
-    _, failed, reason = sentence.rpartition(" failed: ")
-    return reason.removeprefix("FATAL:  ") if failed else _QUOTED.sub("…", sentence)

@@ -16,7 +16,7 @@ from rollout.adapters.journal.database import Database
 from rollout.adapters.journal.places import open_database
 from rollout.adapters.journal.tables import BASELINES, DEPLOYS, EVENTS, METADATA, REQUESTS, SCHEMA, prepare
 from rollout.model.codec import dump_json, event_kind, event_version, load_event, load_plan
-from rollout.model.errors import InvalidFileError, PermanentDriverError
+from rollout.model.errors import InvalidFileError, JournalTakenError, PermanentDriverError
 from rollout.model.event import Command, DeployFinished, Event, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
@@ -81,7 +81,7 @@ class SqlJournal:
 
         self._database.write(keep)
 
-    def append(self, deploy_id: DeployId, events: Sequence[Event]) -> None:
+    def append(self, deploy_id: DeployId, events: Sequence[Event], *, after: int | None = None) -> None:
         """See ports.journal."""
         aimed: int | None = None
 
@@ -95,6 +95,8 @@ class SqlJournal:
             if not events or (aimed is not None and _kept(connection, deploy_id, aimed, _rows(deploy_id, aimed, events))):
                 return
             last = connection.execute(sa.select(sa.func.max(EVENTS.c.seq)).where(EVENTS.c.deploy_id == deploy_id)).scalar() or 0
+            if after is not None and last != after:
+                raise JournalTakenError(f"somebody else runs rollout {deploy_id} now", where=self._where)
             aimed = last + 1
             connection.execute(EVENTS.insert(), _rows(deploy_id, aimed, events))
 

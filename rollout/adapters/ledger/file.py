@@ -6,16 +6,13 @@ process, and in the agent.
 """
 
 import json
-import os
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -23,10 +20,10 @@ from rollout.adapters.faults import error_of, translated
 from rollout.adapters.settings import FilePath, SecretReference, Settings, check
 from rollout.agent import agent
 from rollout.agent.acts import takes_s
-from rollout.agent.book import LEDGER_WAIT_S, Book, Claim, open_lock, try_lock
+from rollout.agent.book import LEDGER_WAIT_S, Book, Claim
 from rollout.agent.fault import Fault
 from rollout.model.effect import NEXT, Effect
-from rollout.model.errors import OutcomeUnknownError, RefusedError, TransientDriverError
+from rollout.model.errors import OutcomeUnknownError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
@@ -145,26 +142,6 @@ class FileLedger:
         with translated():
             self._book.beat(token, alive_until_s)
 
-    @contextmanager
-    def lock(self, holder: str, why: str) -> Iterator[None]:
-        """See ports.ledger."""
-        place = self._path.with_name("lock")
-        with translated():
-            file = open_lock(place)
-        with file:
-            if not try_lock(file):
-                raise RefusedError(
-                    "another rollout of this homeserver is under way",
-                    where=str(place),
-                    why=_holder(file),
-                    remedy="`rollout status` shows it; `rollout abort` ends it",
-                )
-            now = time.strftime("%Y-%m-%d %H:%M:%S")
-            file.truncate(0)
-            file.write(json.dumps({"holder": holder, "host": socket.gethostname(), "pid": os.getpid(), "why": why, "since": now}))
-            file.flush()
-            yield
-
 
 def claim_of(effect: Effect, way_back: WayBack | None = None) -> Claim:
     """Say what an effect asks of the ledger. Raises ValueError for one that is not on a worker."""
@@ -190,12 +167,3 @@ def claim_of(effect: Effect, way_back: WayBack | None = None) -> Claim:
 
 def _mark(mark: Mapping[str, Any]) -> DrainMark:
     return DrainMark(mark["number"], mark["release"], mark["why"], mark["at_s"], mark.get("condemned"))
-
-
-def _holder(file: IO[str]) -> str:
-    file.seek(0)
-    try:
-        held = json.loads(file.read())
-    except json.JSONDecodeError:
-        return "its holder has not said who it is yet"
-    return f"{held['holder']} on {held['host']} (process {held['pid']}) since {held['since']}: {held['why']}"

@@ -1,8 +1,9 @@
 """Where a rollout is run from: what `deploy` and all that follows it have in common."""
 
+import secrets
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -10,6 +11,7 @@ from typing import TextIO
 from rollout.deciding.state import DeployState
 from rollout.engine import deploy as engine
 from rollout.engine.deploy import Bounds
+from rollout.engine.leasing import Tenure, acquire
 from rollout.engine.run import Listener
 from rollout.interfaces.cli.following import ask_and_follow
 from rollout.interfaces.cli.logging import log_event
@@ -19,11 +21,13 @@ from rollout.interfaces.pager import Pager
 from rollout.interfaces.paging import Pages
 from rollout.interfaces.report.advice import left_out, next_commands
 from rollout.interfaces.report.score import score, score_text
-from rollout.model.errors import DriverError, RefusedError
+from rollout.interfaces.report.words import utc
+from rollout.model.errors import DriverError, LeaseHeldError, RefusedError
 from rollout.model.event import EXIT_CODES, RESUMABLE, Command, Outcome
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
 from rollout.ports.journal import DeployLine, Journal, Request
+from rollout.ports.lease import Claim
 
 # After these something may be left to do for a person.
 _NEEDS_A_PERSON = frozenset({Outcome.HALTED, Outcome.PAUSED, Outcome.INTERRUPTED})
@@ -54,6 +58,7 @@ def open_desk(inventory_path: Path, journal_place: str | None, events: str | Non
 
 def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Listener]], DeployState]) -> int:
     """Run it to its end or to a stop; say what is left to do for a person, and what nobody could be told."""
+    theirs = False
     with ExitStack() as open_things:
         pager = _pager(desk, deploy_id, plan)
         if pager is not None:
@@ -61,7 +66,8 @@ def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Lis
         listeners: tuple[Listener, ...] = desk.listeners if pager is None else (*desk.listeners, pager)
         try:
             with Reporter(plan, open_screen(desk.human)) as reporter:
-                outcome = act((*listeners, reporter)).outcome or Outcome.HALTED
+                state = act((*listeners, reporter))
+                outcome, theirs = state.outcome or Outcome.HALTED, state.taken_over
         except KeyboardInterrupt:
             desk.say("left at once; what was under way is looked at by `rollout resume`")
             outcome = Outcome.INTERRUPTED
@@ -75,7 +81,10 @@ def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Lis
         desk.say(f"nobody could be told: {'; '.join(untold)}")
     if outcome is Outcome.DEPLOYED:
         _say_score(desk, deploy_id, plan)
-    if outcome in _NEEDS_A_PERSON:
+    if theirs:
+        # What is out is for whoever took over to bring back, and nothing for anybody to type here.
+        desk.say("to see what they do: rollout status")
+    elif outcome in _NEEDS_A_PERSON:
         desk.say(what_is_out(desk))
         desk.say(next_commands(deploy_id, outcome))
     return EXIT_CODES[outcome]
@@ -102,17 +111,23 @@ def what_is_out(desk: Desk) -> str:
     return left_out(desk.opened.inventory, {worker: mark.why for worker, mark in marks.items()})
 
 
-def lock(opened: Opened, why: str) -> AbstractContextManager[None]:
-    return opened.drivers.ledger.lock(opened.operator, why)
+def hold(opened: Opened, why: str, deploy_id: DeployId, *, take_over: bool = False) -> Tenure:
+    """Take the homeserver's lease; it is kept within a `with` block. Raises LeaseHeldError when another process holds it."""
+    drivers = opened.drivers
+    return acquire(drivers.lease, drivers.ledger, opened.clock, Claim(opened.operator, why, deploy_id), take_over=take_over)
 
 
-def take_lock(desk: Desk, held: ExitStack, why: str) -> RefusedError | None:
-    """Take the homeserver's lock; return the refusal when another process holds it."""
+def try_to_hold(desk: Desk, held: ExitStack, why: str, deploy_id: DeployId, *, take_over: bool = False) -> Tenure | LeaseHeldError:
+    """Take the homeserver's lease, and keep it for as long as *held* is open; return the refusal when another process holds it."""
     try:
-        held.enter_context(lock(desk.opened, why))
-    except RefusedError as refusal:
+        return held.enter_context(hold(desk.opened, why, deploy_id, take_over=take_over))
+    except LeaseHeldError as refusal:
         return refusal
-    return None
+
+
+def new_deploy_id(opened: Opened) -> DeployId:
+    """Name a rollout by a word that sorts by time, and can be said aloud."""
+    return DeployId(f"{utc(opened.clock.now_s(), '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
 
 
 def line_of(desk: Desk, deploy_id: str | None) -> DeployLine:
@@ -146,9 +161,15 @@ def is_safe(desk: Desk, deploy_id: DeployId) -> bool:
 
 
 def take_up(
-    desk: Desk, deploy_id: DeployId, plan: Plan, asked: Command | None, bounds: Bounds = Bounds(), accept_version: int | None = None
+    desk: Desk,
+    tenure: Tenure,
+    deploy_id: DeployId,
+    plan: Plan,
+    asked: Command | None,
+    bounds: Bounds = Bounds(),
+    accept_version: int | None = None,
 ) -> int:
-    site = desk.opened.site(desk.journal)
+    site = desk.opened.site(desk.journal, tenure)
     return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked, bounds, accept_version))
 
 

@@ -1,8 +1,8 @@
 """
 Watching a rollout that another process runs, through their journal.
 
-What is asked of it (abort, roll back) is left there as well: the process that holds the homeserver's lock hears it within a second. A
-process that holds the lock but doesn't write into this journal is noticed by its silence.
+What is asked of it (abort, roll back) is left there as well: the process that holds the homeserver's lease hears it within a second. A
+process that holds the lease but doesn't write into this journal is noticed by its silence.
 """
 
 import threading
@@ -69,8 +69,8 @@ def follow(journal: Journal, clock: Clock, deploy_id: DeployId, plan: Plan, list
                 listener(event, state)
         if clock.now_s() - heard_at_s > SILENCE_S:
             raise RefusedError(
-                f"somebody holds the lock of {plan.homeserver}, but nothing has been written about {deploy_id} for {SILENCE_S:.0f} s",
+                f"somebody holds the lease of {plan.homeserver}, but nothing has been written about {deploy_id} for {SILENCE_S:.0f} s",
                 why="it has just died, or it keeps another journal",
-                remedy=f"rollout resume {deploy_id}",
+                remedy=f"`rollout status` shows who; `rollout resume {deploy_id}` once the lease has run out, or with --take-over",
             )
     return state.outcome or Outcome.INTERRUPTED

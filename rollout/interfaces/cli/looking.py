@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import click
 from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.read import read_inventory
 from rollout.engine.deploy import replay
+from rollout.engine.leasing import TIMEOUT_MAX_S
 from rollout.interfaces.cli.keeping import Keep, prune, read_keep
-from rollout.interfaces.cli.opening import newest, open_homeserver, open_user_journal
+from rollout.interfaces.cli.opening import Opened, newest, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option
 from rollout.interfaces.cli.selecting import observe
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.advice import next_commands
+from rollout.interfaces.report.lease import lease_text, lease_values
 from rollout.interfaces.report.progress import steps_done
 from rollout.interfaces.report.reasons import headline, mode, reasons
 from rollout.interfaces.report.score import score
@@ -32,7 +35,7 @@ from rollout.ports.journal import DeployLine, Journal
 @journal_option
 @inventory_option
 def status(inventory_path: Path, journal_place: str | None, *, as_json: bool) -> int:
-    """Look at every worker now, and say which rollout is under way."""
+    """Look at every worker now, and say which rollout is under way and who holds the homeserver's lease."""
     opened = open_homeserver(inventory_path)
     seen = observe(opened, once=True)
     now_s = opened.clock.now_s()
@@ -46,11 +49,21 @@ def status(inventory_path: Path, journal_place: str | None, *, as_json: bool) ->
         # What is matters more than what was written about it.
         rollout_text = f"the rollout under way, if there is one, can't be told:\n{error}"
         rollout_values = {"error": str(error)}
+    held_text, held_values = _lease(opened, now_s)
     if as_json:
-        click.echo(json.dumps({**standing_values(opened.inventory, seen), "rollout": rollout_values}, indent=2, ensure_ascii=False))
+        values = {**standing_values(opened.inventory, seen), "rollout": rollout_values, "lease": held_values}
+        click.echo(json.dumps(values, indent=2, ensure_ascii=False))
     else:
-        click.echo(f"{standing_text(opened.inventory, seen)}\n\n{rollout_text}")
+        click.echo(f"{standing_text(opened.inventory, seen)}\n\n{rollout_text}\n{held_text}")
     return 0
+
+
+def _lease(opened: Opened, now_s: float) -> tuple[str, Mapping[str, object] | None]:
+    try:
+        lease = opened.drivers.lease.read(TIMEOUT_MAX_S)
+    except RolloutError as error:
+        return f"who holds the lease can't be told:\n{error}", {"error": str(error)}
+    return lease_text(lease, now_s), lease_values(lease)
 
 
 def _has_ended(line: DeployLine) -> bool:

@@ -13,6 +13,7 @@ from rollout.adapters.documents.read import inventory_in, read_document
 from rollout.adapters.journal.sql import open_journal
 from rollout.engine.deploy import Site
 from rollout.engine.drivers import Drivers, open_drivers
+from rollout.engine.leasing import Tenure
 from rollout.model.errors import DriverError, InvalidFileError, RefusedError
 from rollout.model.inventory import Inventory
 from rollout.ports.clock import Clock
@@ -28,9 +29,9 @@ class Opened:
     clock: Clock
     operator: str
 
-    def site(self, journal: Journal) -> Site:
+    def site(self, journal: Journal, tenure: Tenure) -> Site:
         """Return what the engine needs to roll it."""
-        return Site(self.inventory, self.drivers, journal, self.clock, self.operator)
+        return Site(self.inventory, self.drivers, journal, self.clock, self.operator, tenure)
 
 
 def open_homeserver(inventory_path: Path) -> Opened:

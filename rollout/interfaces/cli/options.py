@@ -81,6 +81,11 @@ def rollout_argument(function: _Function) -> _Function:
     return click.argument("deploy_id", required=False, metavar="[ROLLOUT]", shell_complete=complete_rollout)(function)
 
 
+def take_over_option(function: _Function) -> _Function:
+    """`--take-over`: whoever holds the lease."""
+    return click.option("--take-over", is_flag=True, help="take the homeserver's lease from whoever holds it: they stop at once")(function)
+
+
 def accept_version_option(function: _Function) -> _Function:
     """`--accept-version`: take over what other decision code has begun."""
     option = click.option(

@@ -9,7 +9,9 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_playbook
+from rollout.engine.leasing import TIMEOUT_MAX_S
 from rollout.engine.readiness import Readiness
+from rollout.interfaces.cli.desk import hold
 from rollout.interfaces.cli.keeping import goes_with_the_runner
 from rollout.interfaces.cli.opening import Opened, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
@@ -25,8 +27,10 @@ from rollout.interfaces.cli.selecting import (
     with_loads,
 )
 from rollout.interfaces.preflight_text import preflight_text
+from rollout.interfaces.report.lease import lease_text
 from rollout.model.errors import RefusedError, RolloutError
 from rollout.model.gate import Measured
+from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
@@ -34,6 +38,8 @@ from rollout.model.sighting import Observation
 from rollout.planning.preflight import Check, Result, of_blockers, of_files, of_guards, of_metrics, of_workers
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
+
+ABORT = "`rollout status` shows it; `rollout abort` ends it"
 
 
 @click.command()
@@ -65,7 +71,7 @@ def preflight(
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
     wanted = selection if selection.to or selection.config else replace(selection, restart=True)
     checks, blockers = _look(opened, playbook, wanted, watch_s, Measuring(measure_s, None), no_way_back=accept_no_way_back)
-    checks += [_of_lock(opened), _of_journal(journal_place)]
+    checks += [_of_lease(opened), _of_journal(journal_place)]
     checks += of_blockers("\n".join(blockers), checks)
     click.echo(
         json.dumps([asdict(check) for check in checks], indent=2, ensure_ascii=False) if as_json else preflight_text(checks), nl=as_json
@@ -120,12 +126,18 @@ def _of_warming(no_warming: str) -> Check:
     return Check("warming", Result.OK, "the homeserver knows the application service")
 
 
-def _of_lock(opened: Opened) -> Check:
+def _of_lease(opened: Opened) -> Check:
+    """Find out whether a rollout would get it. One that has run out is left alone: its holder may only have been stopped for a while."""
     try:
-        with opened.drivers.ledger.lock(opened.operator, "preflight"):
-            return Check("lock", Result.OK, "nobody else is at it")
+        lease = opened.drivers.lease.read(TIMEOUT_MAX_S)
+        if lease is not None and lease.held:
+            return Check(
+                "lease", Result.OK if lease.free else Result.NO, lease_text(lease, opened.clock.now_s()), "" if lease.free else ABORT
+            )
+        with hold(opened, "preflight", DeployId("preflight")):
+            return Check("lease", Result.OK, "nobody else is at it")
     except RolloutError as error:
-        return Check("lock", Result.NO, _said(error), error.remedy)
+        return Check("lease", Result.NO, _said(error), error.remedy)
 
 
 def _of_journal(place: str | None) -> Check:

@@ -63,6 +63,7 @@ def _drivers(inventory: Inventory) -> list[str]:
         "metrics": inventory.metrics_driver,
         "probe": inventory.probe_driver,
         "ledger": inventory.ledger_driver,
+        "lease": inventory.lease_driver,
         "database": inventory.database_driver,
         "warming": inventory.warming_driver,
         "notifier": inventory.notifier_driver,

@@ -13,6 +13,8 @@ from rollout.model.errors import DriverError
 from rollout.model.inventory import DriverSettings
 
 STILL_OUT = 4
+# The lease isn't asked for, so where it is kept needn't be there.
+_UNUSED = DriverSettings.model_validate({"driver": "file", "path": "unused"})
 
 
 @click.command()
@@ -23,13 +25,15 @@ def admit(inventory_path: Path, *, every: bool, mine: bool) -> int:
     """
     Admit every worker that we took out of traffic and that answers, at once and at its full weight.
 
-    For when all else fails: it needs no journal, no lock and no database, only the proxy and the ledger. What others drained stays
+    For when all else fails: it needs no journal, no lease and no database, only the proxy and the ledger. What others drained stays
     drained.
     """
     if not (every and mine):
         raise click.UsageError("write `rollout admit --all --mine`: all of ours, and nothing of others'")
     # Secrets may be gone too: without them a database is not needed, and a worker is asked for its health without credentials.
-    inventory = read_inventory(inventory_path).model_copy(update={"database_driver": None, "probe_driver": DriverSettings(driver="http")})
+    inventory = read_inventory(inventory_path).model_copy(
+        update={"database_driver": None, "lease_driver": _UNUSED, "probe_driver": DriverSettings(driver="http")}
+    )
     drivers = open_drivers(inventory)
     try:
         rescued = admit_ours(drivers, inventory)

@@ -1,9 +1,9 @@
 """`deploy`, `resume`, `abort`, `rollback`: everything that changes something."""
 
 import os
-import secrets
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +11,21 @@ import click
 
 from rollout.adapters.documents.read import read_playbook
 from rollout.engine import deploy as engine
-from rollout.interfaces.cli.desk import Desk, ask, choose, has_ended, is_safe, line_of, lock, open_desk, run, take_lock, take_up
+from rollout.engine.leasing import Tenure
+from rollout.interfaces.cli.desk import (
+    Desk,
+    ask,
+    choose,
+    has_ended,
+    hold,
+    is_safe,
+    line_of,
+    new_deploy_id,
+    open_desk,
+    run,
+    take_up,
+    try_to_hold,
+)
 from rollout.interfaces.cli.keeping import concerns
 from rollout.interfaces.cli.opening import before_anything
 from rollout.interfaces.cli.options import (
@@ -24,14 +38,14 @@ from rollout.interfaces.cli.options import (
     no_way_back_option,
     playbook_option,
     rollout_argument,
+    take_over_option,
 )
 from rollout.interfaces.cli.saved import read_plan, still_true
 from rollout.interfaces.cli.selecting import Measuring, Selection, measure_option, plan_back, plan_for, playbook_for, selectors
 from rollout.interfaces.cli.windows import bounds_again, bounds_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
-from rollout.interfaces.report.words import utc
-from rollout.model.errors import RefusedError
+from rollout.model.errors import LeaseHeldError, RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, ReleaseId, WorkerId
 from rollout.model.plan import Plan
@@ -48,6 +62,7 @@ PLAN_BYTES_MAX = 32_000_000
 @no_way_back_option
 @ignore_windows_option
 @measure_option
+@take_over_option
 @events_option
 @journal_option
 @playbook_option
@@ -64,6 +79,7 @@ def deploy(
     yes: bool,
     accept_no_way_back: bool,
     ignore_windows: bool,
+    take_over: bool,
 ) -> int:
     """Roll out a version, a configuration or a restart; or a plan that `rollout plan -o` saved, if it still holds."""
     if saved is not None and selection:
@@ -78,15 +94,25 @@ def deploy(
         planned = partial(still_true, read_plan(saved, desk.opened.inventory), saved, desk.opened, named, measuring, desk.say)
     with ExitStack() as held:
         with before_anything():
-            held.enter_context(lock(desk.opened, f"deploy {saved or selection.to or selection.config or 'restart'}"))
+            why, deploy_id = f"deploy {saved or selection.to or selection.config or 'restart'}", new_deploy_id(desk.opened)
+            tenure = held.enter_context(hold(desk.opened, why, deploy_id, take_over=take_over))
             plan = planned()
             # Before anybody reads the plan, and once more when it was read.
             bounds_now(plan, desk.opened.clock.now_s(), ignore=ignore_windows)
-        return _deploy(desk, plan, yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows)
+        return _deploy(desk, tenure, deploy_id, plan, Consent(yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows))
 
 
-def _deploy(desk: Desk, plan: Plan, *, yes: bool, no_way_back: bool, ignore_windows: bool) -> int:
-    """Show the plan, ask if there is somebody to ask, and roll it out. The caller holds the lock."""
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What a person has said yes to beforehand."""
+
+    yes: bool
+    no_way_back: bool
+    ignore_windows: bool = False
+
+
+def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, consent: Consent) -> int:
+    """Show the plan, ask if there is somebody to ask, and roll it out."""
     desk.say(plan_text(plan))
     if not plan.phases:
         return 0
@@ -94,15 +120,12 @@ def _deploy(desk: Desk, plan: Plan, *, yes: bool, no_way_back: bool, ignore_wind
         for concern in concerns(desk.journal.keeping(), os.environ):
             desk.say(f"note: {concern}")
     somebody = sys.stdin.isatty() and desk.human.isatty()
-    if plan.point_of_no_return is not None and not no_way_back:
+    if plan.point_of_no_return is not None and not consent.no_way_back:
         _ask_for_consent(plan, somebody=somebody, err=desk.human is sys.stderr)
-    if not yes and somebody and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
+    if not consent.yes and somebody and not click.confirm("Roll this out?", err=desk.human is sys.stderr):
         raise RefusedError("you said no", remedy="nothing was touched")
-    began_at_s = desk.opened.clock.now_s()
-    # Sorts by time, and can be said aloud.
-    deploy_id = DeployId(f"{utc(began_at_s, '%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}")
-    site = desk.opened.site(desk.journal)
-    bounds = bounds_now(plan, began_at_s, ignore=ignore_windows)
+    site = desk.opened.site(desk.journal, tenure)
+    bounds = bounds_now(plan, desk.opened.clock.now_s(), ignore=consent.ignore_windows)
     return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds))
 
 
@@ -118,6 +141,7 @@ def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
 
 @click.command()
 @rollout_argument
+@take_over_option
 @accept_version_option
 @ignore_windows_option
 @events_option
@@ -131,35 +155,45 @@ def resume(
     accept_version: int | None,
     *,
     ignore_windows: bool,
+    take_over: bool,
 ) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
         with before_anything():
-            held.enter_context(lock(desk.opened, "resume"))
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
+            tenure = held.enter_context(hold(desk.opened, "resume", chosen, take_over=take_over))
             bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=is_safe(desk, chosen), ignore=ignore_windows)
-        return take_up(desk, chosen, plan, None, bounds, accept_version)
+        return take_up(desk, tenure, chosen, plan, None, bounds, accept_version)
 
 
 @click.command()
 @rollout_argument
+@take_over_option
 @accept_version_option
 @events_option
 @journal_option
 @inventory_option
-def abort(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None, accept_version: int | None) -> int:
+def abort(
+    inventory_path: Path,
+    journal_place: str | None,
+    events: str | None,
+    deploy_id: str | None,
+    accept_version: int | None,
+    *,
+    take_over: bool,
+) -> int:
     """Bring back what is out, and end the rollout where it is. A rollout that another process runs is asked to, and watched."""
     desk = open_desk(inventory_path, journal_place, events)
     with ExitStack() as held:
         with before_anything():
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-            refusal = take_lock(desk, held, "abort")
-        if refusal is not None:
+            tenure = try_to_hold(desk, held, "abort", chosen, take_over=take_over)
+        if isinstance(tenure, LeaseHeldError):
             return ask(desk, chosen, plan, Command.ABORT)
-        return take_up(desk, chosen, plan, Command.ABORT, accept_version=accept_version)
+        return take_up(desk, tenure, chosen, plan, Command.ABORT, accept_version=accept_version)
 
 
 @click.command()
@@ -167,6 +201,7 @@ def abort(inventory_path: Path, journal_place: str | None, events: str | None, d
 @click.option("--to", metavar="RELEASE", help="only the workers that ran this one before a rollout that has ended")
 @click.option("--yes", is_flag=True, help="do not ask (nobody is asked without a terminal)")
 @no_way_back_option
+@take_over_option
 @accept_version_option
 @events_option
 @journal_option
@@ -183,6 +218,7 @@ def rollback(
     *,
     yes: bool,
     accept_no_way_back: bool,
+    take_over: bool,
 ) -> int:
     """
     Take workers back to what they ran before.
@@ -195,7 +231,8 @@ def rollback(
         with before_anything():
             line = line_of(desk, deploy_id)
             plan = desk.journal.plan(line.deploy_id)
-            refusal = take_lock(desk, held, "rollback")
+            back_id = new_deploy_id(desk.opened) if has_ended(line) else line.deploy_id
+            tenure = try_to_hold(desk, held, "rollback", back_id, take_over=take_over)
             if not has_ended(line):
                 if to is not None:
                     raise RefusedError(
@@ -203,16 +240,16 @@ def rollback(
                         remedy=f"rollout rollback {line.deploy_id}",
                     )
                 back = None
-            elif refusal is None:
+            elif not isinstance(tenure, LeaseHeldError):
                 release, workers = _before(desk, line, plan, to)
                 back = plan_back(desk.opened, playbook_path, plan.releases[release], workers, desk.journal)
             else:
-                raise refusal
-        if back is not None:
-            return _deploy(desk, back, yes=yes, no_way_back=accept_no_way_back, ignore_windows=False)
-        if refusal is not None:
+                raise tenure
+        if isinstance(tenure, LeaseHeldError):
             return ask(desk, line.deploy_id, plan, Command.ROLLBACK)
-        return take_up(desk, line.deploy_id, plan, Command.ROLLBACK, accept_version=accept_version)
+        if back is not None:
+            return _deploy(desk, tenure, back_id, back, Consent(yes=yes, no_way_back=accept_no_way_back))
+        return take_up(desk, tenure, line.deploy_id, plan, Command.ROLLBACK, accept_version=accept_version)
 
 
 def _before(desk: Desk, line: DeployLine, plan: Plan, wanted: str | None) -> tuple[ReleaseId, frozenset[WorkerId]]:

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 
 from rollout.engine import deploy as engine
+from rollout.engine.leasing import TIMEOUT_MAX_S
 from rollout.interfaces.cli.completion import complete_worker
-from rollout.interfaces.cli.desk import Desk, ask, choose, open_desk, take_lock, take_up
+from rollout.interfaces.cli.desk import Desk, ask, choose, open_desk, take_up, try_to_hold
 from rollout.interfaces.cli.following import heard
 from rollout.interfaces.cli.opening import before_anything
 from rollout.interfaces.cli.options import (
@@ -19,7 +20,7 @@ from rollout.interfaces.cli.options import (
     rollout_argument,
 )
 from rollout.interfaces.cli.windows import bounds_again
-from rollout.model.errors import RefusedError
+from rollout.model.errors import LeaseHeldError, RefusedError
 from rollout.model.event import Command, Outcome
 from rollout.model.ids import DeployId, WorkerId
 from rollout.model.plan import Plan
@@ -34,10 +35,12 @@ from rollout.ports.journal import Request
 def pause(inventory_path: Path, journal_place: str | None, events: str | None, deploy_id: str | None) -> int:
     """Ask a rollout to stop once the worker that is out is back and well, and watch it do so. `rollout continue` goes on."""
     desk = open_desk(inventory_path, journal_place, events)
-    with ExitStack() as held, before_anything():
+    with before_anything():
         chosen = choose(desk, deploy_id)
         plan = desk.journal.plan(chosen)
-        if take_lock(desk, held, "pause") is None:
+        # Read, not taken: of a process that was only stopped for a while nobody should take it just to ask.
+        lease = desk.opened.drivers.lease.read(TIMEOUT_MAX_S)
+        if lease is None or lease.free:
             raise RefusedError(f"nobody runs {chosen}, so there is nothing to pause", remedy="rollout why")
     return ask(desk, chosen, plan, Command.PAUSE)
 
@@ -64,8 +67,8 @@ def go_on(
         with before_anything():
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
-            refusal = take_lock(desk, held, "continue")
-        if refusal is not None:
+            tenure = try_to_hold(desk, held, "continue", chosen)
+        if isinstance(tenure, LeaseHeldError):
             heard(desk.journal, desk.opened.clock, chosen, Request(Command.CONTINUE, desk.opened.operator, ""))
             desk.say(f"{chosen} goes on, in the process that runs it")
             return 0
@@ -73,7 +76,7 @@ def go_on(
             raise RefusedError(f"{chosen} did not pause: its process was stopped or has died", remedy=f"rollout resume {chosen}")
         with before_anything():
             bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=True, ignore=ignore_windows)
-        return take_up(desk, chosen, plan, None, bounds, accept_version)
+        return take_up(desk, tenure, chosen, plan, None, bounds, accept_version)
 
 
 @click.command()
@@ -90,16 +93,16 @@ def skip(inventory_path: Path, journal_place: str | None, worker: str, deploy_id
             chosen = choose(desk, deploy_id)
             plan = desk.journal.plan(chosen)
             _check(desk, plan, chosen, WorkerId(worker))
-            refusal = take_lock(desk, held, "skip")
+            tenure = try_to_hold(desk, held, "skip", chosen)
         request = Request(Command.SKIP, desk.opened.operator, why, WorkerId(worker))
-        if refusal is None:
-            state = engine.note(desk.opened.site(desk.journal), chosen, request)
+        if not isinstance(tenure, LeaseHeldError):
+            state = engine.note(desk.opened.site(desk.journal, tenure), chosen, request)
         else:
             heard(desk.journal, desk.opened.clock, chosen, request)
             state = engine.replay(desk.journal, plan, chosen)
     if WorkerId(worker) not in state.skipped:
         raise RefusedError(f"{worker} could not be skipped any more: its turn has begun", remedy="rollout why")
-    desk.say(f"{worker} is skipped" + ("" if refusal is not None else f"; to go on: rollout continue {chosen}"))
+    desk.say(f"{worker} is skipped" + ("" if isinstance(tenure, LeaseHeldError) else f"; to go on: rollout continue {chosen}"))
     return 0
 
 

@@ -1,7 +1,5 @@
 """The ledger's file between processes, and when it can't be read or written."""
 
-import os
-import socket
 import threading
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
@@ -11,7 +9,7 @@ import pytest
 
 from rollout.adapters.ledger.file import FileLedger, build
 from rollout.model.effect import Effect
-from rollout.model.errors import InvalidFileError, PermanentDriverError, RefusedError, StaleEffectError, TransientDriverError
+from rollout.model.errors import InvalidFileError, PermanentDriverError, StaleEffectError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.simulation.rehearse import set_stage
@@ -31,12 +29,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "rollout/ledger.json"
 
 
-def _hold_lock(connection: Connection, path: Path) -> None:
-    with FileLedger(path).lock("alice", "rolls 2.0.0 out"):
-        connection.send(os.getpid())
-        connection.recv()
-
-
 def _fence_again_and_again(connection: Connection, path: Path, worker: WorkerId) -> None:
     connection.send("ready")
     connection.recv()
@@ -50,20 +42,6 @@ def _drain_and_stay(connection: Connection, path: Path) -> None:
     with FileLedger(path).fence(_effect(7)):
         connection.send("inside")
         connection.recv()
-
-
-def test_another_process_is_told_who_holds_the_homeserver_until_that_one_is_killed(path: Path) -> None:
-    """Name, host, process and reason; SIGKILL leaves nothing that somebody would have to clear away."""
-    ledger = FileLedger(path)
-    with another(_hold_lock, path) as (process, connection):
-        pid = heard(connection)
-        with pytest.raises(RefusedError) as refused, ledger.lock("bob", "restarts"):
-            pass
-        assert refused.value.why.startswith(f"alice on {socket.gethostname()} (process {pid}) since 20")
-        assert refused.value.why.endswith(": rolls 2.0.0 out")
-        kill(process)
-        with ledger.lock("bob", "restarts"):
-            pass
 
 
 def test_a_mark_survives_who_set_it(path: Path) -> None:
@@ -143,10 +121,9 @@ def test_a_place_where_no_file_can_be_is_said_to_be_one(tmp_path: Path) -> None:
     (tmp_path / "rollout").write_text("in the way")
     path = tmp_path / "rollout/ledger.json"
     ledger = FileLedger(path)
-    for attempt in (ledger.fence(_effect(1)), ledger.lock("alice", "rolls 2.0.0 out")):
-        with pytest.raises(PermanentDriverError) as failed, attempt:
-            pytest.fail("it was done nevertheless")
-        assert failed.value.where == str(path.parent)
+    with pytest.raises(PermanentDriverError) as failed, ledger.fence(_effect(1)):
+        pytest.fail("it was done nevertheless")
+    assert failed.value.where == str(path.parent)
     with pytest.raises(PermanentDriverError, match="can't be read"):
         ledger.marks()
 

@@ -1,0 +1,57 @@
+"""What the drivers that talk to PostgreSQL have in common: they hang up on a silent server, and repeat no secret."""
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Timer
+
+import psycopg
+
+# By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
+GRACE_S = 1.0
+_QUOTED = re.compile(r"""'.*'|".*\"""")
+
+
+@contextmanager
+def hanging_up(connection: psycopg.Connection, timeout_s: float) -> Iterator[None]:
+    """Hang up on a server that says nothing at all, stopped or behind a network that swallows everything; psycopg would wait for ever."""
+    silent = Event()
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+
+        def hang_up() -> None:
+            silent.set()
+            with suppress(OSError):  # the server has just hung up itself
+                line.shutdown(socket.SHUT_RDWR)
+
+        timer = Timer(timeout_s + GRACE_S, hang_up)
+        timer.start()
+        try:
+            yield
+        except psycopg.OperationalError:
+            if silent.is_set():
+                raise psycopg.OperationalError("no answer in time") from None
+            raise
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def words(error: psycopg.Error) -> str:
+    """
+    Give the server's own sentence, or the reason in libpq's first.
+
+    What is quoted in any other is left out: of a connection string that was misread it may be a piece of the password.
+    """
+    if error.diag.message_primary:
+        return error.diag.message_primary
+    if isinstance(error, psycopg.ProgrammingError):
+        return "its connection string can't be read"
+    if isinstance(error, psycopg.errors.ConnectionTimeout):
+        return "no answer in time"
+    if not isinstance(error, psycopg.OperationalError):
+        return type(error).__name__
+    sentence = str(error).strip().partition("\n")[0]
+    _, failed, reason = sentence.rpartition(" failed: ")
+    return reason.removeprefix("FATAL:  ") if failed else _QUOTED.sub("…", sentence)
