@@ -121,6 +121,10 @@ class Command:
             assert time.monotonic() < end_s, f"no such event: {self._log.read_text()}"
             time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        return self._running.process.pid
+
     def send(self, number: int) -> None:
         """Send it a signal."""
         self._running.process.send_signal(number)

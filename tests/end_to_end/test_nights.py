@@ -1,15 +1,25 @@
 """What happens to a rollout at night: the others, the machine and the parts beneath it. Whatever it is, nothing is cut by our hand."""
 
+import fcntl
+import json
+import os
 import signal
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from rollout.lab import database
 from rollout.lab.load.records import Record, window
 from rollout.lab.processes import Supervisor, listens, wait_until
 from tests.end_to_end.site import Command, Site, begun, cut, intent
+from tests.end_to_end.test_releases import configuration
 
 # Only the pool of the client workers: what is shown is the same for any other, and takes half the time.
 CLIENTS = ("deploy", "--restart", "--only", "role=client", "--yes")
@@ -104,6 +114,144 @@ def test_valkey_and_postgresql_are_restarted_in_mid_run(site: Site) -> None:
 
 
 OUT = {"drain", "hold", "restart"}
+
+
+def test_stopped_between_check_and_act_and_woken_after_a_take_over(site: Site) -> None:
+    """
+    The first has written its intent and waits for its turn at the worker when it is stopped; its lease runs out, a second takes over and
+    ends the rollout. Woken, the first is refused at the target, does nothing to anybody, and says who has taken over.
+    """
+    ledger = site.lab.target / "rollout/ledger.json"
+    with site.load() as records, rolling(site, *CLIENTS) as first:
+        with _turn_at(ledger, "client1"):
+            first.await_event(intent("drain", "client1"))
+            wait_until(lambda: bool(_agents(ledger)), AGENT_SEEN_S, "the first one's agent waits")
+            stopped = [first.pid, *_agents(ledger)]
+            for pid in stopped:
+                os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: site.tool.ask("status")["lease"]["expired"], LEASE_S, "the first one's lease has run out")
+        second = site.run("resume")
+        whole = {worker: (seen.admitted, seen.weight) for worker, seen in site.proxy().items()}
+        started = site.started()
+        for pid in reversed(stopped):
+            os.kill(pid, signal.SIGCONT)
+        done = first.end()
+
+    assert second.code == 0, second.text
+    assert done.code == 130, done.text
+    assert "taken over" in done.text or "took over" in done.text
+    assert {worker: (seen.admitted, seen.weight) for worker, seen in site.proxy().items()} == whole
+    assert site.started() == started
+    assert site.last()["outcome"] == "deployed"
+    site.assert_whole()
+    assert cut(records) == []
+
+
+def test_the_tool_is_gone_for_good_and_a_worker_is_out(site: Site) -> None:
+    """Nobody comes back: what is well and not condemned is admitted within its time, and somebody is told."""
+    with _pages() as (address, pages), site.load() as records:
+        inventory = _watched(site, address)
+        with rolling(site, *CLIENTS, "-i", str(inventory)) as command:
+            command.await_event(intent("drain", "client1"))
+            wait_until(lambda: not site.proxy()["client1"].admitted, DRAIN_SEEN_S, "client1 is drained")
+            command.send(signal.SIGKILL)
+            command.end()
+        gone_s = time.monotonic()
+        wait_until(lambda: site.proxy()["client1"].admitted, DEAD_MAN_S, "client1 is back")
+        took_s = time.monotonic() - gone_s
+        wait_until(lambda: site.drivers.ledger.marks() == {}, 5.0, "its mark is gone")
+        wait_until(lambda: bool(pages), 5.0, "somebody is told")
+        # Harmless when the tool comes back: it finds what is true, and goes on.
+        resumed = site.run("resume", "-i", str(inventory))
+
+    assert took_s > READMIT_AFTER_S
+    assert "client1" in json.dumps(pages)
+    assert resumed.code == 0, resumed.text
+    site.assert_whole()
+    assert cut(records) == []
+
+
+def test_nobody_admits_what_was_being_taken_back(site: Site, tmp_path: Path) -> None:
+    """Gone for good on the way back: the release that the worker still runs is condemned, so it stays out, and somebody is told."""
+    new = configuration(site, tmp_path / "new", lambda content: content.update(max_upload_size="9M"))
+    with _pages() as (address, pages), site.load() as records:
+        inventory = _watched(site, address)
+        arguments = ("deploy", "--config", str(new), "--only", "role=client", "--yes", "-i", str(inventory))
+        with rolling(site, *arguments) as command:
+            command.await_event(begun("client1/soak"))
+            with site.start("rollback", "--yes", "-i", str(inventory)) as asking:
+                command.await_event(lambda event: event["kind"] == "RollbackBegan")
+                command.await_event(lambda event: intent("drain", "client1")(event) and event["effect"]["condemned"] is not None)
+                wait_until(lambda: not site.proxy()["client1"].admitted, DRAIN_SEEN_S, "client1 is drained")
+                command.send(signal.SIGKILL)
+                command.end()
+                asking.send(signal.SIGKILL)
+                asking.end()
+        wait_until(lambda: bool(pages), DEAD_MAN_S, "somebody is told")
+        time.sleep(READMIT_AFTER_S)
+        left_out = not site.proxy()["client1"].admitted
+        resumed = site.run("resume", "-i", str(inventory))
+
+    assert left_out, "a condemned release was admitted"
+    assert "client1" in json.dumps(pages)
+    assert resumed.code == 0, resumed.text
+    assert site.last()["outcome"] == "rolled_back_on_request"
+    site.assert_whole()
+    assert cut(records) == []
+
+
+AGENT_SEEN_S = 10.0
+# A lease is renewed for thirty seconds, as is the word that the tool lives.
+LEASE_S = 45.0
+READMIT_AFTER_S = 5.0
+DEAD_MAN_S = 60.0
+
+
+@contextmanager
+def _turn_at(ledger: Path, worker: str) -> Iterator[None]:
+    """Have the turn at a worker, as whoever acts on it has it: others wait."""
+    with ledger.with_name(f"{ledger.stem}.{worker}.lock").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _agents(ledger: Path) -> list[int]:
+    """List the processes that are about to act at a ledger's target."""
+    found = subprocess.run(["pgrep", "-f", f"agent.py act {ledger}"], capture_output=True, text=True, timeout=10, check=False)
+    return [int(pid) for pid in found.stdout.split()]
+
+
+def _watched(site: Site, address: str) -> Path:
+    """Write an inventory in which nobody stays out for long, and somebody is told of it."""
+    (site.place / "page").write_text(address)
+    inventory = yaml.safe_load(site.lab.inventory.read_text())
+    inventory["ledger_driver"] |= {"readmit_after_s": READMIT_AFTER_S, "page": f"file:{site.place}/page"}
+    (site.place / "inventory.yaml").write_text(yaml.safe_dump(inventory))
+    return site.place / "inventory.yaml"
+
+
+@contextmanager
+def _pages() -> Iterator[tuple[str, list[Any]]]:
+    """Listen for pages: the address, and what came."""
+    came: list[Any] = []
+
+    class Listener(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            came.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}/page", came
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def _cut_outside(records: list[Record], from_s: float, to_s: float) -> list[Record]:
