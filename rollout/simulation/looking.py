@@ -14,15 +14,17 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from rollout.engine.drivers import Drivers
+from rollout.engine.files import FILES_PROJECTED, FILES_USED
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
 from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor
+from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.changed import changed
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import PoolId, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sighting import DrainMark, HoldSighting, Observation, PoolSighting, ProcessSighting, ProxySighting, Sighting
 from rollout.ports.clock import Clock
-from rollout.simulation.drivers import HEALTHY_S, SLOW_S
+from rollout.simulation.drivers import FILES_MAX, HEALTHY_S, IDLE_CPU, SLOW_S
 from rollout.simulation.world import SimulatedWorker, World
 
 # A look may be this old before nothing is gone by any more (deciding/seeing.py allows six seconds).
@@ -65,7 +67,8 @@ _BAD = replace(
     cpu_s=50.0,
     backlog=10_000.0,
 )
-_FILES_USED = 50 / 1024
+# Where nobody measures them, no worker of a simulated world opens more files than it has.
+_FILES = tuple(GuardReading(guard, 50 / FILES_MAX) for guard in (FILES_USED, FILES_PROJECTED))
 
 # The fields of a ProxySighting, its counters left out, and what a Sighting is made of: as tuples they are quickly compared.
 _AtProxy = tuple[bool, int, bool, int, int, int, bool, HoldSighting]
@@ -181,8 +184,10 @@ class QuickEyes(Eyes):
         process = ProcessSighting(it.started_at_s is not None, it.started_at_s, it.activated, it.activated_at_s)
         return Sighting(process, answers, version, proxy, mark)
 
-    def _files_used(self) -> GuardReading:
-        return GuardReading("files_used", _FILES_USED) if self._readings else GuardReading("files_used", None, "not measured yet")
+    def _count_files(self, worker: WorkerId, it: SimulatedWorker, now_s: float) -> None:
+        """Take in what its metrics page would tell of its file handles."""
+        counters = Counters("", it.started_at_s or 0.0, open_files=self._world.open_files(worker), files_max=FILES_MAX)
+        self.files.record(worker, now_s, counters)
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """See engine.survey; there are no credentials for canaries."""
@@ -194,10 +199,11 @@ class QuickEyes(Eyes):
         for worker in workers:
             it = world.workers[worker]
             if worker in world.dark or not world.answers(worker):
-                unmeasured[worker] = "connection refused"
+                unmeasured[worker] = self._not_read(worker, "connection refused", now_s)
                 continue
+            self._count_files(worker, it, now_s)
             world.serve(worker)
-            before, now = self._readings.get(worker), _read(it, now_s)
+            before, now = self._readings.get(worker), _read(it, now_s, world.clock.now_s())
             self._readings[worker] = now
             told = None if before is None else _between(before, now)
             if isinstance(told, str):
@@ -207,13 +213,15 @@ class QuickEyes(Eyes):
         return Measured(tallies, unmeasured)
 
 
-def _read(it: SimulatedWorker, at_s: float) -> _Reading:
-    """Add up as a metrics page does, by the code, so that not even rounding differs."""
+def _read(it: SimulatedWorker, at_s: float, world_s: float) -> _Reading:
+    """Add up as a metrics page does, by the code, so that not even rounding differs; *world_s* is now by the world's clock."""
     well, errors = it.served - it.errors, it.errors
     share = 0.0 if it.served == 0 else it.slow / it.served
     healthy = well * (1 - share) + errors * (1 - share)
     all_of_them = (well * (1 - share) + well * share) + (errors * (1 - share) + errors * share)
-    return _Reading(at_s, it.started_at_s or 0.0, well + errors, errors, healthy, all_of_them, it.cpu_s)
+    started_at_s = it.started_at_s or 0.0
+    cpu_s = it.cpu_s + IDLE_CPU * max(0.0, world_s - started_at_s)
+    return _Reading(at_s, started_at_s, well + errors, errors, healthy, all_of_them, cpu_s)
 
 
 def _between(before: _Reading, now: _Reading) -> Tally | str:
@@ -259,7 +267,7 @@ class SparingEyes(QuickEyes):
         return replace(
             observation,
             releases=dict(world.releases),
-            guards=(self._files_used(),),
+            guards=_FILES,
             pools=self._calm_pools,
             proxy=self._drivers.traffic.limits(LOOK_TIMEOUT_S),
             last_number=self._ledger.last_number(),
