@@ -41,30 +41,31 @@ def _all_in(bucket: int) -> tuple[float, ...]:
     return tuple(1000.0 * (index == bucket) for index in range(len(_NOTHING.latency)))
 
 
+# So little that the others can do without anybody.
 _WELL = Tally(
     since_s=0.0,
     until_s=0.0,
     requests=1000.0,
     latency=_all_in(_HEALTHY),
-    request_cpu_s=5.0,
+    request_cpu_s=0.1,
     polls=1000.0,
     poll_cpu_s=1.0,
     poll_db_s=1.0,
     poll_scheduling_s=1.0,
     work=1000.0,
-    cpu_s=5.0,
+    cpu_s=0.1,
     backlog=0.0,
 )
 _BAD = replace(
     _WELL,
     errors=900.0,
     latency=_all_in(len(_NOTHING.latency) - 1),
-    request_cpu_s=50.0,
+    request_cpu_s=1.0,
     poll_cpu_s=10.0,
     poll_db_s=10.0,
     poll_scheduling_s=10.0,
     work=0.0,
-    cpu_s=50.0,
+    cpu_s=1.0,
     backlog=10_000.0,
 )
 # Where nobody measures them, no worker of a simulated world opens more files than it has.
