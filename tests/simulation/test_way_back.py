@@ -83,7 +83,7 @@ def test_one_that_was_gone_before_any_ruling_is_not_called_well() -> None:
 
 
 def test_who_was_on_the_failed_release_before_and_is_not_well_halts_it() -> None:
-    """An earlier rollout, whose journal is lost, had put client1 on it: what it ran before nobody knows, so "rolled back" would be untrue."""
+    """An earlier rollout with a lost journal had put client1 on it: what it ran before nobody knows, and "rolled back" would be untrue."""
     stage = seven_workers()
     assert rehearse(stage, stage.plan(PLAYBOOK, until="client1")).outcome is Outcome.DEPLOYED
     stage.journal = MemoryJournal()
