@@ -12,7 +12,7 @@ from rollout.deciding import doubt, leasing, safety, steps, time_left, watching
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import LOOK_FRESH_S, not_held
+from rollout.deciding.seeing import LOOK_FRESH_S, not_held, well
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import WorkerId
@@ -190,5 +190,11 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         return Finish(Outcome.HALTED, f"{whom}; but not everybody was shown to be well: {'; '.join(state.rollback_failures)}")
     if rest:
         return Finish(Outcome.PAUSED, f"{', '.join(sorted(moved))} is back on the old release, {rest} not: {state.rollback_why}")
+    # An earlier rollout may have put them on the release that failed; this one knows of nothing else that they ran.
+    on_it = [worker for worker, release in plan.from_releases.items() if release == plan.to_release.id and worker not in moved]
+    if ill := ", ".join(worker for worker in on_it if well(state, state.workers[worker], now_s) is not True):
+        whom = f"{', '.join(sorted(moved))} is back on the old release"
+        return Finish(Outcome.HALTED, f"{whom}; but {ill} ran {plan.to_release.id} before, and isn't well on it: {state.rollback_why}")
     outcome = Outcome.ROLLED_BACK_ON_REQUEST if state.rollback_requested else Outcome.ROLLED_BACK
-    return Finish(outcome, f"back on the old release: {state.rollback_why}")
+    still = f"; {', '.join(on_it)} ran {plan.to_release.version} before, and still does" if on_it else ""
+    return Finish(outcome, f"back on the old release: {state.rollback_why}{still}")

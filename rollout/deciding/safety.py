@@ -30,7 +30,10 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         if flight:
             wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
             continue
-        if not known.drained_by_us and not is_down(known):
+        if not known.drained_by_us and not is_down(known) and not _left_out(state, known):
+            if state.wind_down_at_s <= known.acted_at_s and known.seen_at_s <= known.acted_at_s:
+                # Whoever did it says so; that it is so is seen.
+                wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
             continue
         if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
             continue
@@ -47,6 +50,14 @@ def is_down(known: WorkerState) -> bool:
     """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
     process = known.sighting.process if known.sighting is not None else None
     return known.touched and process is not None and not process.running
+
+
+def _left_out(state: DeployState, known: WorkerState) -> bool:
+    """A worker that was said to be back while winding down, and is seen to be out with our mark."""
+    sighting = known.sighting
+    if sighting is None or sighting.proxy is None or not state.wind_down_at_s <= known.acted_at_s < known.seen_at_s:
+        return False
+    return sighting.drain is not None and not sighting.proxy.admitted
 
 
 def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
@@ -114,7 +125,11 @@ def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release
 
 def _end(state: DeployState) -> Decision:
     unknown = {effect.worker for effect in (*state.in_flight.values(), *state.in_doubt.values())}
-    out = tuple(worker for worker, known in state.workers.items() if known.drained_by_us or is_down(known) or worker in unknown)
+    out = tuple(
+        worker
+        for worker, known in state.workers.items()
+        if known.drained_by_us or is_down(known) or _left_out(state, known) or worker in unknown
+    )
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
     if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):

@@ -33,8 +33,6 @@ class Cell:
 
 def why_impossible(cell: Cell) -> str:
     """Say why nothing can strike there; empty when something can."""
-    if cell.fault is Fault.LEASE_LOST:
-        return "the simulated homeserver has no lease"
     if cell.verb in ONLY_WAITED_FOR:
         if cell.fault in OF_THE_ACT:
             return "no act belongs to this step"

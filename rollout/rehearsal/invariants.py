@@ -14,12 +14,15 @@ is not.
 from collections.abc import Callable, Iterator
 
 from rollout.model.effect import Effect
-from rollout.model.event import DeployBegan, EffectIntended, Outcome, RollbackBegan
+from rollout.model.event import Command, DeployBegan, DeployResumed, EffectIntended, OperatorSpoke, Outcome, RollbackBegan
+from rollout.model.gate import Gate, Metric
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
 from rollout.rehearsal import promises
 from rollout.rehearsal.perform import Account, Stand
+from rollout.simulation.drivers import HEALTHY_S, SLOW_S
 from rollout.simulation.faults import Fault
+from rollout.simulation.striking import ERRS
 from rollout.simulation.world import Deed, Happening
 
 # How long something may have been so before anybody could see it: the age of the oldest look that counts, and the time to the next.
@@ -29,6 +32,12 @@ WELL_S = 15.0
 # How long winding down tries to bring somebody back.
 BROUGHT_BACK_WITHIN_S = 120.0
 
+_NEVER_WELL = frozenset({Fault.RELEASE_EXITS, Fault.RELEASE_HANGS})
+# Who was slow before is compared with that, and who is skipped shows nothing.
+_HIDES = frozenset({Fault.RECOVERS_SLOWLY, Fault.RECOVERS_NEVER, Fault.ASKS_SKIP})
+
+_HITS = frozenset({Fault.WORKER_DIES, Fault.WORKER_HANGS, Fault.BOOTS_SLOWLY, Fault.BOOTS_TOO_SLOWLY})
+_STOPS = frozenset({Command.ABORT, Command.INTERRUPT, Command.ROLLBACK})
 _TAKES_OUT = frozenset({Deed.DRAINED, Deed.HELD, Deed.STOPPED})
 _LETS_IN = frozenset({Verb.ADMIT, Verb.LET_GO})
 _TAKEN_BACK = frozenset({Outcome.ROLLED_BACK, Outcome.ROLLED_BACK_ON_REQUEST})
@@ -51,7 +60,8 @@ def budget(account: Account) -> Iterator[str]:
     pools = {worker.id: worker.pool or f"role {worker.role}" for worker in plan.workers}
     limits = {str(pool): limit for pool, limit in plan.max_unavailable.items()}
     for it in account.history:
-        if it.number is None or it.deed not in _TAKES_OUT:
+        # Who is down by itself already takes nothing away by being drained; from then on it counts.
+        if it.number is None or it.deed not in _TAKES_OUT or not it.answers:
             continue
         out = {other for other in it.out if pools[other] == pools[it.worker]} | {it.worker}
         if len(out) > limits.get(pools[it.worker], 1):
@@ -77,7 +87,7 @@ def truth(account: Account) -> Iterator[str]:
         return
     rolled = {step.worker for step in steps_of(plan.phases) if step.worker is not None}
     touched = {effect.worker for effect in account.effects.values() if effect.worker is not None}
-    struck_late = {one.worker for one in account.struck if one.at_s > account.ended_at_s - UNSEEN_S}
+    struck_late = _struck_late(account)
     said = account.outcome
     lost = any(one.strike.fault is Fault.JOURNAL_LOST for one in account.struck)
     if said is Outcome.REFUSED and not lost and touched:
@@ -89,6 +99,14 @@ def truth(account: Account) -> Iterator[str]:
             yield from _untrue(said, worker, stand, plan.to_release.id)
         if said in _TAKEN_BACK | {Outcome.ABORTED} and worker in touched:
             yield from _untrue(said, worker, stand, plan.from_releases.get(worker))
+
+
+def _struck_late(account: Account) -> set[str]:
+    """Name those who were struck when nobody could see it before the end."""
+    late = [one for one in account.struck if one.at_s > account.ended_at_s - UNSEEN_S]
+    if any(one.strike.fault is Fault.RELEASE_HANGS for one in late):
+        return set(account.end)
+    return {one.worker for one in late if one.strike.fault in _HITS}
 
 
 def _untrue(said: Outcome, worker: WorkerId, stand: Stand, release: ReleaseId | None) -> Iterator[str]:
@@ -106,12 +124,12 @@ def nothing_left(account: Account) -> Iterator[str]:
     condemned = set(_condemned(account).values())
     in_the_way = any(one.strike.fault in _IN_THE_WAY and one.at_s > account.ended_at_s - BROUGHT_BACK_WITHIN_S for one in account.struck)
     for worker, stand in account.end.items():
-        if not stand.taken:
+        if not stand.taken or worker in _struck_late(account):
             continue
         if account.outcome is not Outcome.HALTED and account.outcome is not Outcome.REFUSED:
             yield f"it ended as {account.outcome}, and {worker} is out by our hand"
         elif account.outcome is Outcome.HALTED:
-            if worker not in account.drained:
+            if worker not in account.drained and worker not in account.why:
                 yield f"it halted, and {worker} is out by our hand and not named"
             if stand.well_for_s > WELL_S and stand.runs not in condemned and not in_the_way:
                 yield f"it halted, and {worker}, well for {stand.well_for_s:.0f} s, is out by our hand"
@@ -167,6 +185,46 @@ def intent_first(account: Account) -> Iterator[str]:
             number = event.effect.number
 
 
+def undisturbed(account: Account) -> Iterator[str]:
+    """A good release is deployed where nothing goes wrong."""
+    scenario = account.scenario
+    calm = account.plan is not None and not account.struck and scenario.bad is None and scenario.foreign is None
+    if calm and account.outcome is not Outcome.DEPLOYED:
+        yield f"nothing went wrong, and it ended as {account.outcome}: {account.why}"
+
+
+def bad_release(account: Account) -> Iterator[str]:
+    """A release that is bad from the start, in a way that gates look at, is not deployed, whatever else goes wrong."""
+    plan, bad = account.plan, account.scenario.bad
+    if plan is None or bad is None or account.outcome is not Outcome.DEPLOYED:
+        return
+    if any(one.strike.fault in _HIDES for one in account.struck):
+        return
+    gates = [plan.gates[gate] for step in steps_of(plan.phases) for gate in step.gates]
+    if bad in _NEVER_WELL or any(_shows(gate, bad) for gate in gates):
+        yield f"a release that {bad.removeprefix('release_')} was deployed"
+
+
+def _shows(gate: Gate, bad: Fault) -> bool:
+    """Tell whether a release is so bad that a gate fails it."""
+    if bad is Fault.RELEASE_ERRS:
+        return gate.metric is Metric.ERRORS and gate.max is not None and gate.max < ERRS
+    slow = gate.metric is Metric.LATENCY_P95 and gate.ratio_max is not None
+    return slow and (gate.ratio_max or 0.0) * HEALTHY_S + gate.slack < SLOW_S
+
+
+def heeded(account: Account) -> Iterator[str]:
+    """Where somebody asks for a stop, or for the way back, nothing is deployed, unless the rollout is taken up again after that."""
+    asked: Command | None = None
+    for event in account.events:
+        if isinstance(event, OperatorSpoke) and event.command in _STOPS:
+            asked = event.command
+        elif isinstance(event, DeployBegan | DeployResumed):
+            asked = None
+    if asked is not None and account.outcome is Outcome.DEPLOYED:
+        yield f"somebody asked for {asked}, and it was deployed"
+
+
 INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "ends": ends,
     "budget": budget,
@@ -176,9 +234,10 @@ INVARIANTS: dict[str, Callable[[Account], Iterator[str]]] = {
     "cuts": cuts,
     "others_drains": others_drains,
     "intent_first": intent_first,
-    "success": promises.success,
-    "evidence": promises.evidence,
-    "heeded": promises.heeded,
+    "undisturbed": undisturbed,
+    "bad_release": bad_release,
+    "heeded": heeded,
+    "stopped": promises.stopped,
     "attempts": promises.attempts,
     "database": promises.database,
     "blame": promises.blame,

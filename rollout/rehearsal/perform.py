@@ -21,7 +21,8 @@ from rollout.rehearsal.scenario import Scenario, set_up
 from rollout.simulation.faults import Struck
 from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.journal import MemoryJournal
-from rollout.simulation.rehearse import EndlessError, Script, Stage, live
+from rollout.simulation.looking import Sight
+from rollout.simulation.rehearse import EndlessError, Script, Stage, let_nobody_be_there, live
 from rollout.simulation.striking import Crash, Striker, turn_bad
 from rollout.simulation.virtual_clock import ToolClock
 from rollout.simulation.world import Happening, World
@@ -92,6 +93,8 @@ class _Run:
 def rehearse_one(scenario: Scenario, listeners: Sequence[Listener] = ()) -> Account:
     """Play it from the plan to ten minutes after its end. Never raises: what it died of is in its account."""
     stage = set_up(scenario)
+    # What is seen is the same as by the Surveyor, and so is the journal, which nobody reads back but us.
+    stage.sight, stage.journal = Sight.QUICK, MemoryJournal(codec=False)
     world = stage.world
     release = stage.drivers.releases.identify(
         None if scenario.restart_only else "2.0.0", None, stage.old.id, next_generation=scenario.restart_only
@@ -127,7 +130,7 @@ def rehearse_one(scenario: Scenario, listeners: Sequence[Listener] = ()) -> Acco
     striker.over = True
     ended_at_s = stage.clock.now_s()
     end = _stands(stage, began_at_s)
-    stage.clock.advance_to(ended_at_s + LANDED_AFTER_S)
+    let_nobody_be_there(stage, LANDED_AFTER_S)
     finish = next((event for event in reversed(events) if isinstance(event, DeployFinished)), None)
     return Account(
         scenario=scenario,
@@ -163,7 +166,7 @@ def _play(run: _Run) -> DeployState:
             state = live(stage, plan, run.script, resumed=resumed)
         except Crash as crash:
             striker.alive = False
-            stage.clock.advance_to(stage.clock.now_s() + (crash.nobody_for_s or 0.0))
+            let_nobody_be_there(stage, crash.nobody_for_s or 0.0)
             resumed = not crash.journal_lost
             if crash.journal_lost:
                 stage.journal = MemoryJournal(codec=False)
@@ -173,7 +176,7 @@ def _play(run: _Run) -> DeployState:
         if state.outcome not in RESUMABLE or run.resumes >= run.scenario.resumes:
             return state
         run.resumes += 1
-        stage.clock.advance_to(stage.clock.now_s() + run.scenario.resume_after_s)
+        let_nobody_be_there(stage, run.scenario.resume_after_s)
         resumed = True
 
 
@@ -191,7 +194,7 @@ def _plan(run: _Run) -> Plan:
         except RefusedError:
             if attempt == PLANS_MAX - 1:
                 raise
-            stage.clock.advance_to(stage.clock.now_s() + PLAN_AGAIN_S)
+            let_nobody_be_there(stage, PLAN_AGAIN_S)
         else:
             run.plan = plan
             run.plans += 1

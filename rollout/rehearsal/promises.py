@@ -1,5 +1,5 @@
 """
-What a rollout promises besides doing no harm: that it comes to its end where nothing is wrong, heeds whoever speaks to it, and gives up in time.
+What a rollout promises besides doing no harm: it heeds whoever speaks to it, gives up in time, and takes back whom the playbook says.
 
 As in invariants.py each is a pure function from an account to sentences about what broke it.
 """
@@ -15,7 +15,6 @@ from rollout.model.event import (
     EffectIntended,
     EffectObserved,
     OperatorSpoke,
-    Outcome,
     RollbackBegan,
     StepBegan,
 )
@@ -31,24 +30,7 @@ _STOPS = frozenset({Command.ABORT, Command.INTERRUPT})
 AWAY_UNSEEN_S = 20.0
 
 
-def success(account: Account) -> Iterator[str]:
-    """Where nothing goes wrong, and the release is good, it is deployed."""
-    scenario = account.scenario
-    if account.error or account.struck or scenario.bad is not None or scenario.foreign is not None or account.outcome is Outcome.DEPLOYED:
-        return
-    yield f"nothing went wrong, and it ended as {account.outcome}: {account.why}"
-
-
-def evidence(account: Account) -> Iterator[str]:
-    """A release whose requests fail from the start is not called deployed where a gate looks at them."""
-    if account.plan is None or account.outcome is not Outcome.DEPLOYED or account.scenario.bad is not Fault.RELEASE_ERRS:
-        return
-    rolled = {effect.worker for effect in account.effects.values() if effect.verb is Verb.RESTART}
-    if judged := sorted(step.worker for step in steps_of(account.plan.phases) if step.worker is not None and step.gates and step.worker in rolled):
-        yield f"it is said to be deployed, and {', '.join(judged)} fails its requests"
-
-
-def heeded(account: Account) -> Iterator[str]:
+def stopped(account: Account) -> Iterator[str]:
     """After a stop nobody is taken out; after a pause nobody new is begun with."""
     if account.plan is None:
         return

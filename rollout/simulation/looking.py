@@ -41,30 +41,31 @@ def _all_in(bucket: int) -> tuple[float, ...]:
     return tuple(1000.0 * (index == bucket) for index in range(len(_NOTHING.latency)))
 
 
+# So little that the others can do without anybody.
 _WELL = Tally(
     since_s=0.0,
     until_s=0.0,
     requests=1000.0,
     latency=_all_in(_HEALTHY),
-    request_cpu_s=5.0,
+    request_cpu_s=0.1,
     polls=1000.0,
     poll_cpu_s=1.0,
     poll_db_s=1.0,
     poll_scheduling_s=1.0,
     work=1000.0,
-    cpu_s=5.0,
+    cpu_s=0.1,
     backlog=0.0,
 )
 _BAD = replace(
     _WELL,
     errors=900.0,
     latency=_all_in(len(_NOTHING.latency) - 1),
-    request_cpu_s=50.0,
+    request_cpu_s=1.0,
     poll_cpu_s=10.0,
     poll_db_s=10.0,
     poll_scheduling_s=10.0,
     work=0.0,
-    cpu_s=50.0,
+    cpu_s=1.0,
     backlog=10_000.0,
 )
 # Where nobody measures them, no worker of a simulated world opens more files than it has.
@@ -322,9 +323,10 @@ class ScriptedEyes(SparingEyes):
 def next_change_s(world: World, now_s: float) -> float:
     """Return when something that can be seen changes next by itself: a boot, a check of the proxy, a drain or a hold ends."""
     moments: list[float] = []
-    for it in world.workers.values():
-        if it.started_at_s is not None and it.started_at_s + world.boot_s + world.check_s > now_s:
-            moments += [it.started_at_s + world.boot_s, it.started_at_s + world.boot_s + world.check_s]
+    for worker, it in world.workers.items():
+        boot_s = world.boot_of(worker)
+        if it.started_at_s is not None and it.started_at_s + boot_s + world.check_s > now_s:
+            moments += [it.started_at_s + boot_s, it.started_at_s + boot_s + world.check_s]
         if it.backend is not None and not it.admitted and it.sessions:
             # Half a session counts as none.
             moments.append(it.changed_at_s + world.session_life_s * (1 - 0.5 / it.sessions))

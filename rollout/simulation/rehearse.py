@@ -172,7 +172,7 @@ def rehearse(
             return live(stage, plan, Script(faults or {}, crashes, speak or {}, listeners, durations), resumed=resumed)
         except Crash:
             crashes.pop(0)
-            _let_nobody_be_there(stage, nobody_for_s)
+            let_nobody_be_there(stage, nobody_for_s)
             resumed = True
 
 
@@ -181,7 +181,7 @@ def take_up(stage: Stage, plan: Plan, listeners: Sequence[Listener] = ()) -> Dep
     return _live(stage, plan, Script({}, [], {}, listeners, Durations()), resumed=True)
 
 
-def _let_nobody_be_there(stage: Stage, seconds: float) -> None:
+def let_nobody_be_there(stage: Stage, seconds: float) -> None:
     """Let time pass without the tool; the dead-man at the target goes on sweeping."""
     until_s = stage.clock.now_s() + seconds
     while stage.clock.now_s() < until_s:

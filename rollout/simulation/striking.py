@@ -165,7 +165,7 @@ class Striker:
             case Fault.DATABASE_AWAY:
                 self._away(strike, "database")
             case Fault.LEASE_LOST:
-                self._lose_lease()
+                self._lose_lease(strike)
             case Fault.RELEASE_EXITS | Fault.RELEASE_HANGS | Fault.RELEASE_ERRS | Fault.RELEASE_SLOW:
                 turn_bad(self.world, self.release, strike.fault)
             case Fault.CLOCK_FORWARD:
@@ -238,8 +238,13 @@ class Striker:
             self.world.acting = acting
             self.drained_by_somebody[worker] = self.clock.now_s()
 
-    def _lose_lease(self) -> None:
-        """The simulated homeserver has no lease yet."""
+    def _lose_lease(self, strike: Strike) -> None:
+        """Let its place be out of reach for a while; or, if that would be for ever, let somebody else have it, who doesn't ask."""
+        lease, now_s = self.world.lease, self.clock.now_s()
+        if strike.for_s is None:
+            lease.take_over(now_s)
+        else:
+            lease.away_until_s = now_s + strike.for_s
 
 
 def turn_bad(world: World, release: ReleaseId, how: Fault) -> None:

@@ -274,6 +274,9 @@ class World:
         if it.admitted:
             # What a singleton does takes no long-poll's time to end.
             return it.sessions if self.answers(worker) and self.clock.now_s() - it.changed_at_s < self.held_ends_s else 0
+        if it.started_at_s + self.boot_of(worker) > it.changed_at_s:
+            # A process that came up while it was out has never had any.
+            return 0
         gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_s
         return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
 

@@ -21,6 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.end_to_end)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _measured_shortly() -> Iterator[None]:
+    """How busy workers are is measured before every plan; here it is no news."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROLLOUT_MEASURE_S", "1")
+        yield
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Seven workers on the older release; ended and removed afterwards."""

@@ -4,11 +4,10 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -217,8 +216,14 @@ def _turn_at(ledger: Path, worker: str) -> Iterator[None]:
 
 def _agents(ledger: Path) -> list[int]:
     """List the processes that are about to act at a ledger's target."""
-    found = subprocess.run(["pgrep", "-f", f"agent.py act {ledger}"], capture_output=True, text=True, timeout=10, check=False)
-    return [int(pid) for pid in found.stdout.split()]
+    wanted = ["act", str(ledger)]
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            words = place.read_bytes().decode(errors="replace").split("\0")
+            if any(word.endswith("/agent.py") and words[number + 1 : number + 3] == wanted for number, word in enumerate(words)):
+                found.append(int(place.parent.name))
+    return found
 
 
 def _watched(site: Site, address: str) -> Path:

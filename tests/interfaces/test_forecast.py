@@ -33,7 +33,7 @@ def test_without_a_journal_there_is_a_plan_all_the_same(site: Homeserver) -> Non
     site.environment = {"XDG_STATE_HOME": str(nowhere), "ROLLOUT_JOURNAL": ""}
     done = site.run("plan", "--restart")
     assert done.exit_code == 0, done.output
-    assert "the forecast knows of no earlier rollouts" in done.output
+    assert "nothing is known of earlier rollouts" in done.output
     assert "9 of 10 within" in done.output
     assert site.run("plan", "--restart", "--journal", str(nowhere / "journal.db")).exit_code == 5
 

@@ -26,6 +26,216 @@ def _in(file: str, *rows: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
 
 
 MUTANTS: tuple[Mutant, ...] = (
+    # decide
+    Mutant("doubt-is-never-settled", "deciding/decide.py", "if state.in_doubt and (settled", "if False and (settled", "what is in doubt is looked at"),
+    Mutant("nobody-is-heard", "deciding/decide.py", "if state.asked is not None and (asked", "if False and (asked", "a person is heeded"),
+    Mutant(
+        "winding-down-goes-on",
+        "deciding/decide.py",
+        "if state.winding_down is not None:\n        return _answer(state, safety",
+        "if False:\n        return _answer(state, safety",
+        "a stop makes safe",
+    ),
+    Mutant("never-stuck", "deciding/decide.py", "if _stuck(plan, state, agenda, now_s):", "if False:", "what is stuck pauses"),
+    Mutant("no-alarm", "deciding/decide.py", "if (alarmed := watching", "if False and (alarmed := watching", "who had passed is watched on"),
+    Mutant("two-at-one-worker", "deciding/decide.py", "        if _busy_elsewhere(state, step):", "        if False:", "one act at a time on a worker"),
+    Mutant("untouched-stay-out", "deciding/decide.py", "    if stray is not None:", "    if False:", "who was only drained comes back on the way back"),
+    Mutant(
+        "concludes-blindly",
+        "deciding/decide.py",
+        "if answer is not True or fresh is None or fresh.healthy is not True:",
+        "if False:",
+        "the end is looked at",
+    ),
+    Mutant("concludes-with-somebody-out", "deciding/decide.py", "    if not_seen or out:", "    if not_seen:", "nothing ends well with somebody out"),
+    Mutant(
+        "failures-on-the-way-back-are-clean",
+        "deciding/decide.py",
+        "    if state.rollback_failures:",
+        "    if False:",
+        "who wasn't shown to be well isn't called well",
+    ),
+    # fold
+    Mutant(
+        "drains-are-forgotten", "deciding/fold.py", "drained_by_us=True, users_moved", "drained_by_us=False, users_moved", "who is out is remembered"
+    ),
+    Mutant(
+        "admission-is-forgotten",
+        "deciding/fold.py",
+        "worker = changed(worker, drained_by_us=False)",
+        "worker = changed(worker, ramp=None)",
+        "who is back is remembered",
+    ),
+    Mutant(
+        "first-weight-is-enough",
+        "deciding/fold.py",
+        "(effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT)",
+        "effect.verb is Verb.ADMIT",
+        "who has part of its traffic isn't back",
+    ),
+    Mutant("restarts-touch-nobody", "deciding/fold.py", "touched=True, restarts", "touched=False, restarts", "who was restarted is taken back"),
+    Mutant(
+        "acts-make-nothing-stale",
+        "deciding/fold.py",
+        "changed(state.workers[effect.worker], acted_at_s=at_s)",
+        "changed(state.workers[effect.worker], acted_at_s=0.0)",
+        "what was seen before an act proves nothing",
+    ),
+    Mutant("resumes-in-the-dark", "deciding/fold.py", "        fresh_after_s=at_s,\n", "", "who resumes looks first"),
+    Mutant(
+        "numbers-start-anew",
+        "deciding/fold.py",
+        "last_number=EffectNumber(max(state.last_number, event.last_number)),",
+        "last_number=state.last_number,",
+        "numbers rise above the ledger's",
+    ),
+    Mutant(
+        "failures-are-not-counted",
+        "deciding/fold.py",
+        "attempts = state.steps[effect.step_id].attempts + (not event.unheld)",
+        "attempts = state.steps[effect.step_id].attempts",
+        "what fails again and again is given up",
+    ),
+    Mutant(
+        "let-go-counts-as-drained",
+        "deciding/fold.py",
+        "restart.status in {StepStatus.PENDING, StepStatus.ACTIVE}:",
+        "False:",
+        "who was let go before its restart is drained again",
+    ),
+    Mutant(
+        "what-did-not-happen-did", "deciding/fold.py", "    if event.happened:\n", "    if True:\n", "what was seen not to have happened is done again"
+    ),
+    Mutant(
+        "the-old-evidence-counts",
+        "deciding/fold.py",
+        "after=None, controls=None, unmeasured=None, verdicts={}",
+        "verdicts={}",
+        "evidence counts from the return on",
+    ),
+    # safety
+    Mutant(
+        "nobody-is-brought-back", "deciding/safety.py", "if not known.drained_by_us and not _down(known):", "if True:", "a stop brings back who is out"
+    ),
+    Mutant(
+        "brings-back-the-condemned",
+        "deciding/safety.py",
+        "condemned = is_taken_back(state, worker) and not _runs_as_before(sighting, plan.releases[old])",
+        "condemned = False",
+        "nobody is admitted on what is taken back",
+    ),
+    Mutant(
+        "brings-back-the-dead",
+        "deciding/safety.py",
+        "if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:",
+        "if False:",
+        "nobody is admitted who doesn't answer",
+    ),
+    Mutant("stops-without-restarting", "deciding/safety.py", "if condemned or not process.running:", "if False:", "who doesn't run is started once"),
+    Mutant(
+        "cuts-to-be-quick", "deciding/safety.py", "sighting.proxy.sessions != 0:", "sighting.proxy.sessions is None:", "nothing is cut to save time"
+    ),
+    Mutant(
+        "forgets-who-is-out",
+        "deciding/safety.py",
+        "    if out:\n        return Finish(Outcome.HALTED",
+        "    if False:\n        return Finish(Outcome.HALTED",
+        "who couldn't be brought back is named",
+    ),
+    # blocking
+    Mutant(
+        "capacity-is-not-asked", "deciding/blocking.py", "if why := why_not_down(", "if why := None and why_not_down(", "never more than may be out"
+    ),
+    Mutant(
+        "between-two-looks", "deciding/blocking.py", "            _taken_by_us(state, other, known),\n", "", "what was begun between two looks counts"
+    ),
+    Mutant(
+        "others-drains-are-ours", "deciding/blocking.py", "if theirs := _taken_by_others(plan, worker, own):", "if False:", "what others drained stays"
+    ),
+    Mutant("unseen-is-well", "deciding/blocking.py", "    if own is None:\n", "    if False:\n", "who isn't seen isn't taken out"),
+    # going out
+    Mutant(
+        "drains-end-at-once",
+        "deciding/going_out.py",
+        '        if sighting.proxy.sessions == 0:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no',
+        '        if True:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no',
+        "a drain waits for the last request",
+    ),
+    Mutant(
+        "restarts-without-a-look",
+        "deciding/going_out.py",
+        "return _before_restart(plan, state, step, now_s) or perform(state, step, now_s)",
+        "return perform(state, step, now_s)",
+        "a restart looks once more",
+    ),
+    Mutant(
+        "a-drain-that-was-forgotten",
+        "deciding/going_out.py",
+        "        if sighting.proxy.admitted:\n",
+        "        if False:\n",
+        "the proxy may forget a drain",
+    ),
+    Mutant(
+        "a-hold-of-any-age",
+        "deciding/going_out.py",
+        "if left_s is not None and left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s:",
+        "if False:",
+        "a restart needs enough of its hold",
+    ),
+    # coming back
+    Mutant("healthy-is-not-asked", "deciding/coming_back.py", "up = sighting.healthy is True and (", "up = True or (", "no traffic before it answers"),
+    Mutant(
+        "the-release-is-not-asked",
+        "deciding/coming_back.py",
+        "if up and runs(sighting, release) is True:\n            return Note(StepFinished",
+        "if up:\n            return Note(StepFinished",
+        "no traffic before it runs the release",
+    ),
+    Mutant(
+        "weights-by-the-clock",
+        "deciding/coming_back.py",
+        "if sighting is not None and sighting.healthy is True and sighting.proxy is not None and sighting.proxy.up:\n        return None",
+        "if True:\n        return None",
+        "who doesn't answer gets no more",
+    ),
+    Mutant("gone-is-not-noticed", "deciding/coming_back.py", "    if gone := gone_for(known, now_s):", '    if gone := "":', "who is gone fails"),
+    Mutant(
+        "half-is-full",
+        "deciding/coming_back.py",
+        "if plan.ramp.utilisation_max is None and at.weights_applied < len(weights):",
+        "if False:",
+        "the ramp ends at the full weight",
+    ),
+    # doubt
+    Mutant("doubt-is-done", "deciding/doubt.py", "    return _shows(worker.sighting, effect, intended_at_s)", "    return True", "doubt is looked at"),
+    Mutant(
+        "doubt-by-an-old-look",
+        "deciding/doubt.py",
+        "worker.seen_at_s <= max(state.fresh_after_s, intended_at_s, worker.acted_at_s) or ",
+        "",
+        "what was seen before says nothing about doubt",
+    ),
+    Mutant("a-drain-in-doubt-is-done", "deciding/doubt.py", "not sighting.proxy.admitted", "True", "a drain in doubt is looked for"),
+    # soaking, watching, acting
+    Mutant(
+        "failing-passes",
+        "deciding/soaking.py",
+        "if failed := [verdict for verdict in verdicts if verdict.ruling is Ruling.FAIL]:",
+        "if failed := []:",
+        "who fails is taken back",
+    ),
+    Mutant(
+        "anything-passes", "deciding/soaking.py", "if all(verdict.ruling is Ruling.PASS for verdict in verdicts):", "if verdicts:", "only PASS passes"
+    ),
+    Mutant("one-window-is-enough-to-watch", "deciding/watching.py", "    if now_s < ends_at_s:\n", "    if False:\n", "the last watch lasts"),
+    Mutant("numbers-stand-still", "deciding/acting.py", "EffectNumber(state.last_number + 1)", "EffectNumber(state.last_number)", "numbers rise"),
+    Mutant(
+        "no-way-back",
+        "deciding/acting.py",
+        "    return Note(RollbackBegan(now_s, why, requested=False",
+        "    return stop(now_s, why) if why else Note(RollbackBegan(now_s, why, requested=False",
+        "who fails is taken back by itself",
+    ),
     *_in(
         "deciding/decide.py",
         (

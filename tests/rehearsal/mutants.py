@@ -117,7 +117,9 @@ def _rehearse(mutant: Mutant, home: Path) -> tuple[str, int | None, str]:
     except subprocess.TimeoutExpired:
         return "ends", None, f"a rehearsal doesn't end within {TRIAL_S_MAX:.0f} s"
     if done.returncode:
-        return "exception", None, done.stderr.strip().splitlines()[-1]
+        # What an invariant broke over is told as broken; this is code that can't even be loaded, which catches nothing.
+        msg = f"{mutant.name} does not run: {done.stderr.strip().splitlines()[-1]}"
+        raise RuntimeError(msg)
     if not done.stdout.strip():
         return "", None, ""
     seed, invariant, saying = json.loads(done.stdout)

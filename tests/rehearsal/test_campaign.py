@@ -40,9 +40,9 @@ def test_a_whole_campaign_aims_at_every_cell_often_enough() -> None:
     assert max(aimed.values()) - min(aimed.values()) <= 1
 
 
-@pytest.mark.parametrize("seed", [3, 40, 146, 362])
+@pytest.mark.parametrize("seed", [3, 6, 9, 39])
 def test_the_same_seed_gives_the_same_journal(seed: int) -> None:
-    """Byte by byte; with a crash in 40 and 146."""
+    """Byte by byte; the tool dies in 6, and in 9 and 39 its journal with it."""
     journal = journal_of(rehearse_one(draw(seed)))
     assert journal == journal_of(rehearse_one(draw(seed)))
     assert journal != journal_of(rehearse_one(draw(seed + 1)))

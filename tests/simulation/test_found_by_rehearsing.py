@@ -71,3 +71,12 @@ def test_who_runs_its_old_release_again_is_brought_back_though_its_metrics_are_g
     assert judge(account) == []
     assert (account.outcome, account.drained) == (Outcome.PAUSED, ())
     assert all(stand.full and not stand.taken for stand in account.end.values())
+
+
+def test_a_stop_is_over_when_everybody_is_seen_back() -> None:
+    """The driver says that it admitted the one who was out, and didn't: it ended as interrupted, and so as safe, with that one out."""
+    says_done = Strike(Fault.SAYS_DONE, Verb.ADMIT, Moment.DURING)
+    account = _rehearse(Strike(Fault.ASKS_INTERRUPT, Verb.DRAIN, Moment.WAITING), says_done)
+    assert judge(account) == []
+    assert account.outcome is Outcome.INTERRUPTED
+    assert all(stand.full and not stand.marked for stand in account.end.values())

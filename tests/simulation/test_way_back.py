@@ -7,6 +7,7 @@ import pytest
 from rollout.deciding.state import DeployState
 from rollout.model.event import Event, Outcome, RollbackBegan, StepBegan, StepFinished
 from rollout.model.ids import Role, WorkerId
+from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.rehearse import Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, SEVEN, seven_workers
 
@@ -79,3 +80,22 @@ def test_one_that_was_gone_before_any_ruling_is_not_called_well() -> None:
     state = rehearse(stage, plan, listeners=(hang,))
     assert {worker.runs for worker in stage.world.workers.values()} == {stage.old.id}
     assert (state.outcome, state.rollback_failures) == (Outcome.HALTED, ("client2: it has not answered for 15 s",))
+
+
+def test_who_was_on_the_failed_release_before_and_is_not_well_halts_it() -> None:
+    """An earlier rollout with a lost journal had put client1 on it: what it ran before nobody knows, and "rolled back" would be untrue."""
+    stage = seven_workers()
+    assert rehearse(stage, stage.plan(PLAYBOOK, until="client1")).outcome is Outcome.DEPLOYED
+    stage.journal = MemoryJournal()
+    plan = stage.plan(PLAYBOOK)
+    bad = plan.to_release.id
+    assert plan.from_releases[WorkerId("client1")] == bad
+
+    def turn_bad(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "client2/soak":
+            stage.world.hangs.add(bad)
+
+    end = rehearse(stage, plan, listeners=(turn_bad,))
+    assert end.outcome is Outcome.HALTED, end.outcome_why
+    assert "client1 ran 2.0.0" in end.outcome_why
+    assert stage.world.workers[WorkerId("client2")].runs == stage.old.id

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import click
+
 from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.drivers import explained
 from rollout.adapters.documents.read import inventory_in, read_document
@@ -44,7 +46,15 @@ def open_homeserver(inventory_path: Path) -> Opened:
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
         raise explained(document, inventory) or error from None
+    _close_at_the_end(drivers)
     return Opened(inventory, drivers, SystemClock(), operator())
+
+
+def _close_at_the_end(drivers: Drivers) -> None:
+    """A database driver may keep a connection, which the command ends with."""
+    context, close = click.get_current_context(silent=True), getattr(drivers.database, "close", None)
+    if context is not None and close is not None:
+        context.call_on_close(close)
 
 
 def open_user_journal(place: str | None) -> Journal:

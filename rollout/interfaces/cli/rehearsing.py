@@ -97,7 +97,7 @@ def _as_json(summary: Summary, bad: list[Result], inventory: Inventory) -> str:
 
 def _as_text(summary: Summary, bad: list[Result], inventory: Inventory, playbook: Playbook, playbook_path: Path) -> str:
     lines = [
-        f"{summary.rehearsals} rollouts of {inventory.homeserver} by {playbook.name} rehearsed, each with something going wrong:",
+        f"{summary.rehearsals} rollouts of {inventory.homeserver} by {playbook.name} rehearsed, most with something going wrong:",
         f"{summary.success_rate:.0%} were deployed all the same",
         "",
         f"{'ended':<24}{'count':>7}{'median':>10}{'p90':>10}{'worst':>10}",
