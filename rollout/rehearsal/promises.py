@@ -7,6 +7,7 @@ As in invariants.py each is a pure function from an account to sentences about w
 from collections import Counter
 from collections.abc import Iterator
 
+from rollout.model.effect import Effect
 from rollout.model.event import (
     Command,
     DeployBegan,
@@ -18,7 +19,6 @@ from rollout.model.event import (
     RollbackBegan,
     StepBegan,
 )
-from rollout.model.effect import Effect
 from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.rehearsal.perform import Account
@@ -89,7 +89,11 @@ def database(account: Account) -> Iterator[str]:
         until_s = float("inf") if one.strike.for_s is None else one.at_s + one.strike.for_s
         for number, effect in account.effects.items():
             intended_at_s = account.intended_at_s[number]
-            if effect.verb is Verb.RESTART and not effect.step_id.endswith("/safety") and one.at_s + AWAY_UNSEEN_S < intended_at_s < until_s:
+            if (
+                effect.verb is Verb.RESTART
+                and not effect.step_id.endswith("/safety")
+                and one.at_s + AWAY_UNSEEN_S < intended_at_s < until_s
+            ):
                 yield f"{effect.worker} was restarted {intended_at_s - one.at_s:.0f} s after the database was gone"
 
 

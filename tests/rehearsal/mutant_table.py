@@ -1,7 +1,7 @@
 """
 Faults that a tired programmer could make, one line each, and which promise each breaks.
 
-*file* is below rollout/; *old* occurs in it exactly once. *seed* is where the campaign caught it last: it is tried first, and only saves time.
+*file* is below rollout/; *old* occurs in it exactly once. *seed* is where the campaign caught it last: it is tried first, to save time.
 *survives* explains one that can't be caught, because nothing that can be seen follows from it.
 """
 
@@ -27,7 +27,13 @@ def _in(file: str, *rows: tuple[str, str, str, str]) -> tuple[Mutant, ...]:
 
 MUTANTS: tuple[Mutant, ...] = (
     # decide
-    Mutant("doubt-is-never-settled", "deciding/decide.py", "if state.in_doubt and (settled", "if False and (settled", "what is in doubt is looked at"),
+    Mutant(
+        "doubt-is-never-settled",
+        "deciding/decide.py",
+        "if state.in_doubt and (settled",
+        "if False and (settled",
+        "what is in doubt is looked at",
+    ),
     Mutant("nobody-is-heard", "deciding/decide.py", "if state.asked is not None and (asked", "if False and (asked", "a person is heeded"),
     Mutant(
         "winding-down-goes-on",
@@ -37,9 +43,23 @@ MUTANTS: tuple[Mutant, ...] = (
         "a stop makes safe",
     ),
     Mutant("never-stuck", "deciding/decide.py", "if _stuck(plan, state, agenda, now_s):", "if False:", "what is stuck pauses"),
-    Mutant("no-alarm", "deciding/decide.py", "if (alarmed := watching", "if False and (alarmed := watching", "who had passed is watched on"),
-    Mutant("two-at-one-worker", "deciding/decide.py", "        if _busy_elsewhere(state, step):", "        if False:", "one act at a time on a worker"),
-    Mutant("untouched-stay-out", "deciding/decide.py", "    if stray is not None:", "    if False:", "who was only drained comes back on the way back"),
+    Mutant(
+        "no-alarm", "deciding/decide.py", "if (alarmed := watching", "if False and (alarmed := watching", "who had passed is watched on"
+    ),
+    Mutant(
+        "two-at-one-worker",
+        "deciding/decide.py",
+        "        if _busy_elsewhere(state, step):",
+        "        if False:",
+        "one act at a time on a worker",
+    ),
+    Mutant(
+        "untouched-stay-out",
+        "deciding/decide.py",
+        "    if stray is not None:",
+        "    if False:",
+        "who was only drained comes back on the way back",
+    ),
     Mutant(
         "concludes-blindly",
         "deciding/decide.py",
@@ -47,7 +67,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         "the end is looked at",
     ),
-    Mutant("concludes-with-somebody-out", "deciding/decide.py", "    if not_seen or out:", "    if not_seen:", "nothing ends well with somebody out"),
+    Mutant(
+        "concludes-with-somebody-out",
+        "deciding/decide.py",
+        "    if not_seen or out:",
+        "    if not_seen:",
+        "nothing ends well with somebody out",
+    ),
     Mutant(
         "failures-on-the-way-back-are-clean",
         "deciding/decide.py",
@@ -57,7 +83,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # fold
     Mutant(
-        "drains-are-forgotten", "deciding/fold.py", "drained_by_us=True, users_moved", "drained_by_us=False, users_moved", "who is out is remembered"
+        "drains-are-forgotten",
+        "deciding/fold.py",
+        "drained_by_us=True, users_moved",
+        "drained_by_us=False, users_moved",
+        "who is out is remembered",
     ),
     Mutant(
         "admission-is-forgotten",
@@ -73,7 +103,9 @@ MUTANTS: tuple[Mutant, ...] = (
         "effect.verb is Verb.ADMIT",
         "who has part of its traffic isn't back",
     ),
-    Mutant("restarts-touch-nobody", "deciding/fold.py", "touched=True, restarts", "touched=False, restarts", "who was restarted is taken back"),
+    Mutant(
+        "restarts-touch-nobody", "deciding/fold.py", "touched=True, restarts", "touched=False, restarts", "who was restarted is taken back"
+    ),
     Mutant(
         "acts-make-nothing-stale",
         "deciding/fold.py",
@@ -104,7 +136,11 @@ MUTANTS: tuple[Mutant, ...] = (
         "who was let go before its restart is drained again",
     ),
     Mutant(
-        "what-did-not-happen-did", "deciding/fold.py", "    if event.happened:\n", "    if True:\n", "what was seen not to have happened is done again"
+        "what-did-not-happen-did",
+        "deciding/fold.py",
+        "    if event.happened:\n",
+        "    if True:\n",
+        "what was seen not to have happened is done again",
     ),
     Mutant(
         "the-old-evidence-counts",
@@ -115,7 +151,11 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # safety
     Mutant(
-        "nobody-is-brought-back", "deciding/safety.py", "if not known.drained_by_us and not _down(known):", "if True:", "a stop brings back who is out"
+        "nobody-is-brought-back",
+        "deciding/safety.py",
+        "if not known.drained_by_us and not is_down(known) and not _left_out(state, known):",
+        "if True:",
+        "a stop brings back who is out",
     ),
     Mutant(
         "brings-back-the-condemned",
@@ -131,9 +171,19 @@ MUTANTS: tuple[Mutant, ...] = (
         "if False:",
         "nobody is admitted who doesn't answer",
     ),
-    Mutant("stops-without-restarting", "deciding/safety.py", "if condemned or not process.running:", "if False:", "who doesn't run is started once"),
     Mutant(
-        "cuts-to-be-quick", "deciding/safety.py", "sighting.proxy.sessions != 0:", "sighting.proxy.sessions is None:", "nothing is cut to save time"
+        "stops-without-restarting",
+        "deciding/safety.py",
+        "if condemned or not process.running:",
+        "if False:",
+        "who doesn't run is started once",
+    ),
+    Mutant(
+        "cuts-to-be-quick",
+        "deciding/safety.py",
+        "sighting.proxy.sessions != 0:",
+        "sighting.proxy.sessions is None:",
+        "nothing is cut to save time",
     ),
     Mutant(
         "forgets-who-is-out",
@@ -144,13 +194,25 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # blocking
     Mutant(
-        "capacity-is-not-asked", "deciding/blocking.py", "if why := why_not_down(", "if why := None and why_not_down(", "never more than may be out"
+        "capacity-is-not-asked",
+        "deciding/blocking.py",
+        "if why := why_not_down(",
+        "if why := None and why_not_down(",
+        "never more than may be out",
     ),
     Mutant(
-        "between-two-looks", "deciding/blocking.py", "            _taken_by_us(state, other, known),\n", "", "what was begun between two looks counts"
+        "between-two-looks",
+        "deciding/blocking.py",
+        "            _taken_by_us(state, other, known),\n",
+        "",
+        "what was begun between two looks counts",
     ),
     Mutant(
-        "others-drains-are-ours", "deciding/blocking.py", "if theirs := _taken_by_others(plan, worker, own):", "if False:", "what others drained stays"
+        "others-drains-are-ours",
+        "deciding/blocking.py",
+        "if theirs := _taken_by_others(plan, worker, own):",
+        "if False:",
+        "what others drained stays",
     ),
     Mutant("unseen-is-well", "deciding/blocking.py", "    if own is None:\n", "    if False:\n", "who isn't seen isn't taken out"),
     # going out
@@ -183,7 +245,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "a restart needs enough of its hold",
     ),
     # coming back
-    Mutant("healthy-is-not-asked", "deciding/coming_back.py", "up = sighting.healthy is True and (", "up = True or (", "no traffic before it answers"),
+    Mutant(
+        "healthy-is-not-asked",
+        "deciding/coming_back.py",
+        "up = sighting.healthy is True and (",
+        "up = True or (",
+        "no traffic before it answers",
+    ),
     Mutant(
         "the-release-is-not-asked",
         "deciding/coming_back.py",
@@ -198,7 +266,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "if True:\n        return None",
         "who doesn't answer gets no more",
     ),
-    Mutant("gone-is-not-noticed", "deciding/coming_back.py", "    if gone := gone_for(known, now_s):", '    if gone := "":', "who is gone fails"),
+    Mutant(
+        "gone-is-not-noticed",
+        "deciding/coming_back.py",
+        "    if gone := gone_for(known, now_s):",
+        '    if gone := "":',
+        "who is gone fails",
+    ),
     Mutant(
         "half-is-full",
         "deciding/coming_back.py",
@@ -207,7 +281,13 @@ MUTANTS: tuple[Mutant, ...] = (
         "the ramp ends at the full weight",
     ),
     # doubt
-    Mutant("doubt-is-done", "deciding/doubt.py", "    return _shows(worker.sighting, effect, intended_at_s)", "    return True", "doubt is looked at"),
+    Mutant(
+        "doubt-is-done",
+        "deciding/doubt.py",
+        "    return _shows(worker.sighting, effect, intended_at_s)",
+        "    return True",
+        "doubt is looked at",
+    ),
     Mutant(
         "doubt-by-an-old-look",
         "deciding/doubt.py",
@@ -225,10 +305,22 @@ MUTANTS: tuple[Mutant, ...] = (
         "who fails is taken back",
     ),
     Mutant(
-        "anything-passes", "deciding/soaking.py", "if all(verdict.ruling is Ruling.PASS for verdict in verdicts):", "if verdicts:", "only PASS passes"
+        "anything-passes",
+        "deciding/soaking.py",
+        "if all(verdict.ruling is Ruling.PASS for verdict in verdicts):",
+        "if verdicts:",
+        "only PASS passes",
     ),
-    Mutant("one-window-is-enough-to-watch", "deciding/watching.py", "    if now_s < ends_at_s:\n", "    if False:\n", "the last watch lasts"),
-    Mutant("numbers-stand-still", "deciding/acting.py", "EffectNumber(state.last_number + 1)", "EffectNumber(state.last_number)", "numbers rise"),
+    Mutant(
+        "one-window-is-enough-to-watch", "deciding/watching.py", "    if now_s < ends_at_s:\n", "    if False:\n", "the last watch lasts"
+    ),
+    Mutant(
+        "numbers-stand-still",
+        "deciding/acting.py",
+        "EffectNumber(state.last_number + 1)",
+        "EffectNumber(state.last_number)",
+        "numbers rise",
+    ),
     Mutant(
         "no-way-back",
         "deciding/acting.py",
@@ -302,14 +394,24 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     *_in(
         "deciding/fold.py",
-        ("forgets_who_was_drained", "changed(worker, drained_by_us=True,", "changed(worker, drained_by_us=False,", "what is out by our hand is known"),
+        (
+            "forgets_who_was_drained",
+            "changed(worker, drained_by_us=True,",
+            "changed(worker, drained_by_us=False,",
+            "what is out by our hand is known",
+        ),
         (
             "in_with_a_part_of_its_weight",
             "(effect.verb is Verb.ADMIT and effect.weight == FULL_WEIGHT):",
             "(effect.verb is Verb.ADMIT and effect.weight <= FULL_WEIGHT):",
             "who has a part of its traffic is still out",
         ),
-        ("forgets_who_was_restarted", "changed(worker, touched=True,", "changed(worker, touched=worker.touched,", "who runs the new release is known"),
+        (
+            "forgets_who_was_restarted",
+            "changed(worker, touched=True,",
+            "changed(worker, touched=worker.touched,",
+            "who runs the new release is known",
+        ),
         (
             "number_is_not_counted_up",
             "_with(state.in_flight, effect.number, effect), last_number=effect.number, waiting=None)",
@@ -409,7 +511,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "sighting.proxy is not None and sighting.proxy.sessions is None:",
             "no request is cut to save time",
         ),
-        ("restarted_again_and_again", "if known.restarts_to_safety:", "if known.restarts_to_safety < 0:", "a worker is started once to stop"),
+        (
+            "restarted_again_and_again",
+            "if known.restarts_to_safety:",
+            "if known.restarts_to_safety < 0:",
+            "a worker is started once to stop",
+        ),
         (
             "admitted_before_it_answers",
             "if sighting.healthy is not True or sighting.proxy is None or not sighting.proxy.up:",
@@ -419,14 +526,14 @@ MUTANTS: tuple[Mutant, ...] = (
         ("held_is_admitted", "Verb.LET_GO if is_held(plan, worker) else Verb.ADMIT", "Verb.ADMIT", "what waits is let go"),
         (
             "the_dead_are_left_when_stopping",
-            "if not known.drained_by_us and not is_down(known):",
+            "if not known.drained_by_us and not is_down(known) and not _left_out(state, known):",
             "if not known.drained_by_us:",
             "who was restarted and died is brought back",
         ),
         (
             "who_is_left_out_is_not_named",
-            "if known.drained_by_us or is_down(known) or worker in unknown)",
-            "if known.drained_by_us and is_down(known) and worker in unknown)",
+            "if known.drained_by_us or is_down(known) or _left_out(state, known) or worker in unknown",
+            "if known.drained_by_us and is_down(known)",
             "who could not be brought back is named",
         ),
         (
@@ -485,8 +592,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "deciding/coming_back.py",
         (
             "well_on_any_release",
-            '        if up and runs(sighting, release) is True:\n            return Note(StepFinished',
-            '        if up:\n            return Note(StepFinished',
+            "        if up and runs(sighting, release) is True:\n            return Note(StepFinished",
+            "        if up:\n            return Note(StepFinished",
             "a worker is back when it runs what it should",
         ),
         (
@@ -501,7 +608,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "if sighting is None or sighting.proxy is not None:\n        return None",
             "nobody is admitted who is down",
         ),
-        ("ramp_stops_short", "at.weights_applied < len(weights):", "at.weights_applied < len(weights) - 1:", "a worker gets its whole weight back"),
+        (
+            "ramp_stops_short",
+            "at.weights_applied < len(weights):",
+            "at.weights_applied < len(weights) - 1:",
+            "a worker gets its whole weight back",
+        ),
         (
             "full_weight_is_not_checked",
             "if proxy is not None and proxy.admitted and proxy.up and proxy.weight == weights[-1]:",
@@ -556,14 +668,24 @@ MUTANTS: tuple[Mutant, ...] = (
             "if why := why_not_down(worker, plan.workers, seen, dict.fromkeys(plan.max_unavailable, 99)):",
             "no more than max_unavailable of a pool are out",
         ),
-        ("others_drains_are_ours", "if theirs := _taken_by_others(plan, worker, own):", "if (theirs := _taken_by_others(plan, worker, own)) and worker.pool is None:", "what others drained stays drained"),
+        (
+            "others_drains_are_ours",
+            "if theirs := _taken_by_others(plan, worker, own):",
+            "if (theirs := _taken_by_others(plan, worker, own)) and worker.pool is None:",
+            "what others drained stays drained",
+        ),
         (
             "who_is_on_its_way_out_is_in",
             '    if known.drained_by_us:\n        return "out by our hand"\n',
             "",
             "two drains between two looks count each other",
         ),
-        ("restarts_without_a_database", "    if state.no_database:\n", "    if state.no_database and state.direction is Direction.BACK:\n", "nobody is restarted while the database is away"),
+        (
+            "restarts_without_a_database",
+            "    if state.no_database:\n",
+            "    if state.no_database and state.direction is Direction.BACK:\n",
+            "nobody is restarted while the database is away",
+        ),
         (
             "guards_are_asked_on_the_way_back_only",
             "if state.direction is Direction.BACK or not plan.guards or",
@@ -585,15 +707,30 @@ MUTANTS: tuple[Mutant, ...] = (
             "if all(verdict.ruling in {Ruling.PASS, Ruling.UNMEASURABLE} for verdict in verdicts):",
             "unknown is never healthy",
         ),
-        ("one_gate_is_enough", "if all(verdict.ruling is Ruling.PASS for", "if any(verdict.ruling is Ruling.PASS for", "every gate has to pass"),
-        ("failing_is_no_failure", "if verdict.ruling is Ruling.FAIL]:", "if verdict.ruling is Ruling.FAIL and state.direction is Direction.BACK]:", "who fails a gate is taken back"),
+        (
+            "one_gate_is_enough",
+            "if all(verdict.ruling is Ruling.PASS for",
+            "if any(verdict.ruling is Ruling.PASS for",
+            "every gate has to pass",
+        ),
+        (
+            "failing_is_no_failure",
+            "if verdict.ruling is Ruling.FAIL]:",
+            "if verdict.ruling is Ruling.FAIL and state.direction is Direction.BACK]:",
+            "who fails a gate is taken back",
+        ),
         (
             "who_dies_soaking_is_not_missed",
             '    if gone := gone_for(known, now_s):\n        return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)\n',
             "",
             "who doesn't answer is taken back",
         ),
-        ("evidence_is_waited_for_for_ever", "if now_s < began_at_s + deadline_s or verdict", "if now_s > began_at_s or verdict", "every wait ends"),
+        (
+            "evidence_is_waited_for_for_ever",
+            "if now_s < began_at_s + deadline_s or verdict",
+            "if now_s > began_at_s or verdict",
+            "every wait ends",
+        ),
     ),
     *_in(
         "deciding/watching.py",
@@ -678,14 +815,29 @@ MUTANTS: tuple[Mutant, ...] = (
             "max(state.fresh_after_s, 0.0)",
             "only what was seen after an act shows what came of it",
         ),
-        ("one_missed_look_is_death", "now_s - since_s > UNHEALTHY_GRACE_S:", "now_s - since_s < UNHEALTHY_GRACE_S:", "who misses a check isn't gone"),
+        (
+            "one_missed_look_is_death",
+            "now_s - since_s > UNHEALTHY_GRACE_S:",
+            "now_s - since_s < UNHEALTHY_GRACE_S:",
+            "who misses a check isn't gone",
+        ),
     ),
     *_in(
         "deciding/time_left.py",
-        ("window_is_over_when_it_is_not", "    if rest_s <= left_s:\n", "    if rest_s >= left_s:\n", "nobody is begun with when there is no time left"),
+        (
+            "window_is_over_when_it_is_not",
+            "    if rest_s <= left_s:\n",
+            "    if rest_s >= left_s:\n",
+            "nobody is begun with when there is no time left",
+        ),
     ),
     *_in(
         "simulation/drivers.py",
-        ("target_takes_any_number", "Claim(worker, number, effect.token", "Claim(worker, None, effect.token", "late acts are refused by their number"),
+        (
+            "target_takes_any_number",
+            "Claim(worker, number, effect.token",
+            "Claim(worker, None, effect.token",
+            "late acts are refused by their number",
+        ),
     ),
 )

@@ -138,14 +138,16 @@ def _test(home: Path) -> tuple[str, str]:
         return "test", f"the tests don't end within {TRIAL_S_MAX:.0f} s"
     if done.returncode == 0:
         return "", ""
-    failed = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), done.stdout[-300:] + done.stderr[-300:])
+    failed = next(
+        (line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), done.stdout[-300:] + done.stderr[-300:]
+    )
     return "test", failed.removeprefix("FAILED ")
 
 
 def _run(home: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PYTHONPATH": str(home), "PYTHONHASHSEED": "0"}
     command = [sys.executable, "-c", code, str(home), *arguments]
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=TRIAL_S_MAX, check=False)  # noqa: S603  (our own code)
+    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=TRIAL_S_MAX, check=False)
 
 
 def try_all(mutants: Sequence[Mutant], jobs: int) -> Iterator[Trial]:
@@ -156,7 +158,11 @@ def try_all(mutants: Sequence[Mutant], jobs: int) -> Iterator[Trial]:
 
 def as_line(trial: Trial) -> str:
     """Write a trial for people."""
-    what = f"{trial.by}{'' if trial.seed is None else f' at seed {trial.seed}'}: {trial.saying}" if trial.caught else f"SURVIVED: {trial.survives}"
+    what = (
+        f"{trial.by}{'' if trial.seed is None else f' at seed {trial.seed}'}: {trial.saying}"
+        if trial.caught
+        else f"SURVIVED: {trial.survives}"
+    )
     return f"{trial.name:<45} {Path(trial.file).stem:<12} {trial.seconds:>5.1f} s  {what}"
 
 

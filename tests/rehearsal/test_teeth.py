@@ -182,7 +182,7 @@ def test_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
     scenario = _scenario(Strike(Fault.ASKS_ABORT, Verb.DRAIN, Moment.WAITING))
     assert _broken(scenario) == set()
     monkeypatch.setattr(decide, "_heed", lambda *_: None)
-    assert _broken(scenario) == {"heeded"}
+    assert _broken(scenario) == {"heeded", "stopped"}
 
 
 def test_same_journal(monkeypatch: pytest.MonkeyPatch) -> None:
