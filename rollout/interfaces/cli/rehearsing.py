@@ -51,8 +51,8 @@ def rehearse(
     Rehearse a rollout of this homeserver again and again, with everything that can go wrong.
 
     Nothing is connected to: the homeserver is a simulated one with the inventory's workers and pools. How long its boots and drains take,
-    and what its requests cost, is drawn from its own finished rollouts in the journal; without any, from rollouts of the lab. Ends with 3 when something happened
-    that never may.
+    and what its requests cost, is drawn from its own finished rollouts in the journal; without any, from rollouts of the lab. Ends with 3
+    when something happened that never may.
     """
     inventory = read_inventory(inventory_path)
     playbook = read_playbook(playbook_path, inventory)
