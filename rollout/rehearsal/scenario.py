@@ -193,7 +193,7 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
                 down=rng.choice(((), (), (50,))),
                 utilisation_max=rng.choice((None, None, None, 0.7)),
             ),
-            hold=Hold(hold_s=20.0, hold_max=1000),
+            hold=Hold(hold_s=20.0, hold_max=6000),
             warm=Warm(users_max=2, seconds=4.0, inheritors=_by(rng, 0.5)) if Verb.WARM in verbs or _by(rng, 0.2) else None,
         ),
         baseline=Baseline(baseline_s=10.0, sample_s=2.0),

@@ -19,10 +19,10 @@ from pathlib import Path
 from rollout.adapters.journal.sql import open_journal
 from rollout.deciding.timings import Times, times_of
 from rollout.model.effect import Effect
-from rollout.model.event import EffectIntended, EffectSucceeded, Event, Observed, Outcome, SamplesTaken
-from rollout.model.ids import DeployId, Role, WorkerId
+from rollout.model.event import EffectIntended, EffectSucceeded, Event, Observed, Outcome, SamplesTaken, StepFinished
+from rollout.model.ids import DeployId, Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Plan, Verb
+from rollout.model.plan import Plan, Verb, steps_of
 from rollout.ports.journal import Journal
 from rollout.simulation.performer import Durations
 from rollout.simulation.world import World
@@ -34,6 +34,8 @@ ENOUGH = 4
 # A hundred times apart from role to role: another role's says nothing.
 _OF_ITS_ROLE = frozenset({"requests_per_s", "request_cpu_s"})
 ROLLOUTS_MAX = 20
+# Journals don't say what the proxy may have: enough for what waits for main at its busiest (a hundred requests a second, doubled, 20 s).
+_CONNECTIONS_MAX = 20_000
 # What has to be there before a journal replaces the lab's: a rollout that restarted nobody says nothing.
 NEEDED = frozenset({"boot_s", "restart_s"})
 # Of no role: the whole homeserver's.
@@ -84,7 +86,10 @@ def record_of(deploy_id: str, plan: Plan, events: Sequence[Event]) -> Record:
     roles = {worker.id: worker.role for worker in plan.workers}
     record = Record(deploy_id, times.outcome.value if times.outcome is not None else "unfinished")
     _enter_steps(record, times, roles)
-    _enter_effects(record, events, roles)
+    # The proxy's check comes last, of those that it knows; what it says of a worker that just went down may be of before.
+    proxied = {worker.id for worker in plan.workers if worker.pool is not None}
+    awaits = {step.id: step.worker for step in steps_of(plan.phases) if step.verb is Verb.AWAIT_HEALTHY and step.worker in proxied}
+    _enter_effects(record, events, roles, awaits)
     _enter_load(record, events, roles)
     return record
 
@@ -163,7 +168,7 @@ class DrawnDurations(Durations):
 def settle_in(world: World, inventory: Inventory, fitted: Fitted, seed: int) -> Durations:
     """Give a simulated homeserver its fitted figures, and return how long effects take there."""
     drawn = Drawn(fitted, seed, {worker: entry.role for worker, entry in inventory.workers.items()})
-    world.draw = drawn.next
+    world.draw, world.connections_max = drawn.next, _CONNECTIONS_MAX
     world.check_s = _or(drawn.next("check_s", None), world.check_s)
     world.held_ends_s = _or(drawn.next("held_ends_s", None), world.held_ends_s)
     for worker, it in world.workers.items():
@@ -197,7 +202,9 @@ def _enter_steps(record: Record, times: Times, roles: Mapping[WorkerId, Role]) -
             _put(record.figures, "held_ends_s", role, one.seconds)
 
 
-def _enter_effects(record: Record, events: Sequence[Event], roles: Mapping[WorkerId, Role]) -> None:
+def _enter_effects(
+    record: Record, events: Sequence[Event], roles: Mapping[WorkerId, Role], awaits: Mapping[StepId, WorkerId | None]
+) -> None:
     """Enter how long acts took, how long after its restart a worker answered, and how long after that the proxy saw it."""
     intended: dict[int, EffectIntended] = {}
     restarted: dict[WorkerId, float] = {}
@@ -218,8 +225,8 @@ def _enter_effects(record: Record, events: Sequence[Event], roles: Mapping[Worke
                     if sighting.healthy and worker in restarted:
                         answered[worker] = event.at_s
                         _put(record.figures, "boot_s", roles[worker], event.at_s - restarted.pop(worker))
-                    if worker in answered and sighting.healthy and sighting.proxy is not None and sighting.proxy.up:
-                        _put(record.figures, "check_s", roles[worker], event.at_s - answered.pop(worker))
+            case StepFinished() if (awaited := awaits.get(event.step_id)) is not None and awaited in answered:
+                _put(record.figures, "check_s", roles[awaited], event.at_s - answered.pop(awaited))
             case _:
                 pass
 

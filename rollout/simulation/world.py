@@ -142,6 +142,7 @@ class World:
     dark: set[WorkerId] = field(default_factory=set)
     frozen: set[WorkerId] = field(default_factory=set)
     files: dict[WorkerId, tuple[float, float, float]] = field(default_factory=dict)
+    connections_max: int = 4000
     disk_free_bytes: int = 20_000_000_000
     cuts: dict[WorkerId, int] = field(default_factory=dict)
     out_at_once_max: int = 0
