@@ -41,7 +41,7 @@ def test_what_it_says_for_programs(tmp_path: Path) -> None:
 def test_what_never_may_happen_is_named_with_its_seed_and_can_be_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a rule broken on purpose (nobody is brought back before a stop) a seed that stops is found, and tells itself."""
     monkeypatch.setattr(safety, "wind_down", lambda _plan, state, _now_s: Finish(state.winding_down or Outcome.PAUSED, "left as it is"))
-    rehearsed = _rehearse("-n", "6")
+    rehearsed = _rehearse("-n", "24")
     assert rehearsed.exit_code == 3, rehearsed.output
     assert "broken: nothing_left, in " in rehearsed.stdout
     seed = rehearsed.stdout.rpartition("--seed ")[2].strip()
