@@ -5,6 +5,7 @@ Pure, given the seed: this is the one place with randomness. The strikes are aim
 coverage table equally often, whatever its size.
 """
 
+import functools
 import random
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from rollout.rehearsal.coverage import CELLS, Cell
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault, Moment, Strike
 from rollout.simulation.faulty_drivers import SimulatedWarming
+from rollout.simulation.fitting import Fitted, choose, settle_in
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import Stage, set_stage, stage_of
@@ -66,10 +68,11 @@ _DELAYS_S: dict[Verb, float] = {
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A homeserver and a playbook to rehearse instead of drawn ones."""
+    """A homeserver and a playbook to rehearse instead of drawn ones, and its figures if they are not the lab's."""
 
     inventory: Inventory
     playbook: Playbook
+    fitted: Fitted | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +93,7 @@ class Scenario:
     foreign: WorkerId | None = None
     resumes: int = 0
     resume_after_s: float = 60.0
+    fitted: Fitted | None = None
 
 
 # Who is warmed for.
@@ -117,6 +121,7 @@ def draw(seed: int, given: Given | None = None, cells: tuple[Cell, ...] = CELLS)
         foreign=rng.choice(replaceable) if len(replaceable) >= ENOUGH and _by(rng, 0.05) else None,
         resumes=rng.choice((0, 1, 2)),
         resume_after_s=round(rng.uniform(1, 120), 1),
+        fitted=given.fitted if given is not None and given.fitted is not None else _lab(),
     )
 
 
@@ -135,6 +140,12 @@ def _fitting(seed: int, cells: tuple[Cell, ...], given: Given) -> tuple[Cell, ..
     return aimed_at(seed, tuple(cell for cell in cells if cell.verb not in without))
 
 
+@functools.cache
+def _lab() -> Fitted:
+    """What the lab's rollouts took: read once a process."""
+    return choose(None, "")
+
+
 def set_up(scenario: Scenario) -> Stage:
     """Build the homeserver of a rehearsal, with every port that there is."""
     stage = stage_of(scenario.inventory)
@@ -143,6 +154,8 @@ def set_up(scenario: Scenario) -> Stage:
     stage.drivers = replace(stage.drivers, database=SimulatedDatabase(stage.clock, users=USERS), warming=SimulatedWarming(stage.world))
     simulated = DriverSettings(driver="simulated")
     stage.inventory = stage.inventory.model_copy(update={"warming_driver": simulated, "database_driver": simulated})
+    if scenario.fitted is not None:
+        stage.durations = settle_in(stage.world, stage.inventory, scenario.fitted, scenario.seed)
     if scenario.foreign is not None:
         stage.world.drain(scenario.foreign)
     return stage
@@ -185,7 +198,7 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
                 down=rng.choice(((), (), (50,))),
                 utilisation_max=rng.choice((None, None, None, 0.7)),
             ),
-            hold=Hold(hold_s=20.0, hold_max=1000),
+            hold=Hold(hold_s=20.0, hold_max=6000),
             warm=Warm(users_max=2, seconds=4.0, inheritors=_by(rng, 0.5)) if Verb.WARM in verbs or _by(rng, 0.2) else None,
         ),
         baseline=Baseline(baseline_s=10.0, sample_s=2.0),

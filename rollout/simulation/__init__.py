@@ -8,6 +8,7 @@ drivers.py         the ports over that world; they pass the same contract tests 
 looking.py         what is seen of that world: as the real Surveyor sees it, or quicker
 performer.py       effects, looks and measurements on the virtual clock, with faults
 faults.py          what may go wrong, each by its name, and when
+fitting.py         its figures, from the journals of real rollouts
 striking.py        letting it go wrong at its moment
 faulty_drivers.py  the ports when something is wrong
 rehearse.py        one rollout, by the real loop, through crashes

@@ -207,7 +207,9 @@ class SimulatedTraffic:
     def limits(self, timeout_s: float) -> ProxyLimits:
         """See ports.traffic."""
         del timeout_s
-        return ProxyLimits(connections=100, connections_max=4000, files=220, files_max=8100)
+        return ProxyLimits(
+            connections=100, connections_max=self._world.connections_max, files=220, files_max=2 * self._world.connections_max + 100
+        )
 
     def _worker(self, server: Server) -> WorkerId:
         worker = self._find(server)

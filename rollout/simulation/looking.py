@@ -324,12 +324,11 @@ def next_change_s(world: World, now_s: float) -> float:
     """Return when something that can be seen changes next by itself: a boot, a check of the proxy, a drain or a hold ends."""
     moments: list[float] = []
     for worker, it in world.workers.items():
-        boot_s = world.boot_of(worker)
-        if it.started_at_s is not None and it.started_at_s + boot_s + world.check_s > now_s:
-            moments += [it.started_at_s + boot_s, it.started_at_s + boot_s + world.check_s]
+        if it.started_at_s is not None and (answers_s := it.started_at_s + world.boot_of(worker)) + world.check_s > now_s:
+            moments += [answers_s, answers_s + world.check_s]
         if it.backend is not None and not it.admitted and it.sessions:
             # Half a session counts as none.
-            moments.append(it.changed_at_s + world.session_life_s * (1 - 0.5 / it.sessions))
+            moments.append(it.changed_at_s + world.session_life_of(worker) * (1 - 0.5 / it.sessions))
         elif it.backend in world.holds:
             moments.append(it.changed_at_s + world.held_ends_s)
     moments += [hold.began_at_s + hold.hold_s for hold in world.holds.values()]

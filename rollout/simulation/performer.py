@@ -34,6 +34,18 @@ class Durations:
     warm_s: float = 4.0
     proxy_s: float = 0.01
 
+    def of(self, effect: Effect) -> float:
+        """Say how long this one takes."""
+        match effect.verb:
+            case Verb.PREPARE | Verb.MIGRATE:
+                return self.cluster_s
+            case Verb.RESTART:
+                return self.restart_s
+            case Verb.WARM:
+                return self.warm_s
+            case _:
+                return self.proxy_s
+
 
 class VirtualPerformer:
     """See engine.perform.Performer."""
@@ -72,16 +84,7 @@ class VirtualPerformer:
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
         self._hooks.intended(effect)
-        match effect.verb:
-            case Verb.PREPARE | Verb.MIGRATE:
-                takes_s = self._durations.cluster_s
-            case Verb.RESTART:
-                takes_s = self._durations.restart_s
-            case Verb.WARM:
-                takes_s = self._durations.warm_s
-            case _:
-                takes_s = self._durations.proxy_s
-        done_s = self._clock.now_s() + takes_s
+        done_s = self._clock.now_s() + self._durations.of(effect)
         self._at(done_s, lambda: self._act(effect))
         if (look_at_s := self._eyes.after_effect_at_s(done_s)) is not None:
             self._at(look_at_s, self._look)

@@ -55,7 +55,7 @@ class Script:
     crashes: Sequence[int] = ()
     speak: Mapping[int, Command | tuple[Command, WorkerId]] = field(default_factory=dict)
     listeners: Sequence[Listener] = ()
-    durations: Durations = Durations()
+    durations: Durations | None = None
     striker: Striker | None = None
     ends_by_s: float = float("inf")
     events_max: int = EVENTS_MAX
@@ -69,7 +69,7 @@ class EndlessError(AssertionError):
 class Stage:
     """
     A simulated homeserver with everything that is needed to roll it. *clock* is the world's, *deploy_id* is what the next rollout is
-    called, *end_by_s* when its window ends.
+    called, *end_by_s* when its window ends, *durations* how long effects take where a script doesn't say it.
 
     *sight* is how it is looked at meanwhile; with Sight.SCRIPTED a worker in *bad_after_s* is bad so many seconds after it was started on
     the new release.
@@ -85,6 +85,7 @@ class Stage:
     deploy_id: DeployId = DEPLOY
     end_by_s: float | None = None
     sight: Sight = Sight.REAL
+    durations: Durations = Durations()
     bad_after_s: Mapping[WorkerId, float] = field(default_factory=dict)
 
     def plan(self, playbook: Playbook, version: str | None = "2.0.0", *, next_generation: bool = False, until: str | None = None) -> Plan:
@@ -157,7 +158,7 @@ def rehearse(
     nobody_for_s: float = 0.0,
     speak: Mapping[int, Command | tuple[Command, WorkerId]] | None = None,
     listeners: Sequence[Listener] = (),
-    durations: Durations = Durations(),
+    durations: Durations | None = None,
 ) -> DeployState:
     """
     Roll *plan* out. *crash_after* are numbers of events after which the process dies and is resumed, *nobody_for_s* later; *speak* says
@@ -178,7 +179,7 @@ def rehearse(
 
 def take_up(stage: Stage, plan: Plan, listeners: Sequence[Listener] = ()) -> DeployState:
     """Take up what was left of a rollout that stopped, or that somebody else took over."""
-    return _live(stage, plan, Script({}, [], {}, listeners, Durations()), resumed=True)
+    return _live(stage, plan, Script({}, [], {}, listeners), resumed=True)
 
 
 def let_nobody_be_there(stage: Stage, seconds: float) -> None:
@@ -239,7 +240,8 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         loop.record([EffectInDoubt(loop.state.last_at_s, number, "the process died") for number in tuple(loop.state.in_flight)])
     eyes = open_eyes(stage.sight, stage.world, stage.drivers, stage.inventory, clock, (stage.old.id, stage.bad_after_s))
     hooks = NoHooks(script.faults) if striker is None else striker
-    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, script.durations, eyes, hooks, tenure=tenure)
+    durations = stage.durations if script.durations is None else script.durations
+    performer = VirtualPerformer(plan, stage.drivers, stage.inventory, clock, durations, eyes, hooks, tenure=tenure)
     # What is asked here is asked after an event, never by the time.
     state = loop.run(performer, heed, heed_every_s=HEED_EVERY_S if stage.sight in {Sight.REAL, Sight.QUICK} else math.inf)
     tenure.release()

@@ -1,11 +1,13 @@
 """
 What a simulated homeserver consists of, and how it behaves.
 
-Deliberately plain: a worker boots in a fixed time, an idle long-poll ends evenly over the drain, traffic is steady. The world also counts
+Deliberately plain: a worker boots in a fixed time (or one that is drawn, fitting.py), an idle long-poll ends evenly over the drain, traffic
+is steady. The world also counts
 what a rollout must never do: *cuts* are requests that were under way at, or sent to, a worker that was stopped. Its history says what
 happened to whom, and by which effect of ours, if by one.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -27,6 +29,7 @@ class SimulatedWorker:
 
     *boots_in_s* is how long its boot takes, if not as long as everybody's, and *next_boot_s* its next one; *hung* is this process, whatever
     its release; it is slow until *slow_until_s* as on a slow release. *taken*: we took it out, and it has not served since.
+    *session_life_s* and *request_cpu_s* are its own, if not as everybody's.
     """
 
     activated: ReleaseId
@@ -49,6 +52,8 @@ class SimulatedWorker:
     hung: bool = False
     slow_until_s: float = float("-inf")
     taken: bool = False
+    session_life_s: float | None = None
+    request_cpu_s: float | None = None
 
     @property
     def proxied(self) -> bool:
@@ -118,7 +123,7 @@ class World:
     What a worker does that is held ends within *held_ends_s*. The proxy sees a worker up *check_s* after it answers, and
     lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
     after a start, less and less over *cold_s*. The metrics page of a worker in *dark* isn't there, and that of
-    one in *frozen* stays as it was.
+    one in *frozen* stays as it was. *draw* gives a worker's next boot or drain its length ("boot_s", "session_life_s"); None: as always.
     """
 
     clock: VirtualClock
@@ -137,6 +142,7 @@ class World:
     dark: set[WorkerId] = field(default_factory=set)
     frozen: set[WorkerId] = field(default_factory=set)
     files: dict[WorkerId, tuple[float, float, float]] = field(default_factory=dict)
+    connections_max: int = 4000
     disk_free_bytes: int = 20_000_000_000
     cuts: dict[WorkerId, int] = field(default_factory=dict)
     out_at_once_max: int = 0
@@ -147,6 +153,7 @@ class World:
     request_cpu_s: float = 0.005
     cold_factor: float = 1.0
     cold_s: float = 60.0
+    draw: Callable[[str, WorkerId], float | None] = lambda _name, _worker: None
     # Whom we can't ask for now: "traffic", "workers", "database".
     away: set[str] = field(default_factory=set)
     acting: Effect | None = None
@@ -159,6 +166,11 @@ class World:
         """Say how long its process takes, or took, to answer (seconds)."""
         boots_in_s = self.workers[worker].boots_in_s
         return self.boot_s if boots_in_s is None else boots_in_s
+
+    def session_life_of(self, worker: WorkerId) -> float:
+        """Say how long the last of its sessions lives once it is drained (seconds)."""
+        session_life_s = self.workers[worker].session_life_s
+        return self.session_life_s if session_life_s is None else session_life_s
 
     def open_files(self, worker: WorkerId) -> float:
         """Count its file handles: of one in *files* (since when, how many then, and how many more a second) they grow."""
@@ -277,7 +289,7 @@ class World:
         if it.started_at_s + self.boot_of(worker) > it.changed_at_s:
             # A process that came up while it was out has never had any.
             return 0
-        gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_s
+        gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_of(worker)
         return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
 
     def serve(self, worker: WorkerId) -> None:
@@ -293,7 +305,7 @@ class World:
             it.slow += done if slow else 0.0
             age = (now_s - it.started_at_s) / self.cold_s
             cold = 1.0 + (self.cold_factor - 1.0) * max(0.0, 1.0 - age)
-            it.cpu_s += done * self.request_cpu_s * cold * (2.0 if slow else 1.0)
+            it.cpu_s += done * (self.request_cpu_s if it.request_cpu_s is None else it.request_cpu_s) * cold * (2.0 if slow else 1.0)
         it.served_until_s = now_s
 
     def drain(self, worker: WorkerId) -> None:
@@ -302,7 +314,7 @@ class World:
         it = self.workers[worker]
         self.serve(worker)
         if it.admitted:
-            it.admitted, it.changed_at_s = False, self.clock.now_s()
+            it.admitted, it.changed_at_s, it.session_life_s = False, self.clock.now_s(), self.draw("session_life_s", worker)
         self._take(worker)
         self._note(Deed.DRAINED, worker)
         self._count_out()
@@ -339,7 +351,8 @@ class World:
         if it.runs in self.never_boots:
             return False
         self._settle()
-        it.started_at_s, it.boots_in_s, it.next_boot_s = self.clock.now_s(), it.next_boot_s, None
+        boots_in_s = self.draw("boot_s", worker) if it.next_boot_s is None else it.next_boot_s
+        it.started_at_s, it.boots_in_s, it.next_boot_s = self.clock.now_s(), boots_in_s, None
         it.served = it.errors = it.slow = it.cpu_s = 0.0
         self._note(Deed.STARTED, worker)
         return True

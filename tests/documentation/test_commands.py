@@ -39,7 +39,8 @@ def test_every_console_block_is_run_by_a_test() -> None:
     assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING)}
 
 
-def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROLLOUT_JOURNAL", str(tmp_path / "journal.db"))
     monkeypatch.chdir(ROOT)
     for command in commands(REHEARSING):
         rehearsed = CliRunner().invoke(cli, command.split()[1:])

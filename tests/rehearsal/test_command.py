@@ -2,19 +2,23 @@
 
 import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from click.testing import CliRunner, Result
 
 from rollout.deciding import decide
 from rollout.interfaces.cli import cli
+from rollout.simulation.fitting import lab_records
 
 ROOT = Path(__file__).parents[2]
 PLAYBOOK, INVENTORY = str(ROOT / "playbooks/demo.yaml"), str(ROOT / "examples/lab/inventory.yaml")
 
 
 def _rehearse(*arguments: str) -> Result:
-    return CliRunner().invoke(cli, ["rehearse", PLAYBOOK, "-i", INVENTORY, *arguments])
+    # A journal that isn't there, so that what this machine rolled before doesn't matter.
+    with TemporaryDirectory() as folder:
+        return CliRunner().invoke(cli, ["rehearse", PLAYBOOK, "-i", INVENTORY, "--journal", f"{folder}/journal.db", *arguments])
 
 
 def test_what_it_says_for_programs(tmp_path: Path) -> None:
@@ -27,6 +31,7 @@ def test_what_it_says_for_programs(tmp_path: Path) -> None:
     assert all(found["median_s"] <= found["p90_s"] <= found["worst_s"] for found in said["outcomes"].values())
     assert {pool: left["of"] for pool, left in said["serving_min"].items()} == {"main": 1, "sync": 2, "client": 2}
     assert "not rehearsed: gates poll-cpu" in rehearsed.stderr
+    assert f"figures: from {len(lab_records())} rollouts of the lab" in rehearsed.stderr
     cells = json.loads((tmp_path / "coverage.json").read_text())["cells"]
     assert sum(cell["struck"] for cell in cells) >= 2
 

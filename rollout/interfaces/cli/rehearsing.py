@@ -7,8 +7,10 @@ from pathlib import Path
 import click
 
 from rollout.adapters.documents.read import read_inventory, read_playbook
-from rollout.interfaces.cli.options import READ, inventory_option, json_option
+from rollout.interfaces.cli.opening import open_user_journal
+from rollout.interfaces.cli.options import READ, inventory_option, journal_option, json_option
 from rollout.interfaces.narrate import narrate
+from rollout.model.errors import RolloutError
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
 from rollout.rehearsal import coverage
@@ -17,6 +19,7 @@ from rollout.rehearsal.given import what_is_left_out, without_what_is_not_simula
 from rollout.rehearsal.invariants import judge
 from rollout.rehearsal.perform import rehearse_one
 from rollout.rehearsal.scenario import Given, draw
+from rollout.simulation.fitting import Fitted, choose
 
 # As `rollout gate`: what was asked about did not pass, and nothing was touched.
 BROKEN = 3
@@ -31,19 +34,31 @@ SEEDS_SHOWN_MAX = 10
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="processes to use")
 @click.option("--coverage", "coverage_path", type=click.Path(dir_okay=False, path_type=Path), help="write what struck where, as JSON")
 @json_option
+@journal_option
 @inventory_option
 def rehearse(
-    inventory_path: Path, playbook_path: Path, number: int, seed: int | None, jobs: int, coverage_path: Path | None, *, as_json: bool
+    inventory_path: Path,
+    journal_place: str | None,
+    playbook_path: Path,
+    number: int,
+    seed: int | None,
+    jobs: int,
+    coverage_path: Path | None,
+    *,
+    as_json: bool,
 ) -> int:
     """
     Rehearse a rollout of this homeserver again and again, with everything that can go wrong.
 
-    Nothing is connected to: the homeserver is a simulated one with the inventory's workers and pools. Ends with 3 when something happened
-    that never may.
+    Nothing is connected to: the homeserver is a simulated one with the inventory's workers and pools. How long its boots and drains take,
+    and what its requests cost, is drawn from its own finished rollouts in the journal; without any, from rollouts of the lab. Ends with 3
+    when something happened that never may.
     """
     inventory = read_inventory(inventory_path)
     playbook = read_playbook(playbook_path, inventory)
-    given = Given(inventory, without_what_is_not_simulated(playbook, inventory))
+    fitted = _fitted(journal_place, inventory)
+    click.echo(f"figures: from {fitted.source}", err=True)
+    given = Given(inventory, without_what_is_not_simulated(playbook, inventory), fitted)
     for sentence in what_is_left_out(playbook, given.playbook):
         click.echo(f"not rehearsed: {sentence}", err=True)
     if seed is not None:
@@ -61,6 +76,15 @@ def rehearse(
         coverage_path.write_text(json.dumps(coverage.as_data(summary.struck), indent=1) + "\n", encoding="utf-8")
     click.echo(_as_json(summary, bad, inventory) if as_json else _as_text(summary, bad, inventory, playbook, playbook_path))
     return BROKEN if bad else 0
+
+
+def _fitted(journal_place: str | None, inventory: Inventory) -> Fitted:
+    try:
+        return choose(open_user_journal(journal_place), inventory.homeserver)
+    except RolloutError as error:
+        # The lab's figures do for a rehearsal; what is wrong with the journal is said all the same.
+        click.echo(f"the journal can't be read: {error.what}", err=True)
+        return choose(None, inventory.homeserver)
 
 
 def _replay(seed: int, given: Given) -> int:
