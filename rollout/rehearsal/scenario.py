@@ -14,7 +14,7 @@ from rollout.model.gate import Metric
 from rollout.model.ids import Role, WorkerId
 from rollout.model.inventory import DriverSettings, Inventory
 from rollout.model.plan import Verb
-from rollout.model.playbook import Baseline, GateEntry, GuardEntry, Hold, Playbook, Ramp, Rollback, Strategy, Warm, Watch
+from rollout.model.playbook import Baseline, Capacity, GateEntry, GuardEntry, Hold, Playbook, Ramp, Rollback, Strategy, Warm, Watch
 from rollout.rehearsal.coverage import CELLS, Cell
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault, Moment, Strike
@@ -210,6 +210,8 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
         liveness_only=(Role("event_persister"), Role("federation_sender"), Role("sync")),
         watch=Watch(watch_s=16.0, window_s=6.0),
         rollback=Rollback(scope=rng.choice(("all_touched", "all_touched", "blamed"))),
+        # A homeserver that is too busy waits, as it should, and then nothing else would be rehearsed on it.
+        capacity=Capacity(utilisation_max=9.0, p95_ratio_max=None),
     )
 
 
