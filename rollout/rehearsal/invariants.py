@@ -14,7 +14,17 @@ is not.
 from collections.abc import Callable, Iterator
 
 from rollout.model.effect import Effect
-from rollout.model.event import Command, DeployBegan, DeployResumed, EffectIntended, OperatorSpoke, Outcome, RollbackBegan
+from rollout.model.event import (
+    Command,
+    DeployBegan,
+    DeployResumed,
+    EffectFailed,
+    EffectIntended,
+    LeaseLost,
+    OperatorSpoke,
+    Outcome,
+    RollbackBegan,
+)
 from rollout.model.gate import Gate, Metric
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.plan import Duty, Plan, Verb, steps_of
@@ -76,7 +86,9 @@ def bad_admission(account: Account) -> Iterator[str]:
             continue
         if not it.answers and it.at_s - it.down_for_s < account.intended_at_s[effect.number] - UNSEEN_S:
             yield f"{_when(account, it)}: {it.worker} {it.deed} by effect {it.number}, and it has been down for {it.down_for_s:.1f} s"
-        if effect.number in condemned and it.runs == condemned[effect.number]:
+        # Too little of a hold was left for the restart: it has yet to be taken back, and what waits goes where it went before.
+        anew = effect.verb is Verb.LET_GO and effect.step_id.endswith("/hold")
+        if effect.number in condemned and it.runs == condemned[effect.number] and not anew:
             yield f"{_when(account, it)}: {it.worker} {it.deed} by effect {it.number} on {it.runs}, which was being taken back"
 
 
@@ -122,6 +134,9 @@ def nothing_left(account: Account) -> Iterator[str]:
     if plan is None or account.outcome is None:
         return
     condemned = set(_condemned(account).values())
+    if _handed_over(account):
+        yield from _left_by_all(account, condemned)
+        return
     in_the_way = any(one.strike.fault in _IN_THE_WAY and one.at_s > account.ended_at_s - BROUGHT_BACK_WITHIN_S for one in account.struck)
     for worker, stand in account.end.items():
         if not stand.taken or worker in _struck_late(account):
@@ -253,6 +268,23 @@ def _ours(account: Account) -> Iterator[tuple[Happening, Effect]]:
     for it in account.history:
         if it.number is not None and it.number in account.effects:
             yield it, account.effects[it.number]
+
+
+def _left_by_all(account: Account, condemned: set[str]) -> Iterator[str]:
+    """Whoever took over is responsible; if they do nothing, the dead-man brings it back."""
+    for worker, stand in account.later.items():
+        if stand.taken and stand.well_for_s > WELL_S and stand.runs not in condemned and worker not in _struck_late(account):
+            yield f"it was taken over, and {worker}, well for {stand.well_for_s:.0f} s, was brought back by nobody"
+
+
+def _handed_over(account: Account) -> bool:
+    """Tell whether the last process stopped because somebody else has the homeserver's lease."""
+    over = False
+    for event in account.events:
+        if isinstance(event, DeployBegan | DeployResumed):
+            over = False
+        over |= (isinstance(event, LeaseLost) and event.taken_over) or (isinstance(event, EffectFailed) and event.fenced)
+    return over
 
 
 def _condemned(account: Account) -> dict[EffectNumber, str]:

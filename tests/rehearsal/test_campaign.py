@@ -16,7 +16,7 @@ from rollout.rehearsal.scenario import aimed_at, draw
 from rollout.simulation.faults import Fault, Moment
 
 # The whole campaign has 20,000.
-REHEARSALS = 200
+REHEARSALS = 3_000
 WHOLE_CAMPAIGN = 20_000
 TABLE = Path(__file__).parents[2] / "build/rehearsal/coverage.json"
 
