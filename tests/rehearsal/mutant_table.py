@@ -1,7 +1,7 @@
 """
 Faults that a tired programmer could make, one line each, and which promise each breaks.
 
-*file* is below rollout/; *old* occurs in it exactly once. *seed* is where the campaign caught it last: it is tried first, to save time.
+*file* is below rollout/; *old* occurs in it exactly once.
 *survives* explains one that can't be caught, because nothing that can be seen follows from it.
 """
 
@@ -17,7 +17,6 @@ class Mutant:
     old: str
     new: str
     breaks: str
-    seed: int | None = None
     survives: str = ""
 
 
@@ -547,8 +546,8 @@ MUTANTS: tuple[Mutant, ...] = (
         "deciding/going_out.py",
         (
             "sessions_are_not_waited_for",
-            '        if sighting.proxy.sessions == 0:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',
-            '        if sighting.proxy.sessions is not None:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',
+            '        if sighting.proxy.sessions == 0:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',  # noqa: E501  (as it stands there)
+            '        if sighting.proxy.sessions is not None:\n            return Note(StepFinished(now_s, step.id, f"{worker.id} has no sessions left"))',  # noqa: E501  (as it stands there)
             "a drain ends when the sessions have",
         ),
         (
@@ -604,7 +603,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "no_look_before_the_admission",
-            "if sighting is not None and sighting.healthy is True and sighting.proxy is not None and sighting.proxy.up:\n        return None",
+            "if sighting is not None and sighting.healthy is True and sighting.proxy is not None and sighting.proxy.up:\n        return None",  # noqa: E501  (as it stands there)
             "if sighting is None or sighting.proxy is not None:\n        return None",
             "nobody is admitted who is down",
         ),
@@ -841,3 +840,31 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
 )
+
+# Where the campaign caught them last: tried first, to save time.
+CAUGHT_AT = {
+    "abort_is_ignored": 9,
+    "acts-make-nothing-stale": 18,
+    "admission-is-forgotten": 2,
+    "admitted_before_it_answers": 1,
+    "brings-back-the-dead": 1,
+    "doubt-is-never-settled": 25,
+    "doubt_is_never_settled": 25,
+    "drains-are-forgotten": 1,
+    "forgets_who_was_drained": 1,
+    "forgets_who_was_restarted": 2,
+    "half-is-full": 17,
+    "held_is_admitted": 1,
+    "looks_from_before_an_act_count_after_it": 18,
+    "never-stuck": 10,
+    "never_stuck": 10,
+    "no-way-back": 19,
+    "nobody-is-brought-back": 3,
+    "nobody-is-heard": 4,
+    "number_is_not_counted_up": 0,
+    "numbers-stand-still": 0,
+    "restarts-touch-nobody": 2,
+    "unseen-is-well": 4,
+    "untouched_stay_out_on_the_way_back": 1,
+    "winding-down-goes-on": 1,
+}

@@ -212,7 +212,7 @@ def test_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
     """A drain that fails again and again, and failures that nobody counts."""
     scenario = _scenario(*(Strike(Fault.FAILS, Verb.DRAIN, Moment.DURING, nth=nth) for nth in range(1, 7)))
     assert _broken(scenario) == set()
-    fail = fold._fail_effect  # noqa: SLF001  (the rule that is broken)
+    fail = fold._fail_effect  # noqa: SLF001  (to go on to the real one)
 
     def uncounted(state: DeployState, event: EffectFailed) -> DeployState:
         failed = fail(state, event)
