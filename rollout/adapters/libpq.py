@@ -1,4 +1,4 @@
-"""What the drivers that talk to PostgreSQL have in common: they hang up on a silent server, and repeat no secret."""
+"""What the drivers that talk to PostgreSQL have in common: they connect, hang up on a silent server, and repeat no secret."""
 
 import os
 import re
@@ -12,6 +12,20 @@ import psycopg
 # By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
 GRACE_S = 1.0
 _QUOTED = re.compile(r"""'.*'|".*\"""")
+
+
+def connect(dsn: str, timeout_s: float, application_name: str, *, read_only: bool = False) -> psycopg.Connection:
+    """Connect, for statements that commit themselves and take, as the wait for a lock does, at most *timeout_s*. Raises psycopg.Error."""
+    milliseconds = int(timeout_s * 1000)
+    options = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}"
+    return psycopg.connect(
+        dsn,
+        autocommit=True,
+        # libpq counts in whole seconds and takes 1 for 2.
+        connect_timeout=max(2, int(timeout_s)),
+        application_name=application_name,
+        options=f"-c default_transaction_read_only=on {options}" if read_only else options,
+    )
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from typing import LiteralString
 import psycopg
 
 from rollout.adapters.database.conditions import MAY_NOT_LOOK, read_conditions
-from rollout.adapters.libpq import hanging_up, words
+from rollout.adapters.libpq import connect, hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.conditions import DatabaseConditions
 from rollout.model.errors import TransientDriverError
@@ -122,15 +122,7 @@ class Postgresql:
     @contextmanager
     def _connected(self, timeout_s: float) -> Iterator[psycopg.Connection]:
         if self._connection is None or self._connection.closed:
-            milliseconds = int(timeout_s * 1000)
-            self._connection = psycopg.connect(
-                self._dsn,
-                autocommit=True,
-                # libpq counts in whole seconds and takes 1 for 2.
-                connect_timeout=max(2, int(timeout_s)),
-                application_name="rollout",
-                options=f"-c default_transaction_read_only=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
-            )
+            self._connection = connect(self._dsn, timeout_s, "rollout", read_only=True)
         with hanging_up(self._connection, timeout_s):
             yield self._connection
 

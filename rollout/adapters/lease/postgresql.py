@@ -19,7 +19,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from rollout.adapters.lease import processes
-from rollout.adapters.libpq import hanging_up, words
+from rollout.adapters.libpq import connect, hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.errors import PermanentDriverError, TakenOverError, TransientDriverError
 from rollout.model.ids import DeployId
@@ -221,15 +221,7 @@ class PostgresqlLease:
     def _connected(self, timeout_s: float) -> Iterator[psycopg.Connection]:
         try:
             if self._connection is None or self._connection.closed:
-                milliseconds = int(timeout_s * 1000)
-                self._connection = psycopg.connect(
-                    self._dsn,
-                    autocommit=True,
-                    # libpq counts in whole seconds and takes 1 for 2.
-                    connect_timeout=max(2, int(timeout_s)),
-                    application_name="rollout lease",
-                    options=f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds}",
-                )
+                self._connection = connect(self._dsn, timeout_s, "rollout lease")
             with hanging_up(self._connection, timeout_s):
                 yield self._connection
         except (psycopg.errors.InvalidSchemaName, psycopg.errors.InsufficientPrivilege) as error:
