@@ -12,7 +12,7 @@ from rollout.deciding.state import DeployState, Direction, StepState, StepStatus
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker
-from rollout.model.sighting import ProxySighting, Sighting
+from rollout.model.sighting import ProxySighting
 from rollout.model.warming import Warmed
 from rollout.planning import holding
 
@@ -52,7 +52,7 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     """Let new requests wait in the proxy until those under way have ended; if these take too long, nothing is restarted."""
     worker, known = worker_of(plan, step), known_of(state, step)
     if at.status is StepStatus.PENDING:
-        blocker = blocker_of(plan, state, worker, now_s) or _before_hold(worker, seen_lately(state, known, now_s), now_s)
+        blocker = blocker_of(plan, state, worker, now_s) or _before_hold(plan, state, worker, now_s)
         blocker = blocker or _too_much(plan, state, worker, now_s)
         return blocker or Note(StepBegan(now_s, step.id))
     if at.status is StepStatus.FAILED:
@@ -60,7 +60,7 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     if at.status is StepStatus.ACTIVE:
         if at.permanent or at.attempts >= step.attempts_max:
             return Note(StepFailed(now_s, step.id, at.why))
-        return blocker_of(plan, state, worker, now_s) or perform(state, step, now_s)
+        return blocker_of(plan, state, worker, now_s) or _before_hold(plan, state, worker, now_s) or perform(state, step, now_s)
     sighting = seen_after(state, known, at.applied_at_s)
     deadline_at_s = (at.applied_at_s or now_s) + step.deadline_s
     if sighting is not None and sighting.proxy is not None and not sighting.proxy.held:
@@ -72,12 +72,20 @@ def hold(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
     return Wait("hold", f"{worker.id} still has requests under way; new ones wait at the proxy", deadline_at_s)
 
 
-def _before_hold(worker: Worker, sighting: Sighting | None, now_s: float) -> Wait | None:
-    """What an earlier hold let go goes on one after the other. Held anew before its end, it would still come, and be cut by the restart."""
+def _before_hold(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wait | None:
+    """
+    Let an earlier hold end first, and what it let go go on: that goes one after the other, and would be cut by the restart.
+
+    One that has long enough left is as good as a new one, and for a worker that is down no time is to be lost.
+    """
+    known = state.workers[worker.id]
+    sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
         return Wait("observation", f"{worker.id} has not been seen at the proxy lately", now_s + LOOK_FRESH_S)
     if sighting.proxy.hold.waiting and not sighting.proxy.holding:
         return Wait("hold", f"what waited for {worker.id} before is still going on", now_s + LOOK_FRESH_S)
+    if sighting.healthy is True and sighting.proxy.up and (left_s := _too_short(plan, known, sighting.proxy, now_s)) is not None:
+        return Wait("hold", f"an earlier hold of {worker.id} ends by itself in {left_s:.0f} s", now_s + LOOK_FRESH_S)
     return None
 
 
@@ -181,18 +189,19 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
         # Where it is down already only its restart helps: what is let go before would be cut.
-        left_s = _hold_left_s(plan, known, sighting.proxy, now_s)
-        if left_s is not None and left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s:
+        left_s = _too_short(plan, known, sighting.proxy, now_s)
+        if left_s is not None:
             why = f"only {left_s:.0f} s of its hold are left, so it is held anew"
             return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if not (sighting.proxy.held or not sighting.proxy.admitted) or sighting.proxy.sessions != 0:
         why = f"{worker.id} has got traffic again"
-        waits = _before_hold(worker, sighting, now_s) if drain.verb is Verb.HOLD else None
+        waits = _before_hold(plan, state, worker, now_s) if drain.verb is Verb.HOLD else None
         return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
     return blocker_of(plan, state, worker, now_s)
 
 
-def _hold_left_s(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:
-    """Return how long the proxy still holds, by its own clock; None when it doesn't."""
+def _too_short(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:
+    """Return how long the proxy still holds, by its own clock, if that is too short for a restart; None if it isn't, or nothing is held."""
     held_for_s = proxy.hold.held_for_s
-    return None if held_for_s is None else plan.hold.hold_s - held_for_s - (now_s - known.seen_at_s)
+    left_s = float("inf") if held_for_s is None else plan.hold.hold_s - held_for_s - (now_s - known.seen_at_s)
+    return max(0.0, left_s) if left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s else None

@@ -29,6 +29,9 @@ _T = TypeVar("_T")
 
 # Between two readings of a metrics page. On a process that lives something moves within it.
 APART_S = 1.0
+# So long it is waited for a worker that a rollout of ours has left in the middle of its start.
+START_WAIT_S = 60.0
+START_LOOK_S = 1.0
 CONDITIONS_TIMEOUT_S = 5.0
 
 
@@ -42,12 +45,13 @@ class Seen:
 
 
 class Readiness:
-    """Looks at one homeserver. Not for use by several threads."""
+    """Looks at one homeserver, and says by *say* what it waits for. Not for use by several threads."""
 
-    def __init__(self, drivers: Drivers, inventory: Inventory, clock: Clock) -> None:
+    def __init__(self, drivers: Drivers, inventory: Inventory, clock: Clock, say: Callable[[str], None] = lambda _: None) -> None:
         self._drivers = drivers
         self._inventory = inventory
         self._clock = clock
+        self._say = say
         self._wait = Event().wait
         self.surveyor = Surveyor(drivers, inventory, clock)
 
@@ -61,7 +65,7 @@ class Readiness:
         began_at_s = self._clock.now_s()
         self.surveyor.measure(workers, with_canaries=with_canaries)
         before = self.surveyor.counters()
-        seen = self.surveyor.look_twice()
+        seen = self._once_started(self.surveyor.look_twice())
         if warming:
             seen = replace(seen, no_warming=self.surveyor.why_no_warming())
         ends_at_s = began_at_s + max(APART_S, watch_s)
@@ -84,6 +88,22 @@ class Readiness:
         # The reading that looks ahead is the last one.
         guards = {reading.guard: reading for reading in (*seen.guards, *self.surveyor.files_now(seen))}
         return Seen(replace(_explained(seen, unmeasured), guards=tuple(guards.values())), measured, unmeasured)
+
+    def _once_started(self, seen: Observation) -> Observation:
+        """
+        Wait for workers that a rollout of ours took out and that are starting: what they run can't be read yet, and soon can.
+
+        A tool that was killed in a restart leaves them so. One that doesn't come within START_WAIT_S is judged as it is.
+        """
+        end_s = self._clock.elapsed_s() + START_WAIT_S
+        told: list[WorkerId] = []
+        while (starting := _starting(seen)) and self._clock.elapsed_s() < end_s:
+            if starting != told:
+                told = starting
+                self._say(f"waiting for {', '.join(starting)}, which an earlier rollout took out: the version that runs can't be read yet")
+            self._wait(START_LOOK_S)
+            seen = self.surveyor.look(thorough=True)
+        return seen
 
     def look_once(self) -> Observation:
         """Look at everything as it is, without a second look and without waiting for anything."""
@@ -130,6 +150,15 @@ def _another(page_started_at_s: float, sighting: Sighting | None) -> str:
         return ""
     before_s = process.started_at_s - page_started_at_s
     return f"its page is of a process that began {before_s:.0f} s before the one that runs: it is an old one"
+
+
+def _starting(seen: Observation) -> list[WorkerId]:
+    """Say whose process is there, though not its version, and who is out by our hand."""
+    return [
+        worker
+        for worker, sighting in seen.sightings.items()
+        if sighting.drain is not None and sighting.version is None and sighting.process is not None and sighting.process.running
+    ]
 
 
 def _of_the_running(seen: Observation, measured: Measured) -> dict[WorkerId, str]:

@@ -20,8 +20,9 @@ from rollout.lab.processes import Supervisor, listens, wait_until
 from tests.end_to_end.site import Command, Site, begun, cut, intent
 from tests.end_to_end.test_releases import configuration
 
-# Only the pool of the client workers: what is shown is the same for any other, and takes half the time.
+# One pool: what is shown is the same for any other. That of the client workers takes half the time, unless sessions shall last.
 CLIENTS = ("deploy", "--restart", "--only", "role=client", "--yes")
+SYNCS = ("deploy", "--restart", "--only", "role=sync", "--yes")
 # What fails while the database is away fails everywhere, and for some seconds after it is back.
 RECOVERY_S = 15.0
 DRAIN_SEEN_S = 20.0
@@ -74,13 +75,14 @@ def test_the_journal_is_deleted_while_a_worker_is_out(site: Site) -> None:
 def test_the_proxy_is_reloaded_in_a_drain(site: Site) -> None:
     """A reload forgets what was drained: it is drained again before anything else, and its sessions in the old process are waited for."""
     with site.load() as records:
-        with rolling(site, *CLIENTS) as command:
-            command.await_event(intent("drain", "client1"))
-            wait_until(lambda: not site.proxy()["client1"].admitted, DRAIN_SEEN_S, "client1 is drained")
+        with rolling(site, *SYNCS) as command:
+            command.await_event(intent("drain", "sync1"))
+            # Long-polls keep its drain from ending before the reload.
+            wait_until(lambda: not site.proxy()["sync1"].admitted, DRAIN_SEEN_S, "sync1 is drained")
             Supervisor(site.lab).kill("haproxy", signal.SIGUSR2)
             done = command.end()
-        drains = [one for one in command.events() if intent("drain", "client1")(one)]
-        restart = next(one for one in command.events() if intent("restart", "client1")(one))
+        drains = [one for one in command.events() if intent("drain", "sync1")(one)]
+        restart = next(one for one in command.events() if intent("restart", "sync1")(one))
 
     assert done.code == 0, done.text
     assert len(drains) >= 2, "the reload came too late to show anything"

@@ -3,7 +3,7 @@
 from rollout.model.event import EffectIntended, Outcome
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Verb
-from rollout.model.playbook import Playbook, Ramp, Warm
+from rollout.model.playbook import Baseline, Hold, Playbook, Ramp, Warm
 from rollout.rehearsal.invariants import judge
 from rollout.rehearsal.perform import Account, rehearse_one
 from rollout.rehearsal.scenario import Scenario
@@ -12,6 +12,12 @@ from rollout.simulation.rehearse import set_stage
 from tests.simulation.stages import PLAYBOOK
 
 CLIENTS = ("client1", "client2", "client3")
+HELD = PLAYBOOK.model_copy(
+    update={
+        "strategy": PLAYBOOK.strategy.model_copy(update={"hold": Hold(hold_s=20.0, hold_max=6000)}),
+        "baseline": Baseline(baseline_s=10.0, sample_s=2.0),
+    }
+)
 
 
 def _rehearse(*strikes: Strike, playbook: Playbook = PLAYBOOK, resumes: int = 0) -> Account:
@@ -71,6 +77,18 @@ def test_who_runs_its_old_release_again_is_brought_back_though_its_metrics_are_g
     assert judge(account) == []
     assert (account.outcome, account.drained) == (Outcome.PAUSED, ())
     assert all(stand.full and not stand.taken for stand in account.end.values())
+
+
+def test_what_an_earlier_hold_let_go_has_gone_on_before_main_is_held_anew() -> None:
+    """Seed 3786: whoever plans anew finds main held, and that hold ends between look and act; what it let go was cut by the restart."""
+    inventory = set_stage({"client1": ("client", "client"), "client2": ("client", "client"), "main": ("main", "main")}, "main").inventory
+    for tenths in range(0, 160, 4):
+        strike = Strike(Fault.JOURNAL_LOST, Verb.LET_GO, Moment.BEFORE_INTENT, for_s=tenths / 10)
+        account = rehearse_one(Scenario(seed=0, inventory=inventory, playbook=HELD, strikes=(strike,)))
+        assert judge(account) == [], tenths
+        assert len(account.struck) == 1
+        # Held all through its baseline it has none to be compared with.
+        assert account.outcome in {Outcome.DEPLOYED, Outcome.PAUSED}
 
 
 def test_a_stop_is_over_when_everybody_is_seen_back() -> None:

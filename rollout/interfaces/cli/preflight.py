@@ -83,7 +83,7 @@ def _look(
     opened: Opened, playbook: Playbook, selection: Selection, watch_s: float, measuring: Measuring, *, no_way_back: bool
 ) -> tuple[list[Check], list[str]]:
     """Return what was found of the homeserver, and what a planner says forbids the rollout."""
-    readiness = Readiness(opened.drivers, opened.inventory, opened.clock)
+    readiness = Readiness(opened.drivers, opened.inventory, opened.clock, lambda text: click.echo(text, err=True))
     warms = playbook.strategy.warm is not None
     seen = with_loads(readiness.look(warming=warms, watch_s=watch_s, with_canaries=True), opened, measuring)
     to, plan, blockers = _planned(opened, playbook, selection, seen.observation)

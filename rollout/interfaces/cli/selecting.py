@@ -113,7 +113,7 @@ def observe(opened: Opened, playbook: Playbook | None = None, *, once: bool = Fa
 
 def look_for(opened: Opened, playbook: Playbook | None) -> tuple[Readiness, Seen]:
     """Look at everything, and keep whom to ask for more."""
-    readiness = Readiness(opened.drivers, opened.inventory, opened.clock)
+    readiness = Readiness(opened.drivers, opened.inventory, opened.clock, lambda text: click.echo(text, err=True))
     return readiness, readiness.look(warming=playbook is not None and playbook.strategy.warm is not None)
 
 

@@ -1,0 +1,61 @@
+"""Who is found in the middle of a start is waited for, if it was an earlier rollout of ours that left it there; nobody else is."""
+
+from rollout.engine.readiness import START_WAIT_S, Readiness
+from rollout.model.effect import Effect
+from rollout.model.ids import EffectNumber, StepId, WorkerId
+from rollout.model.plan import Verb
+from rollout.simulation.rehearse import Stage
+from tests.simulation.stages import seven_workers
+
+CLIENT1 = WorkerId("client1")
+
+
+def _restart(stage: Stage, boots_in_s: float, *, marked: bool) -> None:
+    world = stage.world
+    if marked:
+        effect = Effect(EffectNumber(1), StepId("client1/drain"), Verb.DRAIN, CLIENT1, stage.old.id, stage.clock.now_s())
+        with stage.drivers.ledger.fence(effect):
+            world.drain(CLIENT1)
+    world.stop(CLIENT1)
+    world.workers[CLIENT1].next_boot_s = boots_in_s
+    world.start(CLIENT1)
+
+
+def _look(stage: Stage) -> tuple[str | None, float, list[str]]:
+    """Return the version that is seen of it, how long that took, and what was said."""
+    said: list[str] = []
+    readiness = Readiness(stage.drivers, stage.inventory, stage.clock, said.append)
+
+    def wait(timeout: float | None = None) -> bool:
+        stage.clock.advance_to(stage.clock.now_s() + (timeout or 0.0))
+        return False
+
+    readiness._wait = wait  # noqa: SLF001
+    began_s = stage.clock.now_s()
+    seen = readiness.look(warming=False)
+    return seen.observation.sightings[CLIENT1].version, stage.clock.now_s() - began_s, said
+
+
+def test_one_that_starts_is_waited_for() -> None:
+    stage = seven_workers()
+    _restart(stage, 20.0, marked=True)
+    version, took_s, said = _look(stage)
+    assert version == "1.0.0"
+    assert 20.0 <= took_s <= 22.0
+    assert said == ["waiting for client1, which an earlier rollout took out: the version that runs can't be read yet"]
+
+
+def test_one_that_never_comes_is_judged_as_it_is() -> None:
+    stage = seven_workers()
+    _restart(stage, 10 * START_WAIT_S, marked=True)
+    version, took_s, _ = _look(stage)
+    assert version is None
+    assert START_WAIT_S <= took_s <= START_WAIT_S + 2.0
+
+
+def test_one_that_others_restart_is_not_waited_for() -> None:
+    stage = seven_workers()
+    _restart(stage, 20.0, marked=False)
+    version, took_s, said = _look(stage)
+    assert (version, said) == (None, [])
+    assert took_s <= 2.0
