@@ -1,13 +1,12 @@
 """What the drivers that talk to PostgreSQL have in common: they connect, hang up on a silent server, and repeat no secret."""
 
-import os
 import re
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from threading import Event, Timer
+from contextlib import contextmanager
 
 import psycopg
+
+from rollout.adapters.silence import hung_up_after
 
 # By its own timeouts the server says what it was that took long, so they come first; a silent one is waited for no longer than this.
 GRACE_S = 1.0
@@ -30,26 +29,14 @@ def connect(dsn: str, timeout_s: float, application_name: str, *, read_only: boo
 
 @contextmanager
 def hanging_up(connection: psycopg.Connection, timeout_s: float) -> Iterator[None]:
-    """Hang up on a server that says nothing at all, stopped or behind a network that swallows everything; psycopg would wait for ever."""
-    silent = Event()
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
-
-        def hang_up() -> None:
-            silent.set()
-            with suppress(OSError):  # the server has just hung up itself
-                line.shutdown(socket.SHUT_RDWR)
-
-        timer = Timer(timeout_s + GRACE_S, hang_up)
-        timer.start()
+    """Hang up on a silent server, and say so. Raises psycopg.OperationalError."""
+    with hung_up_after(connection.fileno(), timeout_s + GRACE_S) as silent:
         try:
             yield
         except psycopg.OperationalError:
             if silent.is_set():
                 raise psycopg.OperationalError("no answer in time") from None
             raise
-        finally:
-            timer.cancel()
-            timer.join()
 
 
 def words(error: psycopg.Error) -> str:

@@ -6,17 +6,16 @@ time, and then repeats what did not happen. A commit whose answer was lost may h
 as a function that is called again: it looks first, and what it finds done it doesn't do again.
 """
 
-import os
 import re
-import socket
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from time import monotonic  # noqa: TID251  (a rollout's clock is no measure of how long a server has been away)
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from rollout.adapters.silence import hung_up_after
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
 _T = TypeVar("_T")
@@ -128,27 +127,12 @@ class Database:
         gone = state is None or state.startswith("08") or state in _COMING_AND_GOING
         return error.connection_invalidated or (isinstance(error, sa.exc.OperationalError) and gone)
 
-    @contextmanager
-    def _in_time(self, connection: sa.Connection) -> Iterator[None]:
-        """Hang up on a server that says nothing at all."""
+    def _in_time(self, connection: sa.Connection) -> AbstractContextManager[object]:
+        """Hang up on a server that says nothing at all; a file never does."""
         if self.is_file:
-            yield
-            return
-        driver = connection.connection.driver_connection
-        with socket.socket(fileno=os.dup(driver.fileno())) as line:  # type: ignore[union-attr]
-
-            def hang_up() -> None:
-                with suppress(OSError):  # the server has just hung up itself
-                    line.shutdown(socket.SHUT_RDWR)
-
-            timer = threading.Timer(TRANSACTION_TIMEOUT_S, hang_up)
-            timer.daemon = True
-            timer.start()
-            try:
-                yield
-            finally:
-                timer.cancel()
-                timer.join()
+            return nullcontext()
+        driver: Any = connection.connection.driver_connection
+        return hung_up_after(driver.fileno(), TRANSACTION_TIMEOUT_S)
 
     def _told(self, error: sa.exc.DBAPIError) -> DriverError:
         what, remedy, may_pass = "", "", True
