@@ -10,7 +10,6 @@ import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -20,36 +19,21 @@ from rollout.adapters.journal.sql import open_journal
 from rollout.adapters.journal.tables import SCHEMA_VERSION
 from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
 from rollout.model.event import Command, DeployBegan, WaitBegan
-from rollout.model.ids import DeployId, EffectNumber
-from rollout.model.plan import Plan
 from rollout.ports.journal import Request
+from tests.adapters.journal.rollouts import ONE, began, some_plan, wait
 from tests.adapters.processes import another, heard
-from tests.simulation.stages import PLAYBOOK, seven_workers
 
-ONE = DeployId("d-1")
 APPENDS = 12
+BYTES_EACH = 900
 # Besides every edge of a frame of the log, and the byte before and after it.
 CUTS_BY_CHANCE = 60
 NOBODY = 65_534
 FILE_BYTES_MAX = 400_000
 
 
-@cache
-def _plan() -> Plan:
-    return seven_workers().plan(PLAYBOOK)
-
-
-def _began(deploy_id: DeployId = ONE) -> DeployBegan:
-    return DeployBegan(100.0, deploy_id, "plan", 3, "alice", EffectNumber(0))
-
-
-def _wait(number: int) -> WaitBegan:
-    return WaitBegan(101.0 + number, "drain", f"event {number} " + "x" * 900)
-
-
 def _whole(number: int) -> list[tuple[int, DeployBegan | WaitBegan]]:
     """What stands there after so many appends of three."""
-    return list(enumerate([_began(), *(_wait(at) for at in range(3 * number))], start=1))
+    return list(enumerate([began(), *(wait(at, BYTES_EACH) for at in range(3 * number))], start=1))
 
 
 def test_a_log_that_is_torn_at_any_byte_has_every_append_that_is_whole_in_it(tmp_path: Path) -> None:
@@ -60,13 +44,13 @@ def test_a_log_that_is_torn_at_any_byte_has_every_append_that_is_whole_in_it(tmp
     """
     path, log = tmp_path / "journal.db", tmp_path / "journal.db-wal"
     journal = open_journal(str(path))
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     # What is in the file by now stays; what follows is in the log alone.
     with closing(sqlite3.connect(path)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     promised = [0]
     for number in range(APPENDS):
-        journal.append(ONE, [_wait(3 * number + at) for at in range(3)])
+        journal.append(ONE, [wait(3 * number + at, BYTES_EACH) for at in range(3)])
         promised.append(log.stat().st_size)
     file_bytes, log_bytes = path.read_bytes(), log.read_bytes()
     assert promised[-1] == len(log_bytes) > promised[1] > 0
@@ -86,7 +70,7 @@ def test_a_log_that_is_torn_at_any_byte_has_every_append_that_is_whole_in_it(tmp
         assert events == _whole(whole)
         assert whole >= max(number for number, size in enumerate(promised) if size <= cut)
         # And it goes on from there.
-        again.append(ONE, [_wait(3 * whole + at) for at in range(3)])
+        again.append(ONE, [wait(3 * whole + at, BYTES_EACH) for at in range(3)])
         assert again.events(ONE) == _whole(whole + 1)
         again.close()
         seen.add(whole)
@@ -98,8 +82,8 @@ def test_a_log_that_is_torn_at_any_byte_has_every_append_that_is_whole_in_it(tmp
 def _at_rest(place: Path) -> bytes:
     """Return the bytes of a journal that nobody has open, with no log beside it."""
     journal = open_journal(str(place))
-    journal.begin(ONE, _plan(), _began())
-    journal.append(ONE, [_wait(at) for at in range(30)])
+    journal.begin(ONE, some_plan(), began())
+    journal.append(ONE, [wait(at, BYTES_EACH) for at in range(30)])
     journal.close()
     with closing(sqlite3.connect(place)) as other:
         other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -127,7 +111,7 @@ def test_an_empty_file_beside_a_log_is_no_new_journal(tmp_path: Path) -> None:
     """SQLite would throw the log away."""
     path = tmp_path / "journal.db"
     journal = open_journal(str(path))
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     log = (tmp_path / "journal.db-wal").read_bytes()
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -157,7 +141,7 @@ def test_what_rots_in_the_middle_is_never_read_as_something_else(tmp_path: Path)
         except DriverError as error:
             errors.append(error.where)
         else:
-            assert read == (_whole(10), _plan())
+            assert read == (_whole(10), some_plan())
     assert len(errors) > 20
     assert all(str(tmp_path) in where for where in errors)
 
@@ -181,8 +165,8 @@ def test_a_journal_of_an_older_rollout_is_brought_up_to_date(tmp_path: Path, ver
     """With all that stands in it; what it did not have yet is as it was then."""
     path = tmp_path / "journal.db"
     journal = open_journal(str(path))
-    journal.begin(ONE, _plan(), _began())
-    journal.append(ONE, [_wait(0)])
+    journal.begin(ONE, some_plan(), began())
+    journal.append(ONE, [wait(0, BYTES_EACH)])
     journal.ask(ONE, Request(Command.ABORT, "bob", "dinner"))
     journal.close()
     with closing(sqlite3.connect(path)) as other, other:
@@ -191,17 +175,17 @@ def test_a_journal_of_an_older_rollout_is_brought_up_to_date(tmp_path: Path, ver
             other.execute("ALTER TABLE requests DROP COLUMN worker")
         other.execute("UPDATE schema SET version = ?", (version,))
     again = open_journal(str(path))
-    assert again.events(ONE) == [(1, _began()), (2, _wait(0))]
+    assert again.events(ONE) == [(1, began()), (2, wait(0, BYTES_EACH))]
     assert again.take_requests(ONE) == [Request(Command.ABORT, "bob", "dinner")]
-    again.append(ONE, [_wait(1)])
-    assert open_journal(str(path)).events(ONE)[-1] == (3, _wait(1))
+    again.append(ONE, [wait(1, BYTES_EACH)])
+    assert open_journal(str(path)).events(ONE)[-1] == (3, wait(1, BYTES_EACH))
 
 
 def test_a_full_disk_keeps_what_was_kept_and_nothing_by_halves(tmp_path: Path) -> None:
     """As SQLite tells it; once there is room again, it goes on where it was."""
     path = tmp_path / "journal.db"
     journal = open_journal(str(path))
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     with journal._database._engine.connect() as connection:  # noqa: SLF001  (the limit is the connection's own)
         pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
         connection.exec_driver_sql(f"PRAGMA max_page_count = {pages + 12}")
@@ -210,7 +194,7 @@ def test_a_full_disk_keeps_what_was_kept_and_nothing_by_halves(tmp_path: Path) -
     def fill() -> None:
         nonlocal kept
         while True:
-            journal.append(ONE, [_wait(3 * kept + at) for at in range(3)])
+            journal.append(ONE, [wait(3 * kept + at, BYTES_EACH) for at in range(3)])
             kept += 1
 
     with pytest.raises(TransientDriverError, match="its disk is full") as full:
@@ -220,17 +204,17 @@ def test_a_full_disk_keeps_what_was_kept_and_nothing_by_halves(tmp_path: Path) -
     assert journal.events(ONE) == _whole(kept)
     with journal._database._engine.connect() as connection:  # noqa: SLF001  (as above)
         connection.exec_driver_sql("PRAGMA max_page_count = 100000")
-    journal.append(ONE, [_wait(3 * kept + at) for at in range(3)])
+    journal.append(ONE, [wait(3 * kept + at, BYTES_EACH) for at in range(3)])
     assert journal.events(ONE) == _whole(kept + 1)
 
 
 def _append_until_there_is_no_room(connection: Connection, place: str) -> None:
     journal = open_journal(place)
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES_MAX, FILE_BYTES_MAX))
     for number in itertools.count():
         try:
-            journal.append(ONE, [_wait(3 * number + at) for at in range(3)])
+            journal.append(ONE, [wait(3 * number + at, BYTES_EACH) for at in range(3)])
         except TransientDriverError as error:
             connection.send((number, error.where, error.why))
             return
@@ -284,7 +268,7 @@ def test_where_nothing_can_be_written_it_is_said_so(open_place: Path, what: str)
             journal = open_journal(str(path))
             assert journal.events(ONE) == _whole(10)
             with pytest.raises(PermanentDriverError, match="read-only") as refused:
-                journal.append(ONE, [_wait(0)])
+                journal.append(ONE, [wait(0, BYTES_EACH)])
             journal.close()
         else:
             with pytest.raises(PermanentDriverError, match=r"can't be (opened|written)") as refused:

@@ -5,7 +5,6 @@ import random
 import sqlite3
 import time
 from contextlib import ExitStack, closing, suppress
-from functools import cache
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -15,37 +14,22 @@ from rollout.adapters.journal import places
 from rollout.adapters.journal.sql import open_journal
 from rollout.adapters.journal.tables import SCHEMA_VERSION
 from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
-from rollout.model.event import Command, DeployBegan, WaitBegan
-from rollout.model.ids import DeployId, EffectNumber
-from rollout.model.plan import Plan
+from rollout.model.event import Command
+from rollout.model.ids import DeployId
 from rollout.ports.journal import Request
+from tests.adapters.journal.rollouts import ONE, began, some_plan, wait
 from tests.adapters.processes import WAIT_S, another, heard, kill
-from tests.simulation.stages import PLAYBOOK, seven_workers
 
-ONE = DeployId("d-1")
 KILLS = 4
 REQUESTS = 40
 OPENINGS = 12
 
 
-@cache
-def _plan() -> Plan:
-    return seven_workers().plan(PLAYBOOK)
-
-
-def _began(deploy_id: DeployId = ONE) -> DeployBegan:
-    return DeployBegan(100.0, deploy_id, "plan", 3, "alice", EffectNumber(0))
-
-
-def _wait(number: int) -> WaitBegan:
-    return WaitBegan(101.0 + number, "drain", f"event {number} " + "x" * 200)
-
-
 def _append_for_ever(connection: Connection, place: str, deploy_id: DeployId) -> None:
     journal = open_journal(place)
-    journal.begin(deploy_id, _plan(), _began(deploy_id))
+    journal.begin(deploy_id, some_plan(), began(deploy_id))
     for first in itertools.count(step=3):
-        journal.append(deploy_id, [_wait(number) for number in range(first, first + 3)])
+        journal.append(deploy_id, [wait(number) for number in range(first, first + 3)])
         connection.send(first + 3)
 
 
@@ -53,7 +37,7 @@ def _open_each(connection: Connection, place: Path, deploy_id: DeployId) -> None
     connection.send("ready")
     for round_ in range(OPENINGS):
         connection.recv()
-        open_journal(str(place / f"{round_}.db")).begin(deploy_id, _plan(), _began(deploy_id))
+        open_journal(str(place / f"{round_}.db")).begin(deploy_id, some_plan(), began(deploy_id))
         connection.send("done")
 
 
@@ -85,7 +69,7 @@ def test_what_append_returned_from_is_there_after_sigkill(tmp_path: Path) -> Non
         kept = [event for _, event in open_journal(place).events(deploy_id)]
         # One append more may have reached the disk before it could be said.
         assert len(kept) - 1 in {promised, promised + 3}
-        assert kept == [_began(deploy_id), *(_wait(number) for number in range(len(kept) - 1))]
+        assert kept == [began(deploy_id), *(wait(number) for number in range(len(kept) - 1))]
     assert [line.deploy_id for line in open_journal(place).deploys("simulated.localhost", 99)] == [f"d-{n}" for n in reversed(range(KILLS))]
 
 
@@ -93,13 +77,13 @@ def test_a_rollout_hears_what_another_process_asks(tmp_path: Path) -> None:
     """While it goes on writing: each request once, in order; the other sees what was written meanwhile."""
     place = str(tmp_path / "journal.db")
     journal = open_journal(place)
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     taken: list[str] = []
     end_s = time.monotonic() + WAIT_S
     with another(_ask, place) as (_, connection):
         while len(taken) < REQUESTS and time.monotonic() < end_s:
             taken += [request.why for request in journal.take_requests(ONE)]
-            journal.append(ONE, [_wait(0)])
+            journal.append(ONE, [wait(0)])
         assert taken == [f"request {number}" for number in range(REQUESTS)]
         seen = heard(connection)
     assert isinstance(seen, int)
@@ -125,7 +109,7 @@ def test_processes_that_open_a_new_journal_at_once_all_get_one(tmp_path: Path) -
 def test_a_journal_of_a_newer_rollout_is_left_alone(tmp_path: Path) -> None:
     """Both versions are named, and what to do."""
     path = tmp_path / "journal.db"
-    open_journal(str(path)).begin(ONE, _plan(), _began())
+    open_journal(str(path)).begin(ONE, some_plan(), began())
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE schema SET version = ?", (SCHEMA_VERSION + 1,))
     with pytest.raises(PermanentDriverError) as refused:
@@ -139,7 +123,7 @@ def test_what_is_no_journal_is_said_to_be_none(tmp_path: Path, content: bytes) -
     """Whatever else stands there; and it is not written to."""
     path = tmp_path / "journal.db"
     if content == b"half":
-        open_journal(str(tmp_path / "whole.db")).begin(ONE, _plan(), _began())
+        open_journal(str(tmp_path / "whole.db")).begin(ONE, some_plan(), began())
         with closing(sqlite3.connect(tmp_path / "whole.db")) as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         whole = (tmp_path / "whole.db").read_bytes()
@@ -154,11 +138,11 @@ def test_what_is_no_journal_is_said_to_be_none(tmp_path: Path, content: bytes) -
 def test_a_journal_that_cannot_be_written_can_be_read(tmp_path: Path) -> None:
     """An append to it fails, and keeps nothing."""
     path = tmp_path / "journal.db"
-    open_journal(str(path)).begin(ONE, _plan(), _began())
+    open_journal(str(path)).begin(ONE, some_plan(), began())
     journal = open_journal(f"sqlite:///file:{path}?mode=ro&uri=true")
     with pytest.raises(DriverError, match="readonly"):
-        journal.append(ONE, [_wait(0)])
-    assert journal.events(ONE) == [(1, _began())]
+        journal.append(ONE, [wait(0)])
+    assert journal.events(ONE) == [(1, began())]
 
 
 @pytest.mark.parametrize(
@@ -185,13 +169,13 @@ def test_a_journal_that_somebody_else_holds_is_waited_for_only_so_long(tmp_path:
     monkeypatch.setattr(places, "BUSY_TIMEOUT_S", 0.2)
     path = tmp_path / "journal.db"
     journal = open_journal(str(path))
-    journal.begin(ONE, _plan(), _began())
+    journal.begin(ONE, some_plan(), began())
     with closing(sqlite3.connect(path)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(TransientDriverError, match="locked"):
-            journal.append(ONE, [_wait(0)])
+            journal.append(ONE, [wait(0)])
         # Reading goes on meanwhile.
-        assert journal.events(ONE) == [(1, _began())]
+        assert journal.events(ONE) == [(1, began())]
         other.rollback()
-    journal.append(ONE, [_wait(0)])
-    assert journal.events(ONE) == [(1, _began()), (2, _wait(0))]
+    journal.append(ONE, [wait(0)])
+    assert journal.events(ONE) == [(1, began()), (2, wait(0))]
