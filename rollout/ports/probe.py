@@ -23,6 +23,6 @@ class Probe(Protocol):
         """Ask /health: liveness, no more."""
         ...
 
-    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+    def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """GET a path (with its query) on each worker with our own credentials. An empty result means that there are none to use."""
         ...

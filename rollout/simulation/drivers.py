@@ -280,9 +280,9 @@ class SimulatedProbe:
         del timeout_s
         return {worker: self._answer(worker) for worker in workers}
 
-    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+    def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
-        del requests, timeout_s
+        del paths, timeout_s
         return {}
 
     def _answer(self, worker: WorkerId) -> Answer:

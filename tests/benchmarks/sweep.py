@@ -17,7 +17,6 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import requests
 
@@ -102,12 +101,12 @@ class _Timed(Scrape):
         self.phases: list[dict[str, float]] = []
         self.pages: dict[WorkerId, Page] = {}
         self._here = threading.local()
-        self._genuine = self._session.get
-        self._session.get = self._timed_get  # type: ignore[method-assign]
+        self._genuine = self._asker.get
+        self._asker.get = self._timed_get  # type: ignore[method-assign]
 
-    def _timed_get(self, *arguments: Any, **options: Any) -> requests.Response:  # noqa: ANN401  (as requests has them)
+    def _timed_get(self, url: str, timeout_s: float) -> requests.Response:
         began_s = time.thread_time()
-        answer = self._genuine(*arguments, **options)
+        answer = self._genuine(url, timeout_s)
         self._here.connect_s = time.thread_time() - began_s
         return answer
 

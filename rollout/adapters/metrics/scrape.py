@@ -8,7 +8,6 @@ they are: compressing one costs the worker more than sending it, and what a few 
 
 import re
 from collections.abc import Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from itertools import chain
 
@@ -19,14 +18,13 @@ from pydantic import Field
 from urllib3.exceptions import HTTPError, ProtocolError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
-from rollout.adapters.in_time import POOLS
+from rollout.adapters.asking import Asker
 from rollout.adapters.settings import Settings, check
 from rollout.adapters.wording import reason_of, shortened
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sample import Page, Sample
 
-THREADS_MAX = 32
 # Names and labels are the same from page to page and from worker to worker; only their values change. So these are parsed once, which is
 # nine tenths of what parsing takes. A worker has some 200 that are looked for, and most are everybody's.
 SERIES_MAX = 50_000
@@ -58,23 +56,12 @@ class Scrape:
     def __init__(self, urls: Mapping[WorkerId, str], page_bytes_max: int) -> None:
         self._urls = urls
         self._bytes_max = page_bytes_max
-        self._session = requests.Session()
-        # No proxy and no password file of the person who runs this may stand between us and a worker.
-        self._session.trust_env = False
-        self._session.headers["Accept-Encoding"] = "identity"
-        adapter = requests.adapters.HTTPAdapter(pool_connections=max(10, len(urls)), pool_maxsize=THREADS_MAX)
-        adapter.poolmanager.pool_classes_by_scheme = POOLS
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._asker = Asker({"Accept-Encoding": "identity"}, len(urls))
 
     def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
         """See ports.metrics."""
-        if not workers:
-            return {}
         wanted = tuple(prefixes)
-        with ThreadPoolExecutor(min(THREADS_MAX, len(workers))) as pool:
-            pages = pool.map(lambda worker: self._page(worker, wanted, timeout_s), workers)
-            return dict(zip(workers, pages, strict=True))
+        return self._asker.each(workers, lambda worker: self._page(worker, wanted, timeout_s))
 
     def _page(self, worker: WorkerId, wanted: tuple[str, ...], timeout_s: float) -> Page | str:
         if worker not in self._urls:
@@ -93,7 +80,7 @@ class Scrape:
         return _twice(samples) or Page(samples)
 
     def _text(self, url: str, timeout_s: float) -> str:
-        with self._session.get(url, timeout=timeout_s, stream=True, allow_redirects=False) as answer:
+        with self._asker.get(url, timeout_s) as answer:
             if answer.status_code != requests.codes.ok:
                 raise _UnusableError(f"it was answered {answer.status_code}")
             kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()

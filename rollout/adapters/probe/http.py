@@ -6,20 +6,18 @@ token goes into a header, which no error and no log ever holds.
 """
 
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from time import monotonic  # noqa: TID251  (how long an answer takes is what this measures)
 
 import requests
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
-from rollout.adapters.in_time import POOLS
+from rollout.adapters.asking import Asker
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.ports.probe import Answer
 
-THREADS_MAX = 32
 BODY_BYTES_MAX = 4_000_000
 
 
@@ -47,40 +45,36 @@ class HttpProbe:
         self._urls = urls
         self._token = token
         self._user = user
-        self._session = requests.Session()
-        self._session.trust_env = False
         # A restarted worker has closed its connections; one that was kept would fail once, for no fault of the worker.
-        self._session.headers["Connection"] = "close"
-        adapter = requests.adapters.HTTPAdapter(pool_maxsize=THREADS_MAX)
-        adapter.poolmanager.pool_classes_by_scheme = POOLS
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._asker = Asker({"Connection": "close"}, len(urls))
 
     def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
-        return _side_by_side(workers, lambda worker: self._get(worker, "/health", {}, {}, timeout_s))
+        return self._asker.each(workers, lambda worker: self._get(worker, lambda url: self._asker.get(f"{url}/health", timeout_s)))
 
     def health_address(self, worker: WorkerId) -> str | None:
         """See ports.acts."""
         return f"{self._urls[worker]}/health" if worker in self._urls else None
 
-    def canary(self, requests: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+    def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
         if self._token is None or self._user is None:
             return {}
         # As bytes: a token with a character that a header can't hold would otherwise raise an error that repeats it.
         headers = {"Authorization": f"Bearer {self._token}".encode()}
         parameters = {"user_id": self._user}
-        return _side_by_side(requests, lambda worker: self._get(worker, requests[worker], headers, parameters, timeout_s))
 
-    def _get(self, worker: WorkerId, path: str, headers: Mapping[str, bytes], parameters: Mapping[str, str], timeout_s: float) -> Answer:
+        def ask(worker: WorkerId) -> Answer:
+            return self._get(worker, lambda url: self._asker.get_once(url + paths[worker], timeout_s, headers, parameters))
+
+        return self._asker.each(paths, ask)
+
+    def _get(self, worker: WorkerId, get: Callable[[str], requests.Response]) -> Answer:
         if worker not in self._urls:
             return Answer(ok=False, seconds=0.0, why="the inventory has no address for it")
         began_s = monotonic()
         try:
-            with self._session.get(
-                self._urls[worker] + path, params=parameters, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False
-            ) as answer:
+            with get(self._urls[worker]) as answer:
                 read = 0
                 while chunk := answer.raw.read1(65_536):
                     read += len(chunk)
@@ -94,10 +88,3 @@ class HttpProbe:
         except (requests.RequestException, HTTPError) as error:
             why = "no answer in time" if isinstance(error, requests.Timeout | ReadTimeoutError) else type(error).__name__
             return Answer(ok=False, seconds=monotonic() - began_s, why=why)
-
-
-def _side_by_side(workers: Collection[WorkerId], ask: Callable[[WorkerId], Answer]) -> dict[WorkerId, Answer]:
-    if not workers:
-        return {}
-    with ThreadPoolExecutor(min(THREADS_MAX, len(workers))) as pool:
-        return dict(zip(workers, pool.map(ask, workers), strict=True))
