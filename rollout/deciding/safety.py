@@ -34,6 +34,8 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
             if state.wind_down_at_s <= known.acted_at_s and known.seen_at_s <= known.acted_at_s:
                 # Whoever did it says so; that it is so is seen.
                 wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
+            elif _is_silent(known) and now_s < state.wind_down_at_s + SAFE_WITHIN_S:
+                wait = wait or Wait("stopping", f"{worker} was restarted and has yet to answer", now_s + 1.0)
             continue
         if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
             continue
@@ -50,6 +52,14 @@ def is_down(known: WorkerState) -> bool:
     """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
     process = known.sighting.process if known.sighting is not None else None
     return known.touched and process is not None and not process.running
+
+
+def _is_silent(known: WorkerState) -> bool:
+    """A worker that we restarted where it stands, and that isn't seen to answer (any more): nobody can say that it is back."""
+    sighting = known.sighting
+    if not known.touched or sighting is None:
+        return known.touched
+    return sighting.healthy is not True or (sighting.proxy is not None and not sighting.proxy.up)
 
 
 def _left_out(state: DeployState, known: WorkerState) -> bool:
@@ -128,7 +138,7 @@ def _end(state: DeployState) -> Decision:
     out = tuple(
         worker
         for worker, known in state.workers.items()
-        if known.drained_by_us or is_down(known) or _left_out(state, known) or worker in unknown
+        if known.drained_by_us or is_down(known) or _is_silent(known) or _left_out(state, known) or worker in unknown
     )
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)

@@ -141,6 +141,9 @@ def nothing_left(account: Account) -> Iterator[str]:
     for worker, stand in account.end.items():
         if not stand.taken or worker in _struck_late(account):
             continue
+        if worker in account.foreign_since_s and not stand.marked:
+            # Ours was over, and somebody else keeps it out.
+            continue
         if account.outcome is not Outcome.HALTED and account.outcome is not Outcome.REFUSED:
             yield f"it ended as {account.outcome}, and {worker} is out by our hand"
         elif account.outcome is Outcome.HALTED:
@@ -171,9 +174,12 @@ def cuts(account: Account) -> Iterator[str]:
 
 
 def others_drains(account: Account) -> Iterator[str]:
-    """What others drained stays drained."""
+    """What others drained stays drained. Who was being drained by us then, as far as anybody could see, is ours."""
+    taken = [(it.worker, account.intended_at_s[effect.number]) for it, effect in _ours(account) if it.deed is Deed.DRAINED]
     for it, effect in _ours(account):
         since_s = account.foreign_since_s.get(it.worker)
+        if since_s is not None and any(worker == it.worker and since_s <= at_s <= since_s + UNSEEN_S for worker, at_s in taken):
+            continue
         if it.deed is not Deed.ADMITTED or since_s is None or it.at_s < since_s:
             continue
         if account.intended_at_s[effect.number] > since_s + UNSEEN_S:

@@ -26,13 +26,23 @@ from rollout.simulation.rehearse import Stage, set_stage, stage_of
 
 # Prime to any number of cells that there may be, so that consecutive seeds aim far apart.
 _STRIDE = 7919
-# At most three strikes in a run: more hide one another. In every fifth nothing strikes: those must end as they should.
-_STRIKES = (2, 3, 0, 2, 3)
+# What comes so late in a rollout that a strike before it often forestalls it.
+_LATE = frozenset({Verb.HOLD, Verb.LET_GO, Verb.WATCH})
+# How many strikes of each kind, before and late, ten consecutive seeds have: at most three, since more hide one another. In one of ten
+# nothing strikes: those must end as they should.
+_STRIKES = ((3, 0), (0, 2), (3, 0), (3, 0), (1, 2), (3, 0), (0, 0), (3, 0), (0, 2), (3, 0))
+# How often a cell is aimed at, compared with others of its kind, so that all are struck alike: by a campaign that aimed at all alike.
+_AIMS = {Verb.PREPARE: 4, Verb.MIGRATE: 4, Verb.SURVEY: 4, Verb.WARM: 6, Verb.HOLD: 4, Verb.LET_GO: 5, Verb.WATCH: 6}
+_AIMS_OTHERS = 5
 _BAD = (Fault.RELEASE_EXITS, Fault.RELEASE_HANGS, Fault.RELEASE_ERRS, Fault.RELEASE_SLOW)
 BOOT_TIMEOUT_S = 30.0
 # How many workers there must be before somebody drains one beforehand, and in a pool before two of it may be out.
 ENOUGH = 4
 ENOUGH_FOR_TWO = 3
+
+# What a rollout does once, and what only to those that are drained.
+_ONCE = frozenset({Verb.PREPARE, Verb.MIGRATE, Verb.SURVEY, *_LATE})
+_OF_THE_DRAINED = frozenset({Verb.DRAIN, Verb.WARM, Verb.ADMIT})
 
 # What a strike lasts, or measures, in seconds: from, to, and how often it is for ever.
 _LASTS: dict[Fault, tuple[float, float, float]] = {
@@ -116,7 +126,7 @@ def draw(seed: int, given: Given | None = None, cells: tuple[Cell, ...] = CELLS)
         inventory=inventory,
         playbook=playbook,
         strikes=tuple(_strike(rng, cell, inventory) for cell in aims),
-        bad=rng.choice(_BAD) if Verb.WATCH not in verbs and _by(rng, 0.15) else None,
+        bad=rng.choice(_BAD) if not verbs & _LATE and _by(rng, 0.2) else None,
         restart_only=Verb.MIGRATE not in verbs and _by(rng, 0.1),
         foreign=rng.choice(replaceable) if len(replaceable) >= ENOUGH and _by(rng, 0.05) else None,
         resumes=rng.choice((0, 1, 2)),
@@ -127,9 +137,19 @@ def draw(seed: int, given: Given | None = None, cells: tuple[Cell, ...] = CELLS)
 
 def aimed_at(seed: int, cells: tuple[Cell, ...] = CELLS) -> tuple[Cell, ...]:
     """Choose the cells that a seed strikes: consecutive seeds go through all of them again and again."""
-    number = _STRIKES[seed % len(_STRIKES)]
-    before = (seed // len(_STRIKES)) * sum(_STRIKES) + sum(_STRIKES[: seed % len(_STRIKES)])
-    return tuple(cells[(before + offset) * _STRIDE % len(cells)] for offset in range(number))
+    rounds, place = divmod(seed, len(_STRIKES))
+    aims: list[Cell] = []
+    for kind, candidates in enumerate(_candidates(cells)):
+        before = rounds * sum(one[kind] for one in _STRIKES) + sum(one[kind] for one in _STRIKES[:place])
+        aims += [candidates[(before + offset) * _STRIDE % len(candidates)] for offset in range(_STRIKES[place][kind])]
+    return tuple(aims)
+
+
+@functools.cache
+def _candidates(cells: tuple[Cell, ...]) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
+    """Return what strikes before, and late, each cell as often as it is to be aimed at."""
+    often = [cell for cell in cells for _ in range(_AIMS.get(cell.verb, _AIMS_OTHERS))]
+    return tuple(cell for cell in often if cell.verb not in _LATE), tuple(cell for cell in often if cell.verb in _LATE)
 
 
 def _fitting(seed: int, cells: tuple[Cell, ...], given: Given) -> tuple[Cell, ...]:
@@ -164,7 +184,7 @@ def set_up(scenario: Scenario) -> Stage:
 def _homeserver(rng: random.Random, verbs: set[Verb]) -> Inventory:
     held = "main" if verbs & {Verb.HOLD, Verb.LET_GO} or _by(rng, 0.4) else None
     roles: dict[str, tuple[str, str | None]] = {}
-    for role in rng.sample(("client", "sync", "media"), rng.choice((1, 1, 2))):
+    for role in rng.sample(("client", "sync", "media"), rng.choice((1, 1, 2)) if verbs - _LATE or not verbs else 1):
         for number in range(1, rng.choice((2, 2, 3)) + 1):
             roles[f"{role}{number}"] = (role, role)
     if _by(rng, 0.3):
@@ -216,18 +236,20 @@ def _playbook(rng: random.Random, verbs: set[Verb], inventory: Inventory) -> Pla
 
 
 def _strike(rng: random.Random, cell: Cell, inventory: Inventory) -> Strike:
+    workers = inventory.workers.values()
     lasts_from, lasts_to, for_ever = _LASTS.get(cell.fault, (0.0, 0.0, 1.0))
-    once = cell.verb in {Verb.PREPARE, Verb.MIGRATE, Verb.SURVEY, Verb.WATCH, Verb.HOLD, Verb.LET_GO}
+    drained = sum(entry.pool is not None and entry.role != "main" for entry in workers)
+    turns = 1 if cell.verb in _ONCE else drained if cell.verb in _OF_THE_DRAINED else len(workers)
     waits_s = _DELAYS_S.get(cell.verb, 0.0) if cell.moment is Moment.WAITING else 0.0
     return Strike(
         fault=cell.fault,
         verb=cell.verb,
         moment=cell.moment,
-        nth=1 if once else rng.choice((1, 1, 1, 2, 3)),
+        nth=min(max(1, turns), rng.choice((1, 1, 1, 2, 3))),
         for_s=None if _by(rng, for_ever) else round(rng.uniform(lasts_from, lasts_to), 1),
         delay_s=round(rng.uniform(0, waits_s), 1),
         aside=cell.fault is Fault.SOMEBODY_DRAINS or _by(rng, 0.25),
-        whom=rng.randrange(len(inventory.workers)),
+        whom=rng.randrange(len(workers)),
     )
 
 

@@ -37,12 +37,14 @@ def test_nothing_happens_that_never_may() -> None:
 def test_a_whole_campaign_aims_at_every_cell_often_enough() -> None:
     aimed = Counter(cell for seed in range(WHOLE_CAMPAIGN) for cell in aimed_at(seed))
     assert min(aimed[cell] for cell in CELLS) >= 1.5 * STRUCK_MIN
-    assert max(aimed.values()) - min(aimed.values()) <= 1
+    for verb in Verb:
+        times = [count for cell, count in aimed.items() if cell.verb is verb]
+        assert max(times) - min(times) <= 3, verb
 
 
-@pytest.mark.parametrize("seed", [3, 6, 9, 39])
+@pytest.mark.parametrize("seed", [3, 44, 79, 92, 108])
 def test_the_same_seed_gives_the_same_journal(seed: int) -> None:
-    """Byte by byte; the tool dies in 6, and in 9 and 39 its journal with it."""
+    """Byte by byte; the tool dies in 44 and 79, and in 92 and 108 its journal with it."""
     journal = journal_of(rehearse_one(draw(seed)))
     assert journal == journal_of(rehearse_one(draw(seed)))
     assert journal != journal_of(rehearse_one(draw(seed + 1)))

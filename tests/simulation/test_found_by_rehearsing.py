@@ -91,6 +91,21 @@ def test_what_an_earlier_hold_let_go_has_gone_on_before_main_is_held_anew() -> N
         assert account.outcome in {Outcome.DEPLOYED, Outcome.PAUSED}
 
 
+def test_a_stop_waits_for_who_was_restarted_where_it_stands() -> None:
+    """Seed 727: main had just been started, nobody had drained it, and "interrupted" was said while it had yet to answer."""
+    inventory = set_stage({"client1": ("client", "client"), "client2": ("client", "client"), "main": ("main", "main")}).inventory
+    stop = Strike(Fault.ASKS_INTERRUPT, Verb.RESTART, Moment.DURING, nth=3)
+    account = rehearse_one(Scenario(seed=0, inventory=inventory, playbook=PLAYBOOK, strikes=(stop,)))
+    assert judge(account) == []
+    assert account.outcome is Outcome.INTERRUPTED
+    assert account.end[WorkerId("main")].serves
+
+    never = Strike(Fault.BOOTS_TOO_SLOWLY, Verb.RESTART, Moment.DURING, nth=3, for_s=300.0)
+    account = rehearse_one(Scenario(seed=0, inventory=inventory, playbook=PLAYBOOK, strikes=(stop, never)))
+    assert judge(account) == []
+    assert (account.outcome, account.drained) == (Outcome.HALTED, ("main",))
+
+
 def test_a_stop_is_over_when_everybody_is_seen_back() -> None:
     """The driver says that it admitted the one who was out, and didn't: it ended as interrupted, and so as safe, with that one out."""
     says_done = Strike(Fault.SAYS_DONE, Verb.ADMIT, Moment.DURING)
