@@ -61,18 +61,36 @@ def rule(
     *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it is compared with (see pick_baseline),
     *controls* the tally of its pool's other workers over the same time. *unmeasured* says why the last look at it failed.
     """
-    age_s = now_s - (admitted_at_s if after is None else after.until_s)
+    compared = None if after is None else compare(gate, after, baseline, controls)
+    return rule_on(gate, compared, unmeasured=unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)
+
+
+def compare(gate: Gate, after: Tally, baseline: Tally | None, controls: Tally | None, before: "Compared | None" = None) -> "Compared":
+    """Do that part of `rule` which time doesn't change; *before* is it still if it was made of the same tallies."""
+    if before is not None and before.after is after and before.baseline is baseline and before.controls is controls:
+        return before
+    if not sound(after):
+        return Compared(after, baseline, controls, is_sound=False)
+    limit = _limit(gate, baseline, controls)
+    value, samples = measured(gate.metric, after)
+    beyond = value is not None and not isinstance(limit, str) and _is_beyond(gate, after, limit, value, samples)
+    return Compared(after, baseline, controls, is_sound=True, limit=limit, value=value, samples=samples, is_beyond=beyond)
+
+
+def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, admitted_at_s: float, now_s: float) -> Verdict:
+    """See `rule`; *compared* is None while nothing has been measured."""
+    age_s = now_s - (admitted_at_s if compared is None else compared.after.until_s)
     if unmeasured is not None:
         return _without(gate, Ruling.UNMEASURABLE, f"it could not be measured: {unmeasured}")
-    if after is not None and not sound(after):
+    if compared is not None and not compared.is_sound:
         return _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
     if not age_s <= gate.fresh_s:
         return _without(gate, Ruling.UNMEASURABLE, f"the newest measurement is {age_s:.0f} s old, and {gate.fresh_s:g} s are allowed")
     soaked_s = now_s - admitted_at_s
     undecided = Ruling.INCONCLUSIVE if soaked_s >= gate.deadline_s else Ruling.PENDING
-    if after is None:
+    if compared is None:
         return _without(gate, undecided, "nothing has been measured since it took its full share")
-    return _judge(gate, after, _limit(gate, baseline, controls), soaked_s, undecided)
+    return _judge(gate, compared, soaked_s, undecided)
 
 
 def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None) -> bool:
@@ -109,6 +127,23 @@ class _Limit(NamedTuple):
     baseline: float | None
     compared_with: str
     absolute: bool
+
+
+class Compared(NamedTuple):
+    """
+    One worker's tallies, compared: its *value* over so many *samples*, and whether that *is_beyond* the *limit* (or why there is none).
+
+    What is not *is_sound* is not compared.
+    """
+
+    after: Tally
+    baseline: Tally | None
+    controls: Tally | None
+    is_sound: bool
+    limit: _Limit | str = ""
+    value: float | None = None
+    samples: float = 0.0
+    is_beyond: bool = False
 
 
 def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None) -> _Limit | str:
@@ -189,13 +224,13 @@ def _counts(metric: Metric, tally: Tally) -> tuple[float, ...] | None:
     return tally.canary_latency if metric is Metric.CANARY_P95 else None
 
 
-def _judge(gate: Gate, after: Tally, limit: _Limit | str, soaked_s: float, undecided: Ruling) -> Verdict:
-    """Compare: FAIL first, since it may come early; then everything that PASS needs."""
-    value, samples = measured(gate.metric, after)
+def _judge(gate: Gate, compared: Compared, soaked_s: float, undecided: Ruling) -> Verdict:
+    """FAIL first, since it may come early; then everything that PASS needs."""
+    limit, value, samples = compared.limit, compared.value, compared.samples
     lacking = f"it has {samples:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
     if isinstance(limit, str):
         return _verdict(gate, undecided, lacking if samples < gate.samples_min else limit, value, samples, None)
-    if value is not None and _is_beyond(gate, after, limit, value, samples):
+    if value is not None and compared.is_beyond:
         if gate.metric is Metric.BACKLOG and undecided is Ruling.PENDING:
             why = f"{_compare(gate, value, samples, limit)}; what piled up while it was out may still be going down"
             return _verdict(gate, Ruling.PENDING, why, value, samples, limit)
