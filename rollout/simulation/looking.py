@@ -138,11 +138,11 @@ class QuickEyes(Eyes):
             return super().look(thorough=thorough)
         world, taken_at_s, marks = self._world, self._now_s(), self._ledger.marks()
         # The proxy is asked before the metrics pages are, and what it counts is what was served by then.
-        proxied = {worker: self._proxy(worker, world.workers[worker]) for worker in self._inventory.workers}
+        answers_of = {worker: world.answers(worker) for worker in self._inventory.workers}
+        proxied = {worker: self._proxy(worker, world.workers[worker], answers=answers) for worker, answers in answers_of.items()}
         sightings: dict[WorkerId, Sighting] = {}
-        for worker in self._inventory.workers:
+        for worker, answers in answers_of.items():
             it = world.workers[worker]
-            answers = world.answers(worker)
             version = self._version_of(worker, it, answers=answers)
             facts: _Facts = (it.started_at_s, it.activated, it.activated_at_s, answers, version, proxied[worker], marks.get(worker))
             shown = self._shown.get(worker)
@@ -152,13 +152,14 @@ class QuickEyes(Eyes):
         seen = Observation(taken_at_s=taken_at_s, sightings=sightings)
         return self._thoroughly(seen) if thorough else seen
 
-    def _proxy(self, worker: WorkerId, it: SimulatedWorker) -> _AtProxy | None:
+    def _proxy(self, worker: WorkerId, it: SimulatedWorker, *, answers: bool) -> _AtProxy | None:
         world, backend = self._world, it.backend
         if backend is None:
             return None
         held = bool(world.holds) and world.is_held(backend)
         hold = world.hold_of(backend) if held or backend in world.after_holds else _NO_HOLD
-        up, sessions, cuts = world.up(worker), world.sessions(worker), world.cuts.get(worker, 0)
+        up, sessions = answers and world.checked(worker), world.sessions_left(worker, held=held) if answers else 0
+        cuts = world.cuts.get(worker, 0)
         return it.admitted, it.weight, up, sessions, self._served(it), cuts, held, hold
 
     def _served(self, it: SimulatedWorker) -> int:
