@@ -281,8 +281,10 @@ class SparingEyes(QuickEyes):
         return 0
 
     def _thoroughly(self, observation: Observation) -> Observation:
-        """Pools are described anew only where their requests can be held."""
+        """Pools are described anew only where their requests can be held; of a database, and where something is away, as ever."""
         world, entries = self._world, self._inventory.pools
+        if self._drivers.database is not None or world.away:
+            return super()._thoroughly(observation)
         if world.can_hold or not self._calm_pools:
             self._calm_pools = {pool: world.pool(entry.backend) for pool, entry in entries.items() if world.members(entry.backend)}
         return changed(
