@@ -41,7 +41,7 @@ def advance(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decisio
         return Wait("retry", f"{step.id} failed and is tried again: {at.why}", retry_at_s)
     if at.status is StepStatus.DOUBTFUL:
         return Wait("doubt", f"{step.id}: its outcome is unknown; looking before anything else is done", now_s + LOOK_FRESH_S)
-    return _BY_VERB[step.verb](plan, state, step, at, now_s)
+    return BY_VERB[step.verb](plan, state, step, at, now_s)
 
 
 def _prepare(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision:
@@ -85,7 +85,7 @@ def _survey(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
     return Wait("survey", f"watching the untouched homeserver for {plan.baseline_s:.0f} s", ends_at_s)
 
 
-_BY_VERB: dict[Verb, Callable[[Plan, DeployState, Step, StepState, float], Decision | Wait]] = {
+BY_VERB: dict[Verb, Callable[[Plan, DeployState, Step, StepState, float], Decision | Wait]] = {
     Verb.PREPARE: _prepare,
     Verb.MIGRATE: _migrate,
     Verb.WATCH: watching.watch,

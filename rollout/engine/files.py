@@ -73,7 +73,7 @@ class Files:
             return None
         first, last = seen[0], seen[-1]
         measured_s = last.at_s - first.at_s
-        later = next((one for one in seen if one.at_s >= first.at_s + measured_s / 2), last)
+        later = seen[bisect_left(seen, first.at_s + measured_s / 2, key=_at_s)]
         growth = (
             None if measured_s < GROWTH_MIN_S else min(_growth(first, last), _growth(later, last) if later is not last else float("inf"))
         )

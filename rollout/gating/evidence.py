@@ -6,6 +6,7 @@ a gate compares two values, and the buckets are up to 2.5 times as wide as their
 would look like one of 150 %, and most real changes like none. The test for FAIL doesn't use it; it counts whole buckets (threshold.py).
 """
 
+from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
 
@@ -37,7 +38,7 @@ _numbers = attrgetter(
 
 def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:
     """Return the value of *metric* and the samples behind it; the value is None without samples."""
-    return _value(metric, tally), samples(metric, tally)
+    return _VALUES[metric](tally), _SAMPLES[metric](tally)
 
 
 def samples(metric: Metric, tally: Tally) -> float:
@@ -47,45 +48,7 @@ def samples(metric: Metric, tally: Tally) -> float:
     Our own canaries to a sync worker are long-polls too; they are in the sums, but are no samples: traffic of our own shows nothing about
     users. A backlog is a level, which means something only while work is done, so its samples are units of work.
     """
-    match metric:
-        case Metric.LATENCY_P95:
-            return sum(tally.latency)
-        case Metric.ERRORS:
-            return tally.requests + _polls_of_users(tally)
-        case Metric.REQUEST_CPU:
-            return tally.requests
-        case Metric.POLL_CPU | Metric.POLL_DB | Metric.POLL_SCHEDULING:
-            return _polls_of_users(tally)
-        case Metric.CANARY_P95:
-            return sum(tally.canary_latency)
-        case Metric.CANARY_FAILURES:
-            return tally.canaries
-        case Metric.WORK | Metric.BACKLOG:
-            return tally.work
-
-
-def _value(metric: Metric, tally: Tally) -> float | None:  # noqa: C901  (one row a metric)
-    match metric:
-        case Metric.LATENCY_P95:
-            return quantile(tally.latency, P95)
-        case Metric.ERRORS:
-            return _per(tally.errors, tally.requests + tally.polls)
-        case Metric.REQUEST_CPU:
-            return _per(tally.request_cpu_s, tally.requests)
-        case Metric.POLL_CPU:
-            return _per(tally.poll_cpu_s, tally.polls)
-        case Metric.POLL_DB:
-            return _per(tally.poll_db_s, tally.polls)
-        case Metric.POLL_SCHEDULING:
-            return _per(tally.poll_scheduling_s, tally.polls)
-        case Metric.CANARY_P95:
-            return quantile(tally.canary_latency, P95)
-        case Metric.CANARY_FAILURES:
-            return _per(tally.canary_failures, tally.canaries)
-        case Metric.WORK:
-            return _per(tally.work, tally.until_s - tally.since_s)
-        case Metric.BACKLOG:
-            return tally.backlog
+    return _SAMPLES[metric](tally)
 
 
 def quantile(counts: tuple[float, ...], share: float) -> float | None:
@@ -131,3 +94,30 @@ def _polls_of_users(tally: Tally) -> float:
 
 def _per(total: float, count: float) -> float | None:
     return total / count if count > 0 else None
+
+
+# A row each, looked up: every decision asks.
+_SAMPLES: dict[Metric, Callable[[Tally], float]] = {
+    Metric.LATENCY_P95: lambda tally: sum(tally.latency),
+    Metric.ERRORS: lambda tally: tally.requests + _polls_of_users(tally),
+    Metric.REQUEST_CPU: lambda tally: tally.requests,
+    Metric.POLL_CPU: _polls_of_users,
+    Metric.POLL_DB: _polls_of_users,
+    Metric.POLL_SCHEDULING: _polls_of_users,
+    Metric.CANARY_P95: lambda tally: sum(tally.canary_latency),
+    Metric.CANARY_FAILURES: lambda tally: tally.canaries,
+    Metric.WORK: lambda tally: tally.work,
+    Metric.BACKLOG: lambda tally: tally.work,
+}
+_VALUES: dict[Metric, Callable[[Tally], float | None]] = {
+    Metric.LATENCY_P95: lambda tally: quantile(tally.latency, P95),
+    Metric.ERRORS: lambda tally: _per(tally.errors, tally.requests + tally.polls),
+    Metric.REQUEST_CPU: lambda tally: _per(tally.request_cpu_s, tally.requests),
+    Metric.POLL_CPU: lambda tally: _per(tally.poll_cpu_s, tally.polls),
+    Metric.POLL_DB: lambda tally: _per(tally.poll_db_s, tally.polls),
+    Metric.POLL_SCHEDULING: lambda tally: _per(tally.poll_scheduling_s, tally.polls),
+    Metric.CANARY_P95: lambda tally: quantile(tally.canary_latency, P95),
+    Metric.CANARY_FAILURES: lambda tally: _per(tally.canary_failures, tally.canaries),
+    Metric.WORK: lambda tally: _per(tally.work, tally.until_s - tally.since_s),
+    Metric.BACKLOG: lambda tally: tally.backlog,
+}
