@@ -56,6 +56,12 @@ class Agenda:
         return forward and watch is not None and self.state.steps[watch.id].status is StepStatus.ACTIVE
 
     @cached_property
+    def begun(self) -> list[Step]:
+        """List those that are open and have begun."""
+        steps = self.state.steps
+        return [step for step in self.open if steps[step.id].status is not _PENDING]
+
+    @cached_property
     def focus(self) -> frozenset[WorkerId]:
         """
         Name the workers that are worth measuring now: those under way or touched, and their pools; and the pool of whoever is next.
@@ -66,7 +72,7 @@ class Agenda:
         index, steps = self.index, self.state.steps
         begun = {step.worker for step in index.way(self.state.direction).steps if steps[step.id].status is not _PENDING}
         turns = {step.worker for step in self.open if step.worker in begun}
-        surveying = any(step.verb is Verb.SURVEY and steps[step.id].status is not _PENDING for step in self.open)
+        surveying = any(step.verb is Verb.SURVEY for step in self.begun)
         workers = index.plan.workers
         if surveying or any(worker.id in turns and worker.duty is not Duty.REPLACEABLE for worker in workers):
             return frozenset(worker.id for worker in workers)
@@ -78,8 +84,7 @@ class Agenda:
     @cached_property
     def is_anybody_out(self) -> bool:
         """Tell whether a worker is out or coming back."""
-        steps = self.state.steps
-        return any(step.verb in _OUT and steps[step.id].status is not _PENDING for step in self.open)
+        return any(step.verb in _OUT for step in self.begun)
 
 
 # The agenda of each plan, with the state that it was last asked for.

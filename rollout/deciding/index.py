@@ -8,6 +8,7 @@ of a few plans are kept: a process rolls one out, and a campaign of rehearsals m
 from dataclasses import dataclass, field
 
 from rollout.deciding.state import Direction
+from rollout.gating.threshold import Compared
 from rollout.gating.windows import BURSTS, Window
 from rollout.model.gate import Gate, Tally, Verdict
 from rollout.model.ids import GateId, PoolId, StepId, WorkerId
@@ -50,7 +51,7 @@ class PlanIndex:
     One plan, by what is asked of it.
 
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
-    *surveys* and *watch* the steps of those verbs. *rulings* are kept by the way (watching.py).
+    *surveys* and *watch* the steps of those verbs. *rulings* (watching.py) and what was *compared* (soaking.py) are kept by the way.
     """
 
     plan: Plan
@@ -64,6 +65,7 @@ class PlanIndex:
     soaks: tuple[tuple[Step, WorkerId], ...]
     watched_gates: dict[WorkerId, tuple[Gate, ...]]
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
+    compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
 
     def way(self, direction: Direction) -> Way:
         """Return the one that is followed."""

@@ -7,7 +7,7 @@ Looks and measurements make up most of a journal, and mostly say that nothing ha
 from dataclasses import dataclass
 from functools import reduce
 
-from rollout.deciding.index import index_of
+from rollout.deciding.index import PlanIndex, index_of
 from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
@@ -114,15 +114,17 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
             by_pool.setdefault(its_pool, []).append(worker)
     pools = {name: _sum_up(state, measured, members) for name, members in by_pool.items()}
     # Whoever has passed is compared in windows from then on.
-    passed = {worker for step, worker in index.soaks if state.steps[step.id].status is StepStatus.DONE}
-    compared = state.workers.keys() - passed if state.direction is Direction.FORWARD else state.workers.keys()
+    forward = state.direction is Direction.FORWARD
+    passed = {worker for step, worker in index.soaks if state.steps[step.id].status is StepStatus.DONE} if forward else set()
     workers = dict(state.workers)
     for worker, known in state.workers.items():
-        its_pool, unmeasured = index.pools[worker], measured.unmeasured.get(worker)
+        its_pool, unmeasured, own = index.pools[worker], measured.unmeasured.get(worker), measured.tallies.get(worker)
+        if own is None and unmeasured is None and known.admitted_at_s is None:
+            continue
         pool = _NOBODY if its_pool is None else pools.get(its_pool, _NOBODY)
-        controls = _with_peers(known, worker, pool, measured) if worker in compared else known.controls
-        if worker in measured.tallies:
-            workers[worker] = _take_in(plan, state, measured, worker, pool, controls=controls, surveying=surveying)
+        controls = known.controls if worker in passed else _with_peers(known, worker, pool, measured)
+        if own is not None:
+            workers[worker] = _take_in(index, state, measured, worker, pool, controls=controls, surveying=surveying)
         elif unmeasured is not None or controls is not known.controls:
             workers[worker] = changed(known, controls=controls, unmeasured=known.unmeasured if unmeasured is None else unmeasured)
     return changed(state, workers=workers)
@@ -135,10 +137,10 @@ def _sum_up(state: DeployState, measured: Measured, members: list[WorkerId]) -> 
 
 
 def _take_in(
-    plan: Plan, state: DeployState, measured: Measured, worker: WorkerId, pool: _Pool, *, controls: Tally | None, surveying: bool
+    index: PlanIndex, state: DeployState, measured: Measured, worker: WorkerId, pool: _Pool, *, controls: Tally | None, surveying: bool
 ) -> WorkerState:
     """Add what one worker did, and the others of its pool meanwhile, to what is kept of it."""
-    known, own = state.workers[worker], measured.tallies[worker]
+    known, own, plan = state.workers[worker], measured.tallies[worker], index.plan
     baseline, ramp, after = known.baseline, known.ramp, known.after
     stretches, watched = known.windows, known.watched
     if surveying:
@@ -153,7 +155,7 @@ def _take_in(
         )
         if plan.recovery is not None:
             stretches = windows.extend(stretches, own, rates, plan.watch.window_s, untouched)
-        gates = index_of(plan).watched_gates.get(worker, ())
+        gates = index.watched_gates.get(worker, ())
         watched = windows.extend_each(watched, gates, own, rates, plan.watch.window_s, untouched)
     return changed(
         known,

@@ -2,12 +2,13 @@
 
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
+from rollout.deciding.index import index_of
 from rollout.deciding.seeing import gone_for, is_confirmed, known_of, well, worker_of
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
 from rollout.model.gate import Gate, Ruling, Verdict
-from rollout.model.ids import GateId
+from rollout.model.ids import GateId, WorkerId
 from rollout.model.plan import Duty, Plan, Step
 
 
@@ -23,7 +24,7 @@ def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
         return Note(StepBegan(now_s, step.id))
     if gone := gone_for(known, now_s):
         return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)
-    verdicts = {name: _verdict(plan.gates[name], known, now_s) for name in step.gates}
+    verdicts = {name: _verdict(plan, worker.id, plan.gates[name], known, now_s) for name in step.gates}
     if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
         verdicts[recovery.GATE] = recovery.rule(
             plan.recovery,
@@ -79,13 +80,12 @@ def _deadline_s(plan: Plan, step: Step, verdict: Verdict) -> float:
     return plan.recovery.deadline_s if plan.recovery is not None and verdict.gate == recovery.GATE else step.deadline_s
 
 
-def _verdict(gate: Gate, known: WorkerState, now_s: float) -> Verdict:
-    return threshold.rule(
-        gate,
-        after=known.after,
-        baseline=known.baseline,
-        controls=known.controls,
-        unmeasured=known.unmeasured,
-        admitted_at_s=known.admitted_at_s or now_s,
-        now_s=now_s,
-    )
+def _verdict(plan: Plan, worker: WorkerId, gate: Gate, known: WorkerState, now_s: float) -> Verdict:
+    """Rule now. Decisions come oftener than measurements, so what these were compared to be is kept."""
+    compared: threshold.Compared | None = None
+    if known.after is not None:
+        kept = index_of(plan).compared
+        compared = threshold.compare(gate, known.after, known.baseline, known.controls, kept.get((worker, gate.id)))
+        kept[worker, gate.id] = compared
+    admitted_at_s = known.admitted_at_s or now_s
+    return threshold.rule_on(gate, compared, unmeasured=known.unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)

@@ -7,8 +7,10 @@ restarted opens files for its users to come back, faster and faster less; that i
 over the later half of them the smaller one counts.
 """
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from operator import attrgetter
+from typing import NamedTuple
 
 from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.conditions import FilesUsed
@@ -28,12 +30,14 @@ FRESH_S = 30.0
 ASK_AGAIN_S = 10.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Seen:
+class _Seen(NamedTuple):
     at_s: float
     started_at_s: float
     open: float
     max: float
+
+
+_at_s = attrgetter("at_s")
 
 
 class Files:
@@ -50,8 +54,12 @@ class Files:
             return
         self._untold.pop(worker, None)
         now = _Seen(at_s, counters.started_at_s, counters.open_files, counters.files_max)
-        before = (one for one in self._seen.get(worker, ()) if one.started_at_s == now.started_at_s and at_s - KEPT_S <= one.at_s < at_s)
-        self._seen[worker] = (*before, now)
+        before = self._seen.get(worker, ())
+        if before and before[-1].started_at_s != now.started_at_s:
+            before = ()
+        # They stand in order, and all are of one process: what is too old, or later than now by a clock that was set, is at an end of them.
+        since, until = bisect_left(before, at_s - KEPT_S, key=_at_s), bisect_left(before, at_s, key=_at_s)
+        self._seen[worker] = (*before[since:until], now)
 
     def stale(self, workers: Collection[WorkerId], now_s: float) -> list[WorkerId]:
         """Name the workers that were not looked at lately; one that was asked in vain is left in peace for a while."""
@@ -65,7 +73,7 @@ class Files:
             return None
         first, last = seen[0], seen[-1]
         measured_s = last.at_s - first.at_s
-        later = next((one for one in seen if one.at_s >= first.at_s + measured_s / 2), last)
+        later = seen[bisect_left(seen, first.at_s + measured_s / 2, key=_at_s)]
         growth = (
             None if measured_s < GROWTH_MIN_S else min(_growth(first, last), _growth(later, last) if later is not last else float("inf"))
         )

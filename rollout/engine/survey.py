@@ -8,13 +8,15 @@ be seen is named with its reason; no failure of one source hides the others.
 
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from operator import attrgetter
 from typing import TypeVar
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.engine.files import FILES_PROJECTED, Files
 from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
+from rollout.model.changed import changed
 from rollout.model.errors import RolloutError
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
@@ -23,6 +25,7 @@ from rollout.model.release import Release
 from rollout.model.sample import Page
 from rollout.model.sighting import (
     DrainMark,
+    HoldSighting,
     Observation,
     PoolSighting,
     ProcessSighting,
@@ -136,7 +139,7 @@ class Surveyor:
             schema, no_database = _try(lambda: database.schema(LOOK_TIMEOUT_S), None)
             guards += database.guards(LOOK_TIMEOUT_S)
         seen = {pool: pools[backend] for pool, backend in backends.items() if backend in pools}
-        return replace(
+        return changed(
             observation,
             releases=releases,
             guards=guards,
@@ -162,11 +165,11 @@ class Surveyor:
 
     def files_now(self, observation: Observation) -> tuple[GuardReading, ...]:
         """Say of all that run and answer how many file handles they use, by what has been measured; nobody is asked."""
-        return self.files.guards(_answering(observation), self._clock.now_s())
+        return self.files.guards(answering(observation), self._clock.now_s())
 
     def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
         """Say of all that run and answer how many file handles they use; those that nobody has measured lately are asked."""
-        running = _answering(observation)
+        running = answering(observation)
         stale = self.files.stale(running, self._clock.now_s())
         pages = self._drivers.metrics.read(stale, synapse_metrics.PROCESS_PREFIXES, LOOK_TIMEOUT_S) if stale else {}
         now_s = self._clock.now_s()
@@ -240,7 +243,8 @@ class Surveyor:
         return known[1] if known is not None and state is not None and state.started_at_s == known[0] else None
 
 
-def _answering(observation: Observation) -> list[WorkerId]:
+def answering(observation: Observation) -> list[WorkerId]:
+    """Name the workers that run and answer."""
     return [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
 
 
@@ -295,27 +299,44 @@ class Changes:
 
     def take(self, seen: Observation, focus: Collection[WorkerId]) -> Observation:
         """Return *seen* without what is known already."""
-        changed = {
-            worker: sighting for worker, sighting in seen.sightings.items() if self._is_new(worker, sighting, in_focus=worker in focus)
-        }
-        self._told.update(changed)
+        news = {worker: sighting for worker, sighting in seen.sightings.items() if self._is_new(worker, sighting, in_focus=worker in focus)}
+        self._told.update(news)
         for worker in seen.missing:
             self._told.pop(worker, None)
         schema = None if seen.schema == self._schema else seen.schema
         releases = {} if seen.releases == self._releases else seen.releases
         self._schema = schema or self._schema
         self._releases = releases or self._releases
-        return replace(seen, sightings=changed, schema=schema, releases=releases)
+        return changed(seen, sightings=news, schema=schema, releases=releases)
 
     def _is_new(self, worker: WorkerId, sighting: Sighting, *, in_focus: bool) -> bool:
         told = self._told.get(worker)
         if told is None or told is sighting:
             return told is None
-        return sighting != told if in_focus else _steady(sighting) != _steady(told)
+        return sighting != told if in_focus else not _is_steady(sighting, told)
 
 
-def _steady(sighting: Sighting) -> Sighting:
-    if sighting.proxy is None:
-        return sighting
-    hold = replace(sighting.proxy.hold, held_for_s=None, waiting=min(1, sighting.proxy.hold.waiting), waiting_max=0)
-    return replace(sighting, proxy=replace(sighting.proxy, sessions=None, requests=0, cuts=0, counters={}, hold=hold))
+def _is_steady(now: Sighting, before: Sighting) -> bool:
+    """Tell whether nothing but what moves all the time has changed."""
+    if _BESIDES_PROXY(now) != _BESIDES_PROXY(before):
+        return False
+    if now.proxy is None or before.proxy is None:
+        return now.proxy is before.proxy
+    if _OF_PROXY(now.proxy) != _OF_PROXY(before.proxy):
+        return False
+    return now.proxy.hold is before.proxy.hold or _of_hold(now.proxy.hold) == _of_hold(before.proxy.hold)
+
+
+def _of_hold(hold: HoldSighting) -> tuple[object, ...]:
+    """Whether anything waits counts, not how much."""
+    return (*_OF_HOLD(hold), hold.waiting > 0)
+
+
+def _but(kind: type[Sighting | ProxySighting | HoldSighting], moves: Collection[str]) -> Callable[[object], tuple[object, ...]]:
+    """Read all fields of *kind* but those that move."""
+    return attrgetter(*(item.name for item in fields(kind) if item.name not in moves))
+
+
+_BESIDES_PROXY = _but(Sighting, {"proxy"})
+_OF_PROXY = _but(ProxySighting, {"sessions", "requests", "cuts", "counters", "hold"})
+_OF_HOLD = _but(HoldSighting, {"held_for_s", "waiting", "waiting_max"})

@@ -6,7 +6,9 @@ a gate compares two values, and the buckets are up to 2.5 times as wide as their
 would look like one of 150 %, and most real changes like none. The test for FAIL doesn't use it; it counts whole buckets (threshold.py).
 """
 
+from collections.abc import Callable
 from dataclasses import fields
+from operator import attrgetter
 
 from rollout.model.gate import LATENCY_EDGES_S, Metric, Tally
 
@@ -29,12 +31,14 @@ _BEYOND = 1e15
 _ROUNDING = 1e-6
 _BUCKETS = len(LATENCY_EDGES_S) + 1
 # The sums that are plain numbers.
-_NUMBERS = tuple(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog"})
+_numbers = attrgetter(
+    *(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog"})
+)
 
 
 def measured(metric: Metric, tally: Tally) -> tuple[float | None, float]:
     """Return the value of *metric* and the samples behind it; the value is None without samples."""
-    return _value(metric, tally), samples(metric, tally)
+    return _VALUES[metric](tally), _SAMPLES[metric](tally)
 
 
 def samples(metric: Metric, tally: Tally) -> float:
@@ -44,45 +48,7 @@ def samples(metric: Metric, tally: Tally) -> float:
     Our own canaries to a sync worker are long-polls too; they are in the sums, but are no samples: traffic of our own shows nothing about
     users. A backlog is a level, which means something only while work is done, so its samples are units of work.
     """
-    match metric:
-        case Metric.LATENCY_P95:
-            return sum(tally.latency)
-        case Metric.ERRORS:
-            return tally.requests + _polls_of_users(tally)
-        case Metric.REQUEST_CPU:
-            return tally.requests
-        case Metric.POLL_CPU | Metric.POLL_DB | Metric.POLL_SCHEDULING:
-            return _polls_of_users(tally)
-        case Metric.CANARY_P95:
-            return sum(tally.canary_latency)
-        case Metric.CANARY_FAILURES:
-            return tally.canaries
-        case Metric.WORK | Metric.BACKLOG:
-            return tally.work
-
-
-def _value(metric: Metric, tally: Tally) -> float | None:  # noqa: C901  (one row a metric)
-    match metric:
-        case Metric.LATENCY_P95:
-            return quantile(tally.latency, P95)
-        case Metric.ERRORS:
-            return _per(tally.errors, tally.requests + tally.polls)
-        case Metric.REQUEST_CPU:
-            return _per(tally.request_cpu_s, tally.requests)
-        case Metric.POLL_CPU:
-            return _per(tally.poll_cpu_s, tally.polls)
-        case Metric.POLL_DB:
-            return _per(tally.poll_db_s, tally.polls)
-        case Metric.POLL_SCHEDULING:
-            return _per(tally.poll_scheduling_s, tally.polls)
-        case Metric.CANARY_P95:
-            return quantile(tally.canary_latency, P95)
-        case Metric.CANARY_FAILURES:
-            return _per(tally.canary_failures, tally.canaries)
-        case Metric.WORK:
-            return _per(tally.work, tally.until_s - tally.since_s)
-        case Metric.BACKLOG:
-            return tally.backlog
+    return _SAMPLES[metric](tally)
 
 
 def quantile(counts: tuple[float, ...], share: float) -> float | None:
@@ -107,7 +73,7 @@ def sound(tally: Tally) -> bool:
     """Tell whether its numbers can be true: not negative, not absurd, in order, and no more failures than requests."""
     return (
         0 <= tally.since_s <= tally.until_s < _BEYOND
-        and all([0 <= getattr(tally, name) < _BEYOND for name in _NUMBERS])  # noqa: C419  (a list is half again as fast as a generator)
+        and _are_sound(_numbers(tally))
         and (tally.backlog is None or 0 <= tally.backlog < _BEYOND)
         and len(tally.latency) == len(tally.canary_latency) == _BUCKETS
         and _are_sound(tally.latency)
@@ -119,7 +85,7 @@ def sound(tally: Tally) -> bool:
 
 def _are_sound(counts: tuple[float, ...]) -> bool:
     # Whatever is compared with a NaN is in no order, so a sum is asked first: it is NaN if one of them is.
-    return sum(counts) < _BEYOND * _BUCKETS and min(counts) >= 0 and max(counts) < _BEYOND
+    return sum(counts) < _BEYOND * len(counts) and min(counts) >= 0 and max(counts) < _BEYOND
 
 
 def _polls_of_users(tally: Tally) -> float:
@@ -128,3 +94,30 @@ def _polls_of_users(tally: Tally) -> float:
 
 def _per(total: float, count: float) -> float | None:
     return total / count if count > 0 else None
+
+
+# A row each, looked up: every decision asks.
+_SAMPLES: dict[Metric, Callable[[Tally], float]] = {
+    Metric.LATENCY_P95: lambda tally: sum(tally.latency),
+    Metric.ERRORS: lambda tally: tally.requests + _polls_of_users(tally),
+    Metric.REQUEST_CPU: lambda tally: tally.requests,
+    Metric.POLL_CPU: _polls_of_users,
+    Metric.POLL_DB: _polls_of_users,
+    Metric.POLL_SCHEDULING: _polls_of_users,
+    Metric.CANARY_P95: lambda tally: sum(tally.canary_latency),
+    Metric.CANARY_FAILURES: lambda tally: tally.canaries,
+    Metric.WORK: lambda tally: tally.work,
+    Metric.BACKLOG: lambda tally: tally.work,
+}
+_VALUES: dict[Metric, Callable[[Tally], float | None]] = {
+    Metric.LATENCY_P95: lambda tally: quantile(tally.latency, P95),
+    Metric.ERRORS: lambda tally: _per(tally.errors, tally.requests + tally.polls),
+    Metric.REQUEST_CPU: lambda tally: _per(tally.request_cpu_s, tally.requests),
+    Metric.POLL_CPU: lambda tally: _per(tally.poll_cpu_s, tally.polls),
+    Metric.POLL_DB: lambda tally: _per(tally.poll_db_s, tally.polls),
+    Metric.POLL_SCHEDULING: lambda tally: _per(tally.poll_scheduling_s, tally.polls),
+    Metric.CANARY_P95: lambda tally: quantile(tally.canary_latency, P95),
+    Metric.CANARY_FAILURES: lambda tally: _per(tally.canary_failures, tally.canaries),
+    Metric.WORK: lambda tally: _per(tally.work, tally.until_s - tally.since_s),
+    Metric.BACKLOG: lambda tally: tally.backlog,
+}

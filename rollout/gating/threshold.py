@@ -14,6 +14,7 @@ A baseline is a sample too. FAIL compares with the worst that it may really have
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from rollout.gating.chance import ALPHA, Z, at_least, mean_factor
@@ -61,18 +62,43 @@ def rule(
     *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it is compared with (see pick_baseline),
     *controls* the tally of its pool's other workers over the same time. *unmeasured* says why the last look at it failed.
     """
-    age_s = now_s - (admitted_at_s if after is None else after.until_s)
+    compared = None if after is None else compare(gate, after, baseline, controls)
+    return rule_on(gate, compared, unmeasured=unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)
+
+
+def compare(gate: Gate, after: Tally, baseline: Tally | None, controls: Tally | None, before: "Compared | None" = None) -> "Compared":
+    """Do that part of `rule` which time doesn't change; *before* is it still if it was made of the same tallies."""
+    if before is not None and before.after is after and before.baseline is baseline and before.controls is controls:
+        return before
+    if not sound(after):
+        unsound = _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
+        return Compared(after, baseline, controls, unsound, is_sound=False)
+    return Compared(after, baseline, controls, _judge(gate, after, _limit(gate, baseline, controls)))
+
+
+def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, admitted_at_s: float, now_s: float) -> Verdict:
+    """See `rule`; *compared* is None while nothing has been measured."""
+    age_s = now_s - (admitted_at_s if compared is None else compared.after.until_s)
     if unmeasured is not None:
         return _without(gate, Ruling.UNMEASURABLE, f"it could not be measured: {unmeasured}")
-    if after is not None and not sound(after):
-        return _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
+    if compared is not None and not compared.is_sound:
+        return compared.verdict
     if not age_s <= gate.fresh_s:
         return _without(gate, Ruling.UNMEASURABLE, f"the newest measurement is {age_s:.0f} s old, and {gate.fresh_s:g} s are allowed")
     soaked_s = now_s - admitted_at_s
     undecided = Ruling.INCONCLUSIVE if soaked_s >= gate.deadline_s else Ruling.PENDING
-    if after is None:
+    if compared is None:
         return _without(gate, undecided, "nothing has been measured since it took its full share")
-    return _judge(gate, after, _limit(gate, baseline, controls), soaked_s, undecided)
+    verdict = compared.verdict
+    if verdict.ruling is Ruling.PENDING:
+        return verdict if undecided is Ruling.PENDING else replace(verdict, ruling=undecided)
+    if verdict.ruling is Ruling.FAIL and gate.metric is Metric.BACKLOG and undecided is Ruling.PENDING:
+        why = f"{verdict.because}; what piled up while it was out may still be going down"
+        return replace(verdict, ruling=Ruling.PENDING, because=why)
+    if verdict.ruling is Ruling.PASS and soaked_s < gate.soak_s:
+        why = f"{verdict.because}; it has been watched for {soaked_s:.0f} of {gate.soak_s:g} s"
+        return replace(verdict, ruling=undecided, because=why)
+    return verdict
 
 
 def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None) -> bool:
@@ -109,6 +135,16 @@ class _Limit(NamedTuple):
     baseline: float | None
     compared_with: str
     absolute: bool
+
+
+class Compared(NamedTuple):
+    """One worker's tallies, and the *verdict* on them but for the time: PENDING where more has to be measured first."""
+
+    after: Tally
+    baseline: Tally | None
+    controls: Tally | None
+    verdict: Verdict
+    is_sound: bool = True
 
 
 def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None) -> _Limit | str:
@@ -189,27 +225,21 @@ def _counts(metric: Metric, tally: Tally) -> tuple[float, ...] | None:
     return tally.canary_latency if metric is Metric.CANARY_P95 else None
 
 
-def _judge(gate: Gate, after: Tally, limit: _Limit | str, soaked_s: float, undecided: Ruling) -> Verdict:
-    """Compare: FAIL first, since it may come early; then everything that PASS needs."""
+def _judge(gate: Gate, after: Tally, limit: _Limit | str) -> Verdict:
+    """Compare: FAIL first, since it may come early; then everything that PASS needs but time."""
     value, samples = measured(gate.metric, after)
     lacking = f"it has {samples:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
     if isinstance(limit, str):
-        return _verdict(gate, undecided, lacking if samples < gate.samples_min else limit, value, samples, None)
+        return _verdict(gate, Ruling.PENDING, lacking if samples < gate.samples_min else limit, value, samples, None)
     if value is not None and _is_beyond(gate, after, limit, value, samples):
-        if gate.metric is Metric.BACKLOG and undecided is Ruling.PENDING:
-            why = f"{_compare(gate, value, samples, limit)}; what piled up while it was out may still be going down"
-            return _verdict(gate, Ruling.PENDING, why, value, samples, limit)
         return _verdict(gate, Ruling.FAIL, _compare(gate, value, samples, limit), value, samples, limit)
     if samples < gate.samples_min:
-        return _verdict(gate, undecided, lacking, value, samples, limit)
+        return _verdict(gate, Ruling.PENDING, lacking, value, samples, limit)
     if value is None:
         return _verdict(gate, Ruling.UNMEASURABLE, f"its metrics page shows no {NAMES[gate.metric]}", value, samples, limit)
     if not _within(gate.metric, value, limit.threshold):
         why = f"{_compare(gate, value, samples, limit)}; that may still be chance"
-        return _verdict(gate, undecided, why, value, samples, limit)
-    if soaked_s < gate.soak_s:
-        why = f"{_compare(gate, value, samples, limit)}; it has been watched for {soaked_s:.0f} of {gate.soak_s:g} s"
-        return _verdict(gate, undecided, why, value, samples, limit)
+        return _verdict(gate, Ruling.PENDING, why, value, samples, limit)
     return _verdict(gate, Ruling.PASS, _compare(gate, value, samples, limit), value, samples, limit)
 
 

@@ -141,7 +141,7 @@ class SchemaSighting:
     deltas: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, for quick copies: every look is told without what was known before
 class Observation:
     """
     The whole homeserver at *taken_at_s*. *missing* maps a worker that could not be seen at all to the reason; nothing is assumed of it.

@@ -21,7 +21,7 @@ Rejected: drawing thousands of rollouts at random (the core knows no randomness,
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from math import ceil, floor, sqrt
 from statistics import fmean, median
 
@@ -122,9 +122,8 @@ def forecast(plan: Plan, sessions: Mapping[WorkerId, int], history: History = Hi
         if shape.kind not in estimates:
             estimates[shape.kind] = estimate(observed, shape.assumed)
         spread = estimates[shape.kind]
-        steps[step.id] = StepForecast(
-            shape.fixed_s, *(round(max(shape.fixed_s, shape.floor_s + shape.unit_s * units), 3) for units in astuple(spread))
-        )
+        seconds = (round(max(shape.fixed_s, shape.floor_s + shape.unit_s * units), 3) for units in (spread.mean, spread.median, spread.p90))
+        steps[step.id] = StepForecast(shape.fixed_s, *seconds)
         used[PART_OF[step.verb]] = used.get(PART_OF[step.verb], 0) + len(observed)
         if step.worker is not None and step.verb in {Verb.ADMIT, Verb.SOAK}:
             evidence_s[step.worker] = evidence_s.get(step.worker, 0.0) + shape.fixed_s

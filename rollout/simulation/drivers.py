@@ -3,6 +3,7 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from rollout.adapters.faults import translated
 from rollout.agent.book import Claim, Content, check_token, compare
@@ -223,12 +224,24 @@ class SimulatedTraffic:
         return worker if it is not None and it.backend == server.backend else None
 
 
+class _Figures(NamedTuple):
+    """What a metrics page is written from, whichever part of it is asked for."""
+
+    version: str
+    started_at_s: float
+    cpu_s: float
+    open_files: float
+    served: float
+    errors: float
+    slow: float
+
+
 class SimulatedMetrics:
     """Metrics pages with Synapse's names; a worker in *world.dark* has none, and one in *world.frozen* an old one."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._kept: dict[WorkerId, tuple[Sample, ...]] = {}
+        self._kept: dict[WorkerId, _Figures] = {}
 
     def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
         """See ports.metrics."""
@@ -241,32 +254,43 @@ class SimulatedMetrics:
             return "connection refused"
         now_s = self._world.clock.now_s()
         self._world.serve(worker)
-        version = self._world.releases[it.runs].version
-        samples = [
-            Sample("synapse_build_info", {"version": version}, 1.0),
-            Sample("process_start_time_seconds", {}, it.started_at_s or 0.0),
-            Sample("process_cpu_seconds_total", {}, it.cpu_s + IDLE_CPU * max(0.0, now_s - (it.started_at_s or 0.0))),
-            Sample("process_open_fds", {}, self._world.open_files(worker)),
-            Sample("process_max_fds", {}, FILES_MAX),
-        ]
-        samples += self._histogram(it.served, it.errors, it.slow)
         if worker not in self._world.frozen or worker not in self._kept:
-            self._kept[worker] = tuple(samples)
-        return Page(tuple(sample for sample in self._kept[worker] if sample.name.startswith(prefixes)))
+            started_at_s = it.started_at_s or 0.0
+            self._kept[worker] = _Figures(
+                version=self._world.releases[it.runs].version,
+                started_at_s=started_at_s,
+                cpu_s=it.cpu_s + IDLE_CPU * max(0.0, now_s - started_at_s),
+                open_files=self._world.open_files(worker),
+                served=it.served,
+                errors=it.errors,
+                slow=it.slow,
+            )
+        return Page(tuple(sample for sample in _written(self._kept[worker], prefixes) if sample.name.startswith(prefixes)))
 
-    @staticmethod
-    def _histogram(served: float, errors: float, slow: float) -> list[Sample]:
-        name = "synapse_http_server_response_time_seconds"
-        samples: list[Sample] = []
-        for code, count in (("200", served - errors), ("500", errors)):
-            labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
-            share = 0.0 if served == 0 else slow / served
-            for edge in (*LATENCY_EDGES_S, float("inf")):
-                reached = (count * (1 - share) if edge >= HEALTHY_S else 0.0) + (count * share if edge >= SLOW_S else 0.0)
-                samples.append(Sample(f"{name}_bucket", {**labels, "le": "+Inf" if edge == float("inf") else str(edge)}, reached))
-            samples.append(Sample(f"{name}_count", labels, count))
-            samples.append(Sample(f"{name}_sum", labels, count * 0.05))
-        return samples
+
+_TIME = "synapse_http_server_response_time_seconds"
+
+
+def _written(figures: _Figures, prefixes: tuple[str, ...]) -> Iterator[Sample]:
+    """Write a page; the long part of it only where that is asked for."""
+    yield Sample("synapse_build_info", {"version": figures.version}, 1.0)
+    yield Sample("process_start_time_seconds", {}, figures.started_at_s)
+    yield Sample("process_cpu_seconds_total", {}, figures.cpu_s)
+    yield Sample("process_open_fds", {}, figures.open_files)
+    yield Sample("process_max_fds", {}, FILES_MAX)
+    if any(prefix.startswith(_TIME) or _TIME.startswith(prefix) for prefix in prefixes):
+        yield from _histogram(figures.served, figures.errors, figures.slow)
+
+
+def _histogram(served: float, errors: float, slow: float) -> Iterator[Sample]:
+    for code, count in (("200", served - errors), ("500", errors)):
+        labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
+        share = 0.0 if served == 0 else slow / served
+        for edge in (*LATENCY_EDGES_S, float("inf")):
+            reached = (count * (1 - share) if edge >= HEALTHY_S else 0.0) + (count * share if edge >= SLOW_S else 0.0)
+            yield Sample(f"{_TIME}_bucket", {**labels, "le": "+Inf" if edge == float("inf") else str(edge)}, reached)
+        yield Sample(f"{_TIME}_count", labels, count)
+        yield Sample(f"{_TIME}_sum", labels, count * 0.05)
 
 
 class SimulatedProbe:

@@ -11,12 +11,13 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from rollout.engine.drivers import Drivers
 from rollout.engine.files import FILES_PROJECTED, FILES_USED
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
-from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor
+from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor, answering
 from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.changed import changed
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
@@ -137,11 +138,11 @@ class QuickEyes(Eyes):
             return super().look(thorough=thorough)
         world, taken_at_s, marks = self._world, self._now_s(), self._ledger.marks()
         # The proxy is asked before the metrics pages are, and what it counts is what was served by then.
-        proxied = {worker: self._proxy(worker, world.workers[worker]) for worker in self._inventory.workers}
+        answers_of = {worker: world.answers(worker) for worker in self._inventory.workers}
+        proxied = {worker: self._proxy(worker, world.workers[worker], answers=answers) for worker, answers in answers_of.items()}
         sightings: dict[WorkerId, Sighting] = {}
-        for worker in self._inventory.workers:
+        for worker, answers in answers_of.items():
             it = world.workers[worker]
-            answers = world.answers(worker)
             version = self._version_of(worker, it, answers=answers)
             facts: _Facts = (it.started_at_s, it.activated, it.activated_at_s, answers, version, proxied[worker], marks.get(worker))
             shown = self._shown.get(worker)
@@ -151,13 +152,14 @@ class QuickEyes(Eyes):
         seen = Observation(taken_at_s=taken_at_s, sightings=sightings)
         return self._thoroughly(seen) if thorough else seen
 
-    def _proxy(self, worker: WorkerId, it: SimulatedWorker) -> _AtProxy | None:
+    def _proxy(self, worker: WorkerId, it: SimulatedWorker, *, answers: bool) -> _AtProxy | None:
         world, backend = self._world, it.backend
         if backend is None:
             return None
         held = bool(world.holds) and world.is_held(backend)
         hold = world.hold_of(backend) if held or backend in world.after_holds else _NO_HOLD
-        up, sessions, cuts = world.up(worker), world.sessions(worker), world.cuts.get(worker, 0)
+        up, sessions = answers and world.checked(worker), world.sessions_left(worker, held=held) if answers else 0
+        cuts = world.cuts.get(worker, 0)
         return it.admitted, it.weight, up, sessions, self._served(it), cuts, held, hold
 
     def _served(self, it: SimulatedWorker) -> int:
@@ -185,10 +187,22 @@ class QuickEyes(Eyes):
         process = ProcessSighting(it.started_at_s is not None, it.started_at_s, it.activated, it.activated_at_s)
         return Sighting(process, answers, version, proxy, mark)
 
+    def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Ask those who have not been measured lately, as the Surveyor does, without their whole page."""
+        if self._world.frozen:
+            return super()._files(observation)
+        running, now_s = answering(observation), self._now_s()
+        for worker in self.files.stale(running, now_s):
+            if worker in self._world.dark or not self._world.answers(worker):
+                self.files.record(worker, now_s, "connection refused")
+            else:
+                self._count_files(worker, self._world.workers[worker], now_s)
+                self._world.serve(worker)
+        return self.files.guards(running, now_s)
+
     def _count_files(self, worker: WorkerId, it: SimulatedWorker, now_s: float) -> None:
         """Take in what its metrics page would tell of its file handles."""
-        counters = Counters("", it.started_at_s or 0.0, open_files=self._world.open_files(worker), files_max=FILES_MAX)
-        self.files.record(worker, now_s, counters)
+        self.files.record(worker, now_s, _files_page(it.started_at_s or 0.0, self._world.open_files(worker)))
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """See engine.survey; there are no credentials for canaries."""
@@ -212,6 +226,12 @@ class QuickEyes(Eyes):
             elif told is not None:
                 tallies[worker] = told
         return Measured(tallies, unmeasured)
+
+
+@lru_cache(maxsize=64)  # mostly they are as many as before
+def _files_page(started_at_s: float, open_files: float) -> Counters:
+    """What a metrics page tells of file handles."""
+    return Counters("", started_at_s, open_files=open_files, files_max=FILES_MAX)
 
 
 def _read(it: SimulatedWorker, at_s: float, world_s: float) -> _Reading:
@@ -261,11 +281,13 @@ class SparingEyes(QuickEyes):
         return 0
 
     def _thoroughly(self, observation: Observation) -> Observation:
-        """Pools are described anew only where their requests can be held."""
+        """Pools are described anew only where their requests can be held; of a database, and where something is away, as ever."""
         world, entries = self._world, self._inventory.pools
+        if self._drivers.database is not None or world.away:
+            return super()._thoroughly(observation)
         if world.can_hold or not self._calm_pools:
             self._calm_pools = {pool: world.pool(entry.backend) for pool, entry in entries.items() if world.members(entry.backend)}
-        return replace(
+        return changed(
             observation,
             releases=dict(world.releases),
             guards=_FILES,

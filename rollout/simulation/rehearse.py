@@ -215,10 +215,13 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
             msg = "the rollout does not end"
             raise EndlessError(msg)
 
-    def heed() -> list[OperatorSpoke]:
+    def heed() -> Sequence[OperatorSpoke]:
+        words = striker.take_words() if striker is not None else []
+        if not spoken and not words:
+            return ()
         due = [spoken.pop(after) for after in sorted(spoken) if count >= after]
         asked: list[tuple[Command, WorkerId | None]] = [said if isinstance(said, tuple) else (said, None) for said in due]
-        asked += striker.take_words() if striker is not None else []
+        asked += words
         return [OperatorSpoke(clock.now_s(), command, "rehearsal", "", worker) for command, worker in asked]
 
     listeners = (*script.listeners, listen, *(() if striker is None else (striker.listen,)))

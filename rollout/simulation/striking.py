@@ -83,8 +83,7 @@ class Striker:
 
     def take_words(self) -> list[tuple[Command, WorkerId | None]]:
         """Return what people have asked for since the last time."""
-        words = self._words[:]
-        self._words.clear()
+        words, self._words = self._words, []
         return words
 
     def intended(self, effect: Effect) -> None:

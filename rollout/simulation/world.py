@@ -186,8 +186,12 @@ class World:
 
     def up(self, worker: WorkerId) -> bool:
         """Tell whether the proxy's own check sees that it answers."""
+        return self.answers(worker) and self.checked(worker)
+
+    def checked(self, worker: WorkerId) -> bool:
+        """Tell whether the proxy has had the time to see that a worker answers, if it does."""
         it = self.workers[worker]
-        return self.answers(worker) and self.clock.now_s() >= (it.started_at_s or 0.0) + self.boot_of(worker) + self.check_s
+        return self.clock.now_s() >= (it.started_at_s or 0.0) + self.boot_of(worker) + self.check_s
 
     def takes_requests(self, worker: WorkerId) -> bool:
         """Tell whether the proxy sends it new requests."""
@@ -279,18 +283,24 @@ class World:
     def sessions(self, worker: WorkerId) -> int:
         """Count open sessions: they end evenly over *session_life_s* once a worker is drained."""
         it = self.workers[worker]
-        if not it.proxied or it.started_at_s is None:
+        if it.backend is None or it.started_at_s is None:
             return 0
-        if it.admitted and not self.is_held(it.backend or ""):
-            return it.sessions if self.answers(worker) else 0
+        held = it.admitted and self.is_held(it.backend)
+        return self.sessions_left(worker, held=held) if self.answers(worker) else 0
+
+    def sessions_left(self, worker: WorkerId, *, held: bool) -> int:
+        """Count them at a worker that answers."""
+        it = self.workers[worker]
+        if it.admitted and not held:
+            return it.sessions
         if it.admitted:
             # What a singleton does takes no long-poll's time to end.
-            return it.sessions if self.answers(worker) and self.clock.now_s() - it.changed_at_s < self.held_ends_s else 0
-        if it.started_at_s + self.boot_of(worker) > it.changed_at_s:
+            return it.sessions if self.clock.now_s() - it.changed_at_s < self.held_ends_s else 0
+        if (it.started_at_s or 0.0) + self.boot_of(worker) > it.changed_at_s:
             # A process that came up while it was out has never had any.
             return 0
         gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_of(worker)
-        return max(0, round(it.sessions * (1 - gone))) if self.answers(worker) and gone < 1 else 0
+        return max(0, round(it.sessions * (1 - gone))) if gone < 1 else 0
 
     def serve(self, worker: WorkerId) -> None:
         """Bring the counters of a worker up to now."""

@@ -11,8 +11,9 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -29,6 +30,9 @@ from rollout.model.event import DeployBegan, Event, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
 from rollout.model.plan import Plan
 from rollout.planning.planner import make_plan
+from rollout.rehearsal.campaign import rehearse_seed
+from rollout.simulation.journal import MemoryJournal
+from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
 from tests.benchmarks.sweep import sweep
 from tests.contracts.database import postgresql
@@ -46,6 +50,9 @@ TIMES = 5
 HELPS = 11
 EVENTS = 500
 REHEARSALS_S = 15.0
+SELDOM = PLAYBOOK.baseline.model_copy(update={"sample_s": 10.0})
+# What the whole campaign may take in CI.
+WHOLE_CAMPAIGN, CAMPAIGN_S = 20_000, 150.0
 # From when a deploy has begun to measure the baseline, for so long, it only waits and looks.
 WAITS_AFTER_S, WAITS_FOR_S = 15.0, 20.0
 SETTLE_S = 20.0
@@ -63,7 +70,7 @@ def measure(place: Path) -> list[Row]:
 def without_lab(place: Path) -> list[Row]:
     """Take those that need no Synapse."""
     place.mkdir(parents=True, exist_ok=True)
-    rows = [_help(), _planning(), *_sweeping(), _rehearsals()]
+    rows = [_help(), _planning(), *_sweeping(), *_rehearsals()]
     stage, events, plan = _crashed()
     with postgresql(place / "postgresql") as server:
         (place / "overhead.db").unlink(missing_ok=True)
@@ -137,15 +144,44 @@ def _sweeping() -> list[Row]:
     return [whole, *(_detail(f"… {phase}", seconds, "s cpu", "") for phase, seconds in spent.items())]
 
 
-def _rehearsals() -> Row:
+def _rehearsals() -> list[Row]:
+    """How many rollouts can be rehearsed. With quick looks the journal is the same as by the long way; sparing ones decide the same."""
+    ways = (("real gates", Sight.SPARING, 100), ("scripted verdicts", Sight.SCRIPTED, 1000))
+    rows = []
+    for what, sight, goal in ways:
+        rate, count = _rate(partial(_rehearse, sight))
+        how = f"8 workers, no faults, {sight} looks, {count} times"
+        rows.append(_row(f"rehearsals, {what}", rate, "a second and core", goal, how, at_least=True))
+    rate, count = _rate(rehearse_seed)
+    how = f"with faults, quick looks, judged; seeds 0 to {count - 1}; at the goal {WHOLE_CAMPAIGN:,} take {CAMPAIGN_S:.0f} s on two cores"
+    rows.append(_row("rehearsals of a campaign", rate, "a second and core", round(WHOLE_CAMPAIGN / 2 / CAMPAIGN_S), how, at_least=True))
+    for sight in (Sight.QUICK, Sight.REAL):
+        rate, count = _rate(partial(_rehearse, sight))
+        rows.append(_detail(f"… real gates, {sight} looks", rate, "a second and core", f"as the first of these, {count} times"))
+    return rows
+
+
+def _rehearse(sight: Sight, _number: int) -> None:
+    stage = _stage(EIGHT)
+    stage.sight = sight
+    if sight is not Sight.REAL:
+        # As in a campaign: nobody reads it back.
+        stage.journal = MemoryJournal(codec=False)
+    # One measurement says all that a script has to say.
+    playbook = PLAYBOOK.model_copy(update={"baseline": SELDOM}) if sight is Sight.SCRIPTED else PLAYBOOK
+    rehearse(stage, stage.plan(playbook))
+
+
+def _rate(play: Callable[[int], object]) -> tuple[float, int]:
+    """Play one after the other, by number, for a while; how many a second of processor time, and how many."""
+    # Whatever is worked out once a process.
+    play(0)
     began_s = time.process_time()
     count = 0
-    while time.process_time() - began_s < REHEARSALS_S:
-        stage = _stage(EIGHT)
-        rehearse(stage, stage.plan(PLAYBOOK))
+    while (took_s := time.process_time() - began_s) < REHEARSALS_S:
+        play(count)
         count += 1
-    took_s = time.process_time() - began_s
-    return _row("rehearsals, real gates", count / took_s, "a second and core", 100, f"8 workers, {count} rehearsals", at_least=True)
+    return count / took_s, count
 
 
 def _crashed() -> tuple[Stage, list[Event], Plan]:

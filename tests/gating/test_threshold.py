@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.gating.threshold import pick_baseline
+from rollout.gating.threshold import compare, pick_baseline
 from rollout.model.gate import Metric, Ruling, Tally
 from tests.gating.evidence_at_hand import ADMITTED_AT_S, gate, histogram, ruled, tally
 
@@ -247,3 +247,16 @@ def test_doubt_ends_at_the_deadline(soaked_s: float, ruling: Ruling, seen: dict[
 def test_gate_without_a_threshold_never_rules() -> None:
     verdict = ruled(gate(Metric.ERRORS), tally(requests=400.0))
     assert (verdict.ruling, verdict.because) == (Ruling.PENDING, "the gate has no threshold")
+
+
+# --- kept from one decision to the next
+
+
+def test_what_was_compared_is_kept_for_as_long_as_the_tallies_are_the_same() -> None:
+    """The same objects, not equal ones: whoever has measured anew has made a new one."""
+    after, baseline, controls = tally(requests=400.0), _before(requests=400.0), tally(requests=800.0)
+    first = compare(ERRORS, after, baseline, controls)
+    assert compare(ERRORS, after, baseline, controls, first) is first
+    assert compare(ERRORS, replace(after), baseline, controls, first) is not first
+    assert compare(ERRORS, after, replace(baseline), controls, first) is not first
+    assert compare(ERRORS, after, baseline, None, first) is not first

@@ -23,11 +23,13 @@ from rollout.model.event import (
     StepFinished,
 )
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
-from rollout.model.plan import Plan
-from rollout.model.playbook import Strategy, Watch
+from rollout.model.inventory import DriverSettings
+from rollout.model.plan import Plan, Verb
+from rollout.model.playbook import GuardEntry, Strategy, Watch
+from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault
 from rollout.simulation.journal import MemoryJournal
-from rollout.simulation.looking import QuickEyes, Sight
+from rollout.simulation.looking import SPARING_LOOK_S, QuickEyes, Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
@@ -151,6 +153,23 @@ def test_a_word_is_heeded_with_fewer_looks_too(command: Command) -> None:
         assert state.outcome is not Outcome.DEPLOYED or command is Command.PAUSE, after
         assert all(worker.admitted and worker.started_at_s is not None for worker in stage.world.workers.values())
         assert not {CLIENT1, CLIENT2} & set(stage.world.cuts)
+
+
+def test_looking_less_often_asks_the_database_too() -> None:
+    """Its guards are read, and while it is away nobody is taken out."""
+    stage = seven_workers()
+    database = SimulatedDatabase(stage.clock)
+    stage.sight, stage.drivers = Sight.SPARING, replace(stage.drivers, database=database)
+    stage.inventory = stage.inventory.model_copy(update={"database_driver": DriverSettings(driver="simulated")})
+    guarded = CANARY.model_copy(update={"guards": (GuardEntry(guard="lock_queue", max=5, deadline_s=60.0),)})
+    stage.clock.later(40.0, lambda: setattr(database, "silent", True))
+    stage.clock.later(75.0, lambda: setattr(database, "silent", False))
+    began_at_s = stage.clock.now_s()
+    state = rehearse(stage, stage.plan(guarded))
+    assert state.outcome is Outcome.DEPLOYED
+    effects = [event for _, event in stage.journal.events(DEPLOY) if isinstance(event, EffectIntended)]
+    out_at_s = [event.at_s - began_at_s for event in effects if event.effect.verb in {Verb.DRAIN, Verb.HOLD, Verb.RESTART}]
+    assert not any(40.0 + SPARING_LOOK_S < at_s < 75.0 for at_s in out_at_s)
 
 
 def test_a_journal_without_the_codec_holds_the_same_events() -> None:
