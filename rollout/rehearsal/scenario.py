@@ -28,11 +28,21 @@ from rollout.simulation.rehearse import Stage, set_stage, stage_of
 _STRIDE = 7919
 # What comes so late in a rollout that a strike before it often forestalls it.
 _LATE = frozenset({Verb.HOLD, Verb.LET_GO, Verb.WATCH})
-# How many strikes of each kind, before and late, ten consecutive seeds have: at most three, since more hide one another. In one of ten
+# How many strikes of each kind, before and late, consecutive seeds have: at most three, since more hide one another. In one of twenty
 # nothing strikes: those must end as they should.
-_STRIKES = ((3, 0), (0, 2), (3, 0), (3, 0), (1, 2), (3, 0), (0, 0), (3, 0), (0, 2), (3, 0))
-# How often a cell is aimed at, compared with others of its kind, so that all are struck alike: by a campaign that aimed at all alike.
-_AIMS = {Verb.PREPARE: 4, Verb.MIGRATE: 4, Verb.SURVEY: 4, Verb.WARM: 6, Verb.HOLD: 4, Verb.LET_GO: 5, Verb.WATCH: 6}
+_TEN = ((3, 0), (0, 2), (3, 0), (3, 0), (1, 2), (3, 0), (3, 0), (0, 2), (3, 0))
+_STRIKES = (*_TEN, (0, 0), *_TEN, (0, 2))
+# How often a cell is aimed at, compared with others of its kind, so that all are struck alike: by campaigns that aimed at all alike.
+_AIMS = {
+    Verb.PREPARE: 4,
+    Verb.MIGRATE: 4,
+    Verb.SURVEY: 4,
+    Verb.AWAIT_HEALTHY: 6,
+    Verb.ADMIT: 6,
+    Verb.WARM: 7,
+    Verb.SOAK: 7,
+    Verb.WATCH: 8,
+}
 _AIMS_OTHERS = 5
 _BAD = (Fault.RELEASE_EXITS, Fault.RELEASE_HANGS, Fault.RELEASE_ERRS, Fault.RELEASE_SLOW)
 BOOT_TIMEOUT_S = 30.0

@@ -200,7 +200,7 @@ class Striker:
 
         def wake() -> None:
             if it.started_at_s == began_at_s:
-                it.hung = False
+                self.world.wake(worker)
 
         self._for_a_while(strike, wake)
 

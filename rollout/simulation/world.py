@@ -49,6 +49,7 @@ class SimulatedWorker:
     served_until_s: float = 0.0
     boots_in_s: float | None = None
     next_boot_s: float | None = None
+    woke_at_s: float = 0.0
     hung: bool = False
     slow_until_s: float = float("-inf")
     taken: bool = False
@@ -296,8 +297,8 @@ class World:
         if it.admitted:
             # What a singleton does takes no long-poll's time to end.
             return it.sessions if self.clock.now_s() - it.changed_at_s < self.held_ends_s else 0
-        if (it.started_at_s or 0.0) + self.boot_of(worker) > it.changed_at_s:
-            # A process that came up while it was out has never had any.
+        if max((it.started_at_s or 0.0) + self.boot_of(worker), it.woke_at_s) > it.changed_at_s:
+            # A process that came up while it was out has never had any, and one that hung has lost what it had.
             return 0
         gone = (self.clock.now_s() - it.changed_at_s) / self.session_life_of(worker)
         return max(0, round(it.sessions * (1 - gone))) if gone < 1 else 0
@@ -388,6 +389,11 @@ class World:
             self.down_since_s[worker] = self.clock.now_s()
         self.workers[worker].hung = True
         self._count_serving()
+
+    def wake(self, worker: WorkerId) -> None:
+        """Let a process that hangs go on."""
+        it = self.workers[worker]
+        it.hung, it.woke_at_s = False, self.clock.now_s()
 
     def hang_all(self, release: ReleaseId) -> None:
         """Let every process of a release answer nobody any more, now and whenever it is started."""
