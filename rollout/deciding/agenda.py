@@ -97,7 +97,11 @@ def agenda_of(plan: Plan, state: DeployState) -> Agenda:
     if kept is not None and kept[0] is state and kept[1].index.plan is plan:
         return kept[1]
     index = index_of(plan)
-    touched = [worker for worker, known in state.workers.items() if known.touched]
+    if kept is not None and kept[1].index is index and kept[0].workers is state.workers:
+        # Nobody has changed: most looks at a thousand workers show nothing else.
+        touched = kept[1].touched
+    else:
+        touched = [worker for worker, known in state.workers.items() if known.touched]
     agenda = kept[1] if kept is not None and kept[1].index is index and kept[1].serves(state, touched) else _make(index, state, touched)
     if len(_known) >= _KEPT:
         _known.clear()
@@ -106,12 +110,13 @@ def agenda_of(plan: Plan, state: DeployState) -> Agenda:
 
 
 def _make(index: PlanIndex, state: DeployState, touched: list[WorkerId]) -> Agenda:
-    steps, there = state.steps, index.way(state.direction).steps
+    steps, way = state.steps, index.way(state.direction)
+    there = way.steps
     forward = state.direction is Direction.FORWARD
     if forward and not state.skipped:
         # Everybody's steps are to be done: by far the commonest case.
         left = [step for step in there if steps[step.id].status is not _DONE]
-        met = {step.id for step in there}.difference([step.id for step in left])
+        met = set(way.ids.difference([step.id for step in left]))
     else:
         concerned = (*_begun(index, state), *(step for step in there if _concerns(state, step)))
         left = [step for step in concerned if steps[step.id].status is not _DONE]

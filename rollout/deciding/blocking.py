@@ -9,7 +9,7 @@ has ended is the exception: the only thing that helps it is its restart.
 from rollout.deciding import leasing
 from rollout.deciding.acting import stop
 from rollout.deciding.decision import Decision, Wait
-from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
+from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, seen_lately
 from rollout.deciding.state import DeployState, Direction, WorkerState
 from rollout.gating import guards as guard_rules
 from rollout.model.ids import WorkerId
@@ -40,8 +40,8 @@ def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> 
     seen = {
         other: Seen(
             known.sighting,
-            known.seen_at_s,
-            known.missing or ("" if now_s - known.seen_at_s <= LOOK_FRESH_S else "not seen lately"),
+            last_seen_s(state, known),
+            known.missing or ("" if now_s - last_seen_s(state, known) <= LOOK_FRESH_S else "not seen lately"),
             _taken_by_us(state, other, known),
         )
         for other, known in state.workers.items()
@@ -94,7 +94,7 @@ def _taken_by_us(state: DeployState, worker: WorkerId, known: WorkerState) -> st
         return "out by our hand"
     if any(effect.worker == worker and effect.verb is Verb.RESTART for effect in (*state.in_flight.values(), *state.in_doubt.values())):
         return "being restarted"
-    return "not seen since it was restarted" if known.touched and known.seen_at_s <= known.acted_at_s else ""
+    return "not seen since it was restarted" if known.touched and last_seen_s(state, known) <= known.acted_at_s else ""
 
 
 def _taken_by_others(plan: Plan, worker: Worker, sighting: Sighting) -> str:

@@ -12,7 +12,7 @@ from rollout.deciding import doubt, leasing, safety, steps, time_left, watching
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import LOOK_FRESH_S, not_held, well
+from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, not_held, well
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import WorkerId
@@ -169,7 +169,7 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     for worker in sorted(moved):
         known = state.workers[worker]
         release = plan.releases[goes_back_to(plan, worker)] if back else plan.to_release
-        fresh = known.sighting if not known.missing and known.seen_at_s > max(state.progress_at_s, state.fresh_after_s) else None
+        fresh = known.sighting if not known.missing and last_seen_s(state, known) > max(state.progress_at_s, state.fresh_after_s) else None
         answer = None if fresh is None else runs(fresh, release)
         if answer is not True or fresh is None or fresh.healthy is not True:
             not_seen.append(worker)

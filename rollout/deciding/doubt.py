@@ -5,6 +5,7 @@ A cluster-wide effect cannot be seen in one sighting: a release is prepared when
 the release is missing from the database.
 """
 
+from rollout.deciding.seeing import last_seen_s
 from rollout.deciding.state import DeployState
 from rollout.homeservers.synapse import schema_rules
 from rollout.model.effect import Effect, drains_in_part
@@ -17,7 +18,11 @@ def happened(plan: Plan, state: DeployState, effect: Effect, intended_at_s: floa
     if effect.worker is None:
         return _happened_to_all(plan, state, effect)
     worker = state.workers[effect.worker]
-    if worker.seen_at_s <= max(state.fresh_after_s, intended_at_s, worker.acted_at_s) or worker.missing or worker.sighting is None:
+    if (
+        last_seen_s(state, worker) <= max(state.fresh_after_s, intended_at_s, worker.acted_at_s)
+        or worker.missing
+        or worker.sighting is None
+    ):
         return None
     return _shows(worker.sighting, effect, intended_at_s)
 

@@ -6,7 +6,7 @@ from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.blocking import blocker_of, guard_of
 from rollout.deciding.decision import Decision, Note, Perform, Wait
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, seen_after, seen_lately, sessions_of, worker_of
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, last_seen_s, seen_after, seen_lately, sessions_of, worker_of
 from rollout.deciding.sparing import narrowness, room_without, too_narrow
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState, is_taken_back
 from rollout.model.event import StepBegan, StepFailed, StepFinished
@@ -84,7 +84,7 @@ def _before_hold(plan: Plan, state: DeployState, worker: Worker, now_s: float) -
         return Wait("observation", f"{worker.id} has not been seen at the proxy lately", now_s + LOOK_FRESH_S)
     if sighting.proxy.hold.waiting and not sighting.proxy.holding:
         return Wait("hold", f"what waited for {worker.id} before is still going on", now_s + LOOK_FRESH_S)
-    if sighting.healthy is True and sighting.proxy.up and (left_s := _too_short(plan, known, sighting.proxy, now_s)) is not None:
+    if sighting.healthy is True and sighting.proxy.up and (left_s := _too_short(plan, state, known, sighting.proxy, now_s)) is not None:
         return Wait("hold", f"an earlier hold of {worker.id} ends by itself in {left_s:.0f} s", now_s + LOOK_FRESH_S)
     return None
 
@@ -146,7 +146,7 @@ def _down(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     A weight also admits, so only who is seen to serve gets one, and never more than it has: who is out, dead or not seen goes at once.
     """
     known = known_of(state, step)
-    seen = not known.missing and known.seen_at_s > max(state.fresh_after_s, now_s - LOOK_FRESH_S)
+    seen = not known.missing and last_seen_s(state, known) > max(state.fresh_after_s, now_s - LOOK_FRESH_S)
     sighting = known.sighting if seen else None
     if sighting is None or sighting.healthy is not True or sighting.proxy is None or not (sighting.proxy.admitted and sighting.proxy.up):
         return 0
@@ -189,7 +189,7 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
     if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
         # Where it is down already only its restart helps: what is let go before would be cut.
-        left_s = _too_short(plan, known, sighting.proxy, now_s)
+        left_s = _too_short(plan, state, known, sighting.proxy, now_s)
         if left_s is not None:
             why = f"only {left_s:.0f} s of its hold are left, so it is held anew"
             return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
@@ -200,8 +200,8 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
     return blocker_of(plan, state, worker, now_s)
 
 
-def _too_short(plan: Plan, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:
+def _too_short(plan: Plan, state: DeployState, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:
     """Return how long the proxy still holds, by its own clock, if that is too short for a restart; None if it isn't, or nothing is held."""
     held_for_s = proxy.hold.held_for_s
-    left_s = float("inf") if held_for_s is None else plan.hold.hold_s - held_for_s - (now_s - known.seen_at_s)
+    left_s = float("inf") if held_for_s is None else plan.hold.hold_s - held_for_s - (now_s - last_seen_s(state, known))
     return max(0.0, left_s) if left_s < HOLD_SHARE_TO_BOOT * plan.hold.hold_s else None

@@ -26,6 +26,7 @@ class Way:
     """
 
     steps: tuple[Step, ...]
+    ids: frozenset[StepId]
     by_worker: dict[WorkerId, tuple[Step, ...]]
     out: dict[WorkerId, Step]
     returned: frozenset[WorkerId]
@@ -117,4 +118,4 @@ def _way(steps: tuple[Step, ...]) -> Way:
             if step.verb in {Verb.DRAIN, Verb.HOLD}:
                 out.setdefault(step.worker, step)
     returned = frozenset(step.worker for step in steps if step.worker is not None and step.verb in {Verb.ADMIT, Verb.LET_GO})
-    return Way(steps, by_worker, out, returned)
+    return Way(steps, frozenset(step.id for step in steps), by_worker, out, returned)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from rollout.deciding.index import PlanIndex, index_of
+from rollout.deciding.seeing import last_seen_s
 from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
@@ -25,14 +26,10 @@ SETTLES_IN_S = 10.0
 
 def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
     """Take one look in. Who isn't in it, and isn't missing, was seen as it was before."""
-    at_s = seen.taken_at_s
-    workers: dict[WorkerId, WorkerState] = {}
-    for worker, known in state.workers.items():
-        if worker in seen.missing:
-            workers[worker] = changed(known, missing=seen.missing[worker])
-            continue
-        sighting = seen.sightings.get(worker, known.sighting)
-        workers[worker] = known if sighting is None else _see(known, sighting, at_s)
+    at_s, workers = seen.taken_at_s, state.workers
+    told = [worker for worker, known in workers.items() if worker in seen.sightings or worker in seen.missing or not _is_settled(known)]
+    if told:
+        workers = {**workers, **{worker: _notice(state, workers[worker], worker, seen) for worker in told}}
     guards = seen.guards or state.guards
     broken = bool(plan.guards) and bool(guard_rules.broken(plan.guards, guards))
     since_s = (at_s if state.guard_broken_since_s is None else state.guard_broken_since_s) if broken else None
@@ -62,10 +59,19 @@ def _disregard(known: WorkerState, until_s: float) -> WorkerState:
     return known
 
 
+def _is_settled(known: WorkerState) -> bool:
+    """Tell whether another look at the same would change nothing: most of a thousand workers are as they were, in most looks."""
+    return not known.missing and (known.well_since_s is None) is not (known.unhealthy_since_s is None)
+
+
+def _notice(state: DeployState, known: WorkerState, worker: WorkerId, seen: Observation) -> WorkerState:
+    if worker in seen.missing:
+        return changed(known, missing=seen.missing[worker], seen_at_s=last_seen_s(state, known))
+    sighting = seen.sightings.get(worker, known.sighting)
+    return known if sighting is None else _see(known, sighting, seen.taken_at_s)
+
+
 def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
-    settled = (known.well_since_s is None) is not (known.unhealthy_since_s is None)
-    if sighting is known.sighting and settled and not known.missing:
-        return changed(known, seen_at_s=at_s)
     proxy = sighting.proxy
     well = sighting.healthy is True and (proxy is None or proxy.up)
     unhealthy_since_s = None if well else (at_s if known.unhealthy_since_s is None else known.unhealthy_since_s)
@@ -81,7 +87,6 @@ def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
         shed=shed,
         let_go_late=late,
         sighting=sighting,
-        seen_at_s=at_s,
         missing="",
         unhealthy_since_s=unhealthy_since_s,
         well_since_s=well_since_s,

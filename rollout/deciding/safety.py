@@ -9,7 +9,7 @@ the way back, on what it ran before, since the release that failed is never admi
 from rollout.deciding.acting import next_number
 from rollout.deciding.decision import Decision, Finish, Perform, Wait
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import LOOK_FRESH_S, seen_lately
+from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, seen_lately
 from rollout.deciding.state import DeployState, WorkerState, is_taken_back
 from rollout.model.effect import Effect
 from rollout.model.event import Outcome
@@ -31,7 +31,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
             wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
             continue
         if not known.drained_by_us and not is_down(known) and not _left_out(state, known):
-            if state.wind_down_at_s <= known.acted_at_s and known.seen_at_s <= known.acted_at_s:
+            if state.wind_down_at_s <= known.acted_at_s and last_seen_s(state, known) <= known.acted_at_s:
                 # Whoever did it says so; that it is so is seen.
                 wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
             elif _is_silent(known) and now_s < state.wind_down_at_s + SAFE_WITHIN_S:
@@ -65,7 +65,7 @@ def _is_silent(known: WorkerState) -> bool:
 def _left_out(state: DeployState, known: WorkerState) -> bool:
     """A worker that was said to be back while winding down, and is seen to be out with our mark."""
     sighting = known.sighting
-    if sighting is None or sighting.proxy is None or not state.wind_down_at_s <= known.acted_at_s < known.seen_at_s:
+    if sighting is None or sighting.proxy is None or not state.wind_down_at_s <= known.acted_at_s < last_seen_s(state, known):
         return False
     return sighting.drain is not None and not sighting.proxy.admitted
 

@@ -13,15 +13,20 @@ DATABASE_SEEN_WITHIN_S = 12.0
 UNHEALTHY_GRACE_S = 15.0
 
 
+def last_seen_s(state: DeployState, known: WorkerState) -> float:
+    """Say when a worker was last seen: by the last look, unless it was missing then. -inf if never."""
+    return known.seen_at_s if known.missing or known.sighting is None else state.observed_at_s
+
+
 def seen_after(state: DeployState, known: WorkerState, at_s: float | None) -> Sighting | None:
-    if known.missing or known.seen_at_s <= max(state.fresh_after_s, known.acted_at_s, at_s or 0.0):
+    if known.missing or last_seen_s(state, known) <= max(state.fresh_after_s, known.acted_at_s, at_s or 0.0):
         return None
     return known.sighting
 
 
 def seen_lately(state: DeployState, known: WorkerState, now_s: float) -> Sighting | None:
     """Return what was seen of a worker if it is fresh and later than everything that was done to it; None otherwise."""
-    return None if now_s - known.seen_at_s > LOOK_FRESH_S else seen_after(state, known, None)
+    return None if now_s - last_seen_s(state, known) > LOOK_FRESH_S else seen_after(state, known, None)
 
 
 def well(state: DeployState, known: WorkerState, now_s: float) -> bool | None:

@@ -99,8 +99,9 @@ class WorkerState:
     """
     One worker.
 
-    *sighting* was true at *seen_at_s*; it says nothing about now unless that is later than *acted_at_s*, when an effect on it last came to
-    an end; *missing* says why nothing was seen since. *drained_by_us* from the intent of a drain to the success of full re-admission;
+    *sighting* was true when it was last seen, by the last look (*seen_at_s* while it is missing: see seeing.last_seen_s); it says nothing
+    about now unless that is later than *acted_at_s*, when an effect on it last came to an end; *missing* says why nothing was seen since.
+    *drained_by_us* from the intent of a drain to the success of full re-admission;
     *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's
     other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
     *well_since_s* while it isn't.

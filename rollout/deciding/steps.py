@@ -6,8 +6,6 @@ All waiting is for something seen *after* the act: what was seen before it prove
 those of one worker are in going_out.py, coming_back.py and soaking.py.
 """
 
-from collections.abc import Callable
-
 from rollout.deciding import watching
 from rollout.deciding.acting import perform, stop
 from rollout.deciding.coming_back import admit, await_healthy, let_go
@@ -41,7 +39,31 @@ def advance(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decisio
         return Wait("retry", f"{step.id} failed and is tried again: {at.why}", retry_at_s)
     if at.status is StepStatus.DOUBTFUL:
         return Wait("doubt", f"{step.id}: its outcome is unknown; looking before anything else is done", now_s + LOOK_FRESH_S)
-    return BY_VERB[step.verb](plan, state, step, at, now_s)
+    match step.verb:
+        case Verb.PREPARE:
+            return _prepare(plan, state, step, at, now_s)
+        case Verb.MIGRATE:
+            return _migrate(plan, state, step, at, now_s)
+        case Verb.WATCH:
+            return watching.watch(plan, state, step, at, now_s)
+        case Verb.SURVEY:
+            return _survey(plan, state, step, at, now_s)
+        case Verb.WARM:
+            return warm(plan, state, step, at, now_s)
+        case Verb.DRAIN:
+            return drain(plan, state, step, at, now_s)
+        case Verb.HOLD:
+            return hold(plan, state, step, at, now_s)
+        case Verb.RESTART:
+            return restart(plan, state, step, at, now_s)
+        case Verb.AWAIT_HEALTHY:
+            return await_healthy(plan, state, step, at, now_s)
+        case Verb.ADMIT:
+            return admit(plan, state, step, at, now_s)
+        case Verb.LET_GO:
+            return let_go(plan, state, step, at, now_s)
+        case Verb.SOAK:
+            return soak(plan, state, step, at, now_s)
 
 
 def _prepare(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision:
@@ -83,19 +105,3 @@ def _survey(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
         without = sorted(worker for worker, known in state.workers.items() if known.baseline is None)
         return Note(StepFinished(now_s, step.id, "baseline taken" + (f"; none for {', '.join(without)}" if without else "")))
     return Wait("survey", f"watching the untouched homeserver for {plan.baseline_s:.0f} s", ends_at_s)
-
-
-BY_VERB: dict[Verb, Callable[[Plan, DeployState, Step, StepState, float], Decision | Wait]] = {
-    Verb.PREPARE: _prepare,
-    Verb.MIGRATE: _migrate,
-    Verb.WATCH: watching.watch,
-    Verb.SURVEY: _survey,
-    Verb.WARM: warm,
-    Verb.DRAIN: drain,
-    Verb.HOLD: hold,
-    Verb.RESTART: restart,
-    Verb.AWAIT_HEALTHY: await_healthy,
-    Verb.ADMIT: admit,
-    Verb.LET_GO: let_go,
-    Verb.SOAK: soak,
-}

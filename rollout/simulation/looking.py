@@ -36,6 +36,8 @@ AFTER_EFFECT_S = 0.05
 _NOTHING = Tally(0.0, 0.0)
 _HEALTHY, _SLOW = LATENCY_EDGES_S.index(HEALTHY_S), LATENCY_EDGES_S.index(SLOW_S)
 _NO_HOLD = HoldSighting()
+# What every look goes through; only a thorough one asks the database besides.
+_LOOKED_THROUGH = frozenset({"traffic", "workers"})
 
 
 def _all_in(bucket: int) -> tuple[float, ...]:
@@ -124,7 +126,6 @@ class QuickEyes(Eyes):
         self._now_s = clock.now_s
         self._world = world
         self._ledger = drivers.ledger
-        self._known_versions: dict[WorkerId, tuple[float, str]] = {}
         self._shown: dict[WorkerId, tuple[_Facts, Sighting]] = {}
         self._readings: dict[WorkerId, _Reading] = {}
         self._calm_pools: dict[PoolId, PoolSighting] = {}
@@ -134,7 +135,7 @@ class QuickEyes(Eyes):
 
     def look(self, *, thorough: bool) -> Observation:
         """See engine.survey."""
-        if not self._is_plain or getattr(self._world, "away", None):
+        if not self._is_plain or not self._world.away.isdisjoint(_LOOKED_THROUGH):
             return super().look(thorough=thorough)
         world, taken_at_s, marks = self._world, self._now_s(), self._ledger.marks()
         # The proxy is asked before the metrics pages are, and what it counts is what was served by then.
@@ -169,12 +170,12 @@ class QuickEyes(Eyes):
         """Read it once per process, as soon as its metrics page is there."""
         if it.started_at_s is None:
             return None
-        known = self._known_versions.get(worker)
+        known = self._versions.get(worker)
         if known is None or known[0] != it.started_at_s:
             if not answers or worker in self._world.dark:
                 return None
             self._world.serve(worker)
-            known = self._known_versions[worker] = (it.started_at_s, self._world.releases[it.runs].version)
+            known = self._versions[worker] = (it.started_at_s, self._world.releases[it.runs].version)
         return known[1]
 
     @staticmethod

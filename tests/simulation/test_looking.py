@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -28,6 +29,7 @@ from rollout.model.plan import Plan, Verb
 from rollout.model.playbook import GuardEntry, Strategy, Watch
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faults import Fault
+from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import SPARING_LOOK_S, QuickEyes, Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
@@ -87,6 +89,22 @@ def test_a_quick_sight_gives_the_same_journal(trouble: Trouble, held: str | None
     script = {"faults": {EffectNumber(5): Fault.UNKNOWN_DONE}, "crash_after": (70,)}
     real, quick = (_roll(sight, trouble, held, **script)[0] for sight in (Sight.REAL, Sight.QUICK))
     assert _lines(quick) == _lines(real)
+
+
+@pytest.mark.parametrize("port", ["database", "traffic", "workers"])
+def test_a_quick_sight_gives_the_same_journal_where_something_is_away(port: str) -> None:
+    """For a while nothing but the Surveyor knows how that looks; it learns nothing anew that was seen before."""
+    journals = []
+    for sight in (Sight.REAL, Sight.QUICK):
+        stage = seven_workers()
+        stage.sight = sight
+        stage.drivers = with_faults(replace(stage.drivers, database=SimulatedDatabase(stage.clock)), stage.world, lambda: None)
+        plan = stage.plan(CANARY)
+        stage.clock.later(45.0, partial(stage.world.away.add, port))
+        stage.clock.later(50.3, partial(stage.world.away.discard, port))
+        rehearse(stage, plan)
+        journals.append(_lines(stage))
+    assert journals[0] == journals[1]
 
 
 def test_a_quick_sight_sees_what_the_surveyor_sees_at_the_same_moment() -> None:
