@@ -155,7 +155,7 @@ def _busy_elsewhere(state: DeployState, step: Step) -> bool:
 
 def _return_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
     """On the way back a worker that was drained but not yet restarted has no steps; it is simply admitted."""
-    if state.direction is Direction.FORWARD or not any(known.drained_by_us and not known.touched for known in state.workers.values()):
+    if state.direction is Direction.FORWARD:
         return None
     return safety.readmit_untouched(plan, state, now_s)
 

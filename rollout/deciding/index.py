@@ -52,7 +52,8 @@ class PlanIndex:
     One plan, by what is asked of it.
 
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
-    *surveys* and *watch* the steps of those verbs. *rulings* (watching.py) and what was *compared* (soaking.py) are kept by the way.
+    *surveys* and *watch* the steps of those verbs. *rulings* (watching.py) and what was *compared* (soaking.py) are kept by the way. Those
+    *already_on_it* ran the release before: they show nothing of how it was without it.
     """
 
     plan: Plan
@@ -65,6 +66,7 @@ class PlanIndex:
     watch: Step | None
     soaks: tuple[tuple[Step, WorkerId], ...]
     watched_gates: dict[WorkerId, tuple[Gate, ...]]
+    already_on_it: frozenset[WorkerId]
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
 
@@ -102,6 +104,7 @@ def _make(plan: Plan) -> PlanIndex:
         watch=next((step for step in forward.steps if step.verb is Verb.WATCH), None),
         soaks=soaks,
         watched_gates={worker: _watched(plan, step) for step, worker in soaks},
+        already_on_it=frozenset(worker for worker, release in plan.from_releases.items() if release == plan.to_release.id),
     )
 
 

@@ -13,6 +13,7 @@ from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
 from rollout.gating import windows
+from rollout.gating.threshold import COMPARABLE_MIN
 from rollout.model.changed import changed
 from rollout.model.event import BaselineFound
 from rollout.model.gate import Measured, Tally
@@ -117,7 +118,7 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     for worker in measured.tallies:
         if (its_pool := index.pools.get(worker)) is not None:
             by_pool.setdefault(its_pool, []).append(worker)
-    pools = {name: _sum_up(state, measured, members) for name, members in by_pool.items()}
+    pools = {name: _sum_up(index, state, measured, members) for name, members in by_pool.items()}
     # Whoever has passed is compared in windows from then on.
     forward = state.direction is Direction.FORWARD
     passed = {worker for step, worker in index.soaks if state.steps[step.id].status is StepStatus.DONE} if forward else set()
@@ -127,7 +128,7 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
         if own is None and unmeasured is None and known.admitted_at_s is None:
             continue
         pool = _NOBODY if its_pool is None else pools.get(its_pool, _NOBODY)
-        controls = known.controls if worker in passed else _with_peers(known, worker, pool, measured)
+        controls = known.controls if worker in passed else _with_peers(index, known, worker, pool, measured)
         if own is not None:
             workers[worker] = _take_in(index, state, measured, worker, pool, controls=controls, surveying=surveying)
         elif unmeasured is not None or controls is not known.controls:
@@ -135,8 +136,8 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
     return changed(state, workers=workers)
 
 
-def _sum_up(state: DeployState, measured: Measured, members: list[WorkerId]) -> _Pool:
-    untouched = [measured.tallies[worker] for worker in members if not state.workers[worker].touched]
+def _sum_up(index: PlanIndex, state: DeployState, measured: Measured, members: list[WorkerId]) -> _Pool:
+    untouched = [measured.tallies[worker] for worker in members if not state.workers[worker].touched and worker not in index.already_on_it]
     rates = {worker: windows.completed_per_s(measured.tallies[worker]) for worker in members}
     return _Pool(tuple(members), rates, reduce(_join, untouched) if untouched else None)
 
@@ -156,7 +157,9 @@ def _take_in(
         after = _join(after, own)
         rates = tuple([rate for peer, rate in pool.rates.items() if peer != worker])
         untouched = (
-            pool.untouched if known.touched else _sum_up(state, measured, [peer for peer in pool.measured if peer != worker]).untouched
+            pool.untouched
+            if known.touched
+            else _sum_up(index, state, measured, [peer for peer in pool.measured if peer != worker]).untouched
         )
         if plan.recovery is not None:
             stretches = windows.extend(stretches, own, rates, plan.watch.window_s, untouched)
@@ -176,12 +179,19 @@ def _take_in(
     )
 
 
-def _with_peers(known: WorkerState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
-    """Add what the others of its pool did since a worker has its traffic again."""
+def _with_peers(index: PlanIndex, known: WorkerState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
+    """
+    Add what the others of its pool did since a worker has its traffic again.
+
+    Those that ran the release before show little; they count for who has no past of its own.
+    """
     controls = known.controls
     if known.admitted_at_s is not None:
+        past = known.baseline
+        has_past = past is not None and past.requests + past.polls >= COMPARABLE_MIN
+        left_aside = index.already_on_it if has_past else frozenset()
         for peer in pool.measured:
-            if peer != worker and _is_after(known, measured.tallies[peer]):
+            if peer != worker and peer not in left_aside and _is_after(known, measured.tallies[peer]):
                 controls = _join(controls, measured.tallies[peer])
     return controls
 

@@ -30,7 +30,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         if flight:
             wait = wait or Wait("stopping", f"{flight[0].step_id} is being done", now_s + 1.0)
             continue
-        if not known.drained_by_us and not is_down(known) and not _left_out(state, known):
+        if not _is_out(state, known):
             if state.wind_down_at_s <= known.acted_at_s and last_seen_s(state, known) <= known.acted_at_s:
                 # Whoever did it says so; that it is so is seen.
                 wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
@@ -48,10 +48,23 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     return _end(state)
 
 
+def _is_out(state: DeployState, known: WorkerState) -> bool:
+    """Tell whether it is ours to bring back, for whichever reason."""
+    return known.drained_by_us or is_down(known) or _left_out(state, known) or was_left_out(state, known)
+
+
 def is_down(known: WorkerState) -> bool:
     """A worker that we restarted and that doesn't run is ours to bring back, drained or not."""
     process = known.sighting.process if known.sighting is not None else None
     return known.touched and process is not None and not process.running
+
+
+def was_left_out(state: DeployState, known: WorkerState) -> bool:
+    """An earlier rollout of ours took it out, as its mark says, and this one hasn't come to it yet."""
+    sighting = known.sighting
+    if known.touched or sighting is None or sighting.drain is None or last_seen_s(state, known) <= known.acted_at_s:
+        return False
+    return sighting.proxy is not None and (not sighting.proxy.admitted or sighting.proxy.weight == 0 or sighting.proxy.holding)
 
 
 def _is_silent(known: WorkerState) -> bool:
@@ -135,11 +148,7 @@ def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release
 
 def _end(state: DeployState) -> Decision:
     unknown = {effect.worker for effect in (*state.in_flight.values(), *state.in_doubt.values())}
-    out = tuple(
-        worker
-        for worker, known in state.workers.items()
-        if known.drained_by_us or is_down(known) or _is_silent(known) or _left_out(state, known) or worker in unknown
-    )
+    out = tuple(worker for worker, known in state.workers.items() if worker in unknown or _is_silent(known) or _is_out(state, known))
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
     if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):
@@ -151,7 +160,7 @@ def _end(state: DeployState) -> Decision:
 def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
     """On the way back: admit workers that were drained but never restarted; None when there are none (left)."""
     for worker, known in state.workers.items():
-        if not known.drained_by_us or known.touched:
+        if known.touched or not (known.drained_by_us or was_left_out(state, known)):
             continue
         if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
             return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)

@@ -175,12 +175,12 @@ def cuts(account: Account) -> Iterator[str]:
 
 def others_drains(account: Account) -> Iterator[str]:
     """What others drained stays drained. Who was being drained by us then, as far as anybody could see, is ours."""
-    taken = [(it.worker, account.intended_at_s[effect.number]) for it, effect in _ours(account) if it.deed is Deed.DRAINED]
+    taken = [(it.worker, it.at_s, account.intended_at_s[effect.number]) for it, effect in _ours(account) if it.deed is Deed.DRAINED]
     for it, effect in _ours(account):
         since_s = account.foreign_since_s.get(it.worker)
-        if since_s is not None and any(worker == it.worker and since_s <= at_s <= since_s + UNSEEN_S for worker, at_s in taken):
-            continue
         if it.deed is not Deed.ADMITTED or since_s is None or it.at_s < since_s:
+            continue
+        if any(worker == it.worker and at_s >= since_s >= intended_s - UNSEEN_S for worker, at_s, intended_s in taken):
             continue
         if account.intended_at_s[effect.number] > since_s + UNSEEN_S:
             yield f"{_when(account, it)}: {it.worker}, drained by somebody else before, was admitted by effect {it.number}"

@@ -106,6 +106,29 @@ def test_a_stop_waits_for_who_was_restarted_where_it_stands() -> None:
     assert (account.outcome, account.drained) == (Outcome.HALTED, ("main",))
 
 
+def test_nobody_is_compared_with_who_ran_the_release_before() -> None:
+    """Seed 2895: after a lost journal the first one already ran a slow release, and by its side the next one was as quick as its pool."""
+    unmeasured = Strike(Fault.METRICS_OF_ONE, Verb.RESTART, Moment.AFTER_ACT, for_s=19.0)
+    lost = Strike(Fault.JOURNAL_LOST, Verb.ADMIT, Moment.AFTER_ACT, for_s=100.0, aside=True)
+    inventory = set_stage(dict.fromkeys(CLIENTS[:2], ("client", "client"))).inventory
+    scenario = Scenario(seed=0, inventory=inventory, playbook=PLAYBOOK, strikes=(unmeasured, lost), bad=Fault.RELEASE_SLOW)
+    account = rehearse_one(scenario)
+    assert judge(account) == []
+    assert account.plans == 2
+    assert account.outcome is Outcome.ROLLED_BACK
+
+
+def test_who_an_earlier_rollout_left_out_comes_back_on_the_way_back_too() -> None:
+    """Seed 1418: two of three were out when the journal was lost; the new rollout went back before it had come to the second one."""
+    lost = Strike(Fault.JOURNAL_LOST, Verb.ADMIT, Moment.BEFORE_INTENT, nth=2, for_s=5.0)
+    never = Strike(Fault.BOOTS_TOO_SLOWLY, Verb.RESTART, Moment.BEFORE_ACT, nth=4, for_s=80.0)
+    account = _rehearse(lost, never, playbook=_strategy(max_unavailable={"client": 2}))
+    assert judge(account) == []
+    assert (account.plans, len(account.struck)) == (2, 2)
+    assert account.outcome is Outcome.ROLLED_BACK
+    assert all(stand.serves for stand in account.end.values())
+
+
 def test_a_stop_is_over_when_everybody_is_seen_back() -> None:
     """The driver says that it admitted the one who was out, and didn't: it ended as interrupted, and so as safe, with that one out."""
     says_done = Strike(Fault.SAYS_DONE, Verb.ADMIT, Moment.DURING)
