@@ -10,7 +10,7 @@ from rollout.deciding.acting import next_number
 from rollout.deciding.decision import Decision, Finish, Perform, Wait
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, seen_lately
-from rollout.deciding.state import DeployState, WorkerState, is_taken_back
+from rollout.deciding.state import DeployState, StepStatus, WorkerState, is_taken_back
 from rollout.model.effect import Effect
 from rollout.model.event import Outcome
 from rollout.model.ids import ReleaseId, StepId, WorkerId
@@ -158,11 +158,17 @@ def _end(state: DeployState) -> Decision:
 
 
 def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
-    """On the way back: admit workers that were drained but never restarted; None when there are none (left)."""
+    """On the way back: admit workers that were drained but not restarted; None when there are none (left)."""
     for worker, known in state.workers.items():
-        if known.touched or not (known.drained_by_us or was_left_out(state, known)):
+        if not (known.drained_by_us or was_left_out(state, known)) or (known.touched and not _is_kept_out(plan, state, worker)):
             continue
         if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
             return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)
         return bring_back(plan, state, worker, known, now_s)
     return None
+
+
+def _is_kept_out(plan: Plan, state: DeployState, worker: WorkerId) -> bool:
+    """Tell whether a worker that isn't taken back was being drained once more, its restart having been seen not to happen."""
+    drain = index_of(plan).forward.out.get(worker)
+    return drain is not None and not is_taken_back(state, worker) and state.steps[drain.id].status is not StepStatus.DONE

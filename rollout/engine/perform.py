@@ -10,6 +10,7 @@ import queue
 import threading
 from typing import Protocol, Self
 
+from rollout.deciding.seeing import LOOK_FRESH_S
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
 from rollout.engine.survey import Changes, Surveyor
@@ -24,7 +25,7 @@ from rollout.model.release import Release
 from rollout.model.warming import Warmed
 from rollout.ports.clock import Clock
 
-# While a worker is out every half second counts; otherwise a look every two seconds is fresh enough (see deciding.steps.LOOK_FRESH_S).
+# While a worker is out every half second counts; otherwise a look every two seconds is fresh enough (see deciding.seeing.LOOK_FRESH_S).
 EAGER_LOOK_S = 0.5
 CALM_LOOK_S = 2.0
 # A worker that is out waits for its first canary to be answered.
@@ -73,6 +74,13 @@ def act(effect: Effect, plan: Plan, drivers: Drivers, inventory: Inventory, cloc
     except Exception as error:  # noqa: BLE001  (a bug in a driver must not leave a worker drained: it is looked at instead)
         return EffectInDoubt(clock.now_s(), effect.number, f"{type(error).__name__}: {error}")
     return EffectSucceeded(clock.now_s(), effect.number, release, warmed)
+
+
+def too_late(effect: Effect, late_s: float, now_s: float) -> EffectFailed | None:
+    """Refuse to take anybody out by what was seen too long ago: this process stood still between the intent and the act."""
+    if effect.verb not in {Verb.DRAIN, Verb.HOLD, Verb.RESTART} or late_s <= LOOK_FRESH_S:
+        return None
+    return EffectFailed(now_s, effect.number, f"{late_s:.0f} s went by between the intent and the act", permanent=False)
 
 
 def _sentence(error: OutcomeUnknownError | TransientDriverError | PermanentDriverError) -> str:
@@ -128,7 +136,7 @@ class ThreadedPerformer:
 
     def submit(self, effect: Effect) -> None:
         """Begin an effect in a thread of its own."""
-        threading.Thread(target=self._act, args=(effect,), daemon=True).start()
+        threading.Thread(target=self._act, args=(effect, self._clock.elapsed_s()), daemon=True).start()
 
     def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
         """Take effect with the next look and the next measurement."""
@@ -148,9 +156,10 @@ class ThreadedPerformer:
             events.append(self._events.get())
         return events
 
-    def _act(self, effect: Effect) -> None:
+    def _act(self, effect: Effect, submitted_s: float) -> None:
         if not self._tenure.refuses(effect, self._events.put):
-            self._events.put(act(effect, self._plan, self._drivers, self._inventory, self._clock))
+            late = too_late(effect, self._clock.elapsed_s() - submitted_s, self._clock.now_s())
+            self._events.put(late or act(effect, self._plan, self._drivers, self._inventory, self._clock))
         self._look_now.set()
 
     def _look_again_and_again(self) -> None:

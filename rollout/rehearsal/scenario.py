@@ -24,8 +24,9 @@ from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import Stage, set_stage, stage_of
 
-# Prime to any number of cells that there may be, so that consecutive seeds aim far apart.
-_STRIDE = 7919
+# Prime to any number of cells that there may be, so that consecutive seeds aim far apart; and another each time round, so that no cell
+# always strikes after the same other one.
+_STRIDES = (10007, 11519, 13033, 14533, 16033, 17539, 19051, 20551)
 # What comes so late in a rollout that a strike before it often forestalls it.
 _LATE = frozenset({Verb.HOLD, Verb.LET_GO, Verb.WATCH})
 # How many strikes of each kind, before and late, consecutive seeds have: at most three, since more hide one another. In one of twenty
@@ -151,8 +152,13 @@ def aimed_at(seed: int, cells: tuple[Cell, ...] = CELLS) -> tuple[Cell, ...]:
     aims: list[Cell] = []
     for kind, candidates in enumerate(_candidates(cells)):
         before = rounds * sum(one[kind] for one in _STRIKES) + sum(one[kind] for one in _STRIKES[:place])
-        aims += [candidates[(before + offset) * _STRIDE % len(candidates)] for offset in range(_STRIKES[place][kind])]
+        aims += [_nth(candidates, before + offset) for offset in range(_STRIKES[place][kind])]
     return tuple(aims)
+
+
+def _nth(candidates: tuple[Cell, ...], number: int) -> Cell:
+    turn, place = divmod(number, len(candidates))
+    return candidates[place * _STRIDES[turn % len(_STRIDES)] % len(candidates)]
 
 
 @functools.cache

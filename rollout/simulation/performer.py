@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
-from rollout.engine.perform import THOROUGH_EVERY_S, act
+from rollout.engine.perform import THOROUGH_EVERY_S, act, too_late
 from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
@@ -83,9 +83,11 @@ class VirtualPerformer:
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
+        takes_s = self._durations.of(effect)
+        due_s = self._clock.elapsed_s() + takes_s
         self._hooks.intended(effect)
-        done_s = self._clock.now_s() + self._durations.of(effect)
-        self._at(done_s, lambda: self._act(effect))
+        done_s = self._clock.now_s() + takes_s
+        self._at(done_s, lambda: self._act(effect, due_s))
         if (look_at_s := self._eyes.after_effect_at_s(done_s)) is not None:
             self._at(look_at_s, self._look)
 
@@ -108,8 +110,9 @@ class VirtualPerformer:
     def _at(self, at_s: float, happen: Callable[[], Event | None]) -> None:
         heapq.heappush(self._queue, (at_s - self._clock.ahead_s, next(self._order), happen))
 
-    def _act(self, effect: Effect) -> EffectSucceeded | EffectFailed | EffectInDoubt:
-        if (refusal := self._tenure.refuse(effect)) is not None:
+    def _act(self, effect: Effect, due_s: float) -> EffectSucceeded | EffectFailed | EffectInDoubt:
+        """Do what was due at *due_s* by the world's clock."""
+        if (refusal := self._tenure.refuse(effect) or too_late(effect, self._clock.elapsed_s() - due_s, self._clock.now_s())) is not None:
             return refusal
         fault, later_s = self._hooks.fault_of(effect)
         outcome = self._go(effect, fault, later_s)

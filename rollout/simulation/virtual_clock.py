@@ -49,6 +49,10 @@ class ToolClock(VirtualClock):
         """Tell the time as the tool sees it."""
         return self._world.now_s() + self.ahead_s
 
+    def elapsed_s(self) -> float:
+        """See ports.clock."""
+        return self._world.elapsed_s()
+
     def advance_to(self, at_s: float) -> None:
         """Let the world move on until this clock shows *at_s*."""
         self._world.advance_to(at_s - self.ahead_s)

@@ -3,9 +3,10 @@ Faults put into the deciding code on purpose, one at a time, to see whether anyb
 
 A mutant is tried in a process of its own, on a copy of the package: first in the campaign of simulated rollouts, up to the first broken
 invariant, and only if it survives that in a few quick tests. A control without a mutant goes the same way: what fails there as well catches
-nothing.
+nothing. Who caught what is kept in caught.json, so that the tests need only look there again.
 
-    python -m tests.rehearsal.mutants
+    python -m tests.rehearsal.mutants --record      # all anew, and written down
+    python -m tests.rehearsal.mutants NAME...       # these, as if nothing were known of them
 """
 
 import json
@@ -14,18 +15,19 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.rehearsal.mutant_table import CAUGHT_AT, MUTANTS, Mutant
+from tests.rehearsal.mutant_table import MUTANTS, SURVIVES, Mutant
 
 ROOT = Path(__file__).parents[2]
-TABLE = ROOT / "build/rehearsal/mutants.json"
+CAUGHT = Path(__file__).with_name("caught.json")
 # A fault that so many rehearsals don't show is left to the tests.
 SEEDS = 240
+# So many are enough to see that a survivor's record is out of date.
+SEEDS_AGAIN = 20
 # On a busy machine; a rehearsal that goes round in circles is stopped by the time that it takes itself.
 TRIAL_S_MAX = 600.0
 # What is tried when no rollout of the campaign shows anything: decisions of which only a few rollouts speak.
@@ -67,16 +69,12 @@ sys.exit(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What became of one mutant. *by* is the invariant or the test that caught it, "" if none did; *seconds* of one process."""
+    """What became of one mutant. *by* is the invariant or the test file that caught it, "" if none did, *seed* the rehearsal's."""
 
     name: str
-    file: str
-    breaks: str
-    by: str
-    seed: int | None
-    saying: str
-    seconds: float
-    survives: str
+    by: str = ""
+    seed: int | None = None
+    saying: str = ""
 
     @property
     def caught(self) -> bool:
@@ -107,52 +105,52 @@ def rehearse_control(seeds: Sequence[int]) -> str:
     return done.stdout.strip() + done.stderr.strip()
 
 
-def try_one(mutant: Mutant) -> Trial:
-    """Try a mutant; CONTROL is the code as it is."""
-    began_s = time.monotonic()
+def try_one(mutant: Mutant, known: Trial | None = None) -> Trial:
+    """Try a mutant; CONTROL is the code as it is. Where something is *known* of it only that is tried again."""
+    seeds: Sequence[int] = range(SEEDS)
+    tests: Sequence[str] = QUICK_TESTS
+    if known is not None and not known.caught:
+        seeds, tests = range(SEEDS_AGAIN), ()
+    elif known is not None:
+        seeds, tests = ([], (known.by,)) if known.seed is None else ([known.seed], ())
     with tempfile.TemporaryDirectory(prefix="mutant-") as place:
         home = Path(place).resolve()
         shutil.copytree(ROOT / "rollout", home / "rollout")
         if mutant is not CONTROL:
             mutate(mutant, home / "rollout")
-        by, seed, saying = _rehearse(mutant, home)
-        if not by:
-            by, saying = _test(home)
-    return Trial(mutant.name, mutant.file, mutant.breaks, by, seed, saying, round(time.monotonic() - began_s, 1), mutant.survives)
+        trial = _rehearse(mutant, home, seeds) if seeds else Trial(mutant.name)
+        return trial if trial.caught or not tests else _test(mutant, home, tests)
 
 
-def _rehearse(mutant: Mutant, home: Path) -> tuple[str, int | None, str]:
-    seeds = [*([CAUGHT_AT[mutant.name]] if mutant.name in CAUGHT_AT else []), *range(SEEDS)]
+def _rehearse(mutant: Mutant, home: Path, seeds: Sequence[int]) -> Trial:
     try:
         done = _run(home, _REHEARSE, ",".join(map(str, seeds)))
     except subprocess.TimeoutExpired:
-        return "ends", None, f"a rehearsal doesn't end within {TRIAL_S_MAX:.0f} s"
+        return Trial(mutant.name, "ends", seeds[0], f"a rehearsal doesn't end within {TRIAL_S_MAX:.0f} s")
     if done.returncode:
         # What an invariant broke over is told as broken; this is code that can't even be loaded, which catches nothing.
         msg = f"{mutant.name} does not run: {done.stderr.strip().splitlines()[-1]}"
         raise RuntimeError(msg)
     if not done.stdout.strip():
-        return "", None, ""
+        return Trial(mutant.name)
     seed, invariant, saying = json.loads(done.stdout)
-    return invariant, seed, saying
+    return Trial(mutant.name, invariant, seed, saying)
 
 
-def _test(home: Path) -> tuple[str, str]:
-    for path in ("tests", "pyproject.toml"):
-        if (ROOT / path).is_dir():
-            shutil.copytree(ROOT / path, home / path, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(ROOT / path, home / path)
+def _test(mutant: Mutant, home: Path, tests: Sequence[str]) -> Trial:
+    shutil.copytree(ROOT / "tests", home / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy2(ROOT / "pyproject.toml", home)
     try:
-        done = _run(home, _TEST, *QUICK_TESTS)
+        done = _run(home, _TEST, *tests)
     except subprocess.TimeoutExpired:
-        return "test", f"the tests don't end within {TRIAL_S_MAX:.0f} s"
+        return Trial(mutant.name, tests[0], saying=f"the tests don't end within {TRIAL_S_MAX:.0f} s")
     if done.returncode == 0:
-        return "", ""
-    failed = next(
-        (line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), done.stdout[-300:] + done.stderr[-300:]
-    )
-    return "test", failed.removeprefix("FAILED ")
+        return Trial(mutant.name)
+    failed = next((line for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))), "")
+    if not failed:
+        msg = f"{mutant.name}: pytest ended with {done.returncode}: {done.stdout[-300:]}{done.stderr[-300:]}"
+        raise RuntimeError(msg)
+    return Trial(mutant.name, failed.split()[1].partition("::")[0], saying=failed)
 
 
 def _run(home: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -161,37 +159,38 @@ def _run(home: Path, code: str, *arguments: str) -> subprocess.CompletedProcess[
     return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=TRIAL_S_MAX, check=False)
 
 
-def try_all(mutants: Sequence[Mutant], jobs: int) -> Iterator[Trial]:
+def try_all(mutants: Sequence[Mutant], known: Mapping[str, Trial]) -> Iterator[Trial]:
     """Try many side by side; what came of them comes in their order."""
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(try_one, mutants)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        yield from pool.map(lambda mutant: try_one(mutant, known.get(mutant.name)), mutants)
+
+
+def recorded() -> dict[str, Trial]:
+    """Read what is known of each."""
+    return {name: Trial(name, **found) for name, found in json.loads(CAUGHT.read_text(encoding="utf-8")).items()}
 
 
 def as_line(trial: Trial) -> str:
     """Write a trial for people."""
-    what = (
-        f"{trial.by}{'' if trial.seed is None else f' at seed {trial.seed}'}: {trial.saying}"
-        if trial.caught
-        else f"SURVIVED: {trial.survives}"
-    )
-    return f"{trial.name:<45} {Path(trial.file).stem:<12} {trial.seconds:>5.1f} s  {what}"
-
-
-def keep(trials: Sequence[Trial]) -> None:
-    """Write the table down for programs."""
-    TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(json.dumps([asdict(trial) for trial in trials], indent=1) + "\n", encoding="utf-8")
+    seed = "" if trial.seed is None else f" at seed {trial.seed}"
+    return f"{trial.name:<45} " + (f"{trial.by}{seed}: {trial.saying}" if trial.caught else f"SURVIVED: {SURVIVES.get(trial.name, '?')}")
 
 
 def main() -> None:
     """Print the table."""
+    names = set(sys.argv[1:]) - {"--record"}
     trials: list[Trial] = []
-    chosen = [mutant for mutant in (CONTROL, *MUTANTS) if not sys.argv[1:] or mutant.name in sys.argv[1:]]
-    for trial in try_all(chosen, os.cpu_count() or 1):
+    for trial in try_all([mutant for mutant in (CONTROL, *MUTANTS) if not names or mutant.name in names], {}):
         trials.append(trial)
         print(as_line(trial), flush=True)  # noqa: T201  (what it is for)
-    keep(trials)
-    print(f"{sum(trial.caught for trial in trials)} of {len(trials) - 1} caught")  # noqa: T201
+    if "--record" in sys.argv:
+        kept = {trial.name: {"by": trial.by, "seed": trial.seed} for trial in trials if trial.name != CONTROL.name}
+        CAUGHT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    caught = [trial for trial in trials if trial.caught]
+    by_rehearsals = sum(trial.seed is not None for trial in caught)
+    print(  # noqa: T201
+        f"{len(caught)} of {len(trials)} caught ({by_rehearsals} by rehearsals, {len(caught) - by_rehearsals} by tests)"
+    )
 
 
 if __name__ == "__main__":

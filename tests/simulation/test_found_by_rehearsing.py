@@ -129,6 +129,16 @@ def test_who_an_earlier_rollout_left_out_comes_back_on_the_way_back_too() -> Non
     assert all(stand.serves for stand in account.end.values())
 
 
+def test_a_restart_that_comes_too_late_looks_once_more() -> None:
+    """Seed 12219: the tool stood still between intent and act, longer than its hold lasted; what came meanwhile was cut."""
+    inventory = set_stage({"client1": ("client", "client"), "client2": ("client", "client"), "main": ("main", "main")}, "main").inventory
+    for seconds in (5.0, 15.0, 25.0):
+        stalls = Strike(Fault.TOOL_STALLS, Verb.RESTART, Moment.BEFORE_ACT, nth=3, for_s=seconds)
+        account = rehearse_one(Scenario(seed=0, inventory=inventory, playbook=HELD, strikes=(stalls,)))
+        assert judge(account) == [], seconds
+        assert (len(account.struck), account.outcome) == (1, Outcome.DEPLOYED)
+
+
 def test_a_stop_is_over_when_everybody_is_seen_back() -> None:
     """The driver says that it admitted the one who was out, and didn't: it ended as interrupted, and so as safe, with that one out."""
     says_done = Strike(Fault.SAYS_DONE, Verb.ADMIT, Moment.DURING)
