@@ -35,8 +35,11 @@ def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> 
     if own is None:
         # Somebody else may have drained it since, or it may have been warmed for longer than a look lasts.
         return Wait("observation", f"{worker.id} has not been seen lately", soon_s, quiet=not state.workers[worker.id].missing)
-    if theirs := _taken_by_others(plan, worker, own):
+    if theirs := _taken_by_others(plan, worker, state.workers[worker.id], own):
         return stop(now_s, theirs)
+    if worker.pool is not None and own.proxy is None:
+        # Whoever is out there already would be taken for ours afterwards.
+        return Wait("observation", f"{worker.id} can't be seen at the proxy", soon_s)
     seen = {
         other: Seen(
             known.sighting,
@@ -97,9 +100,10 @@ def _taken_by_us(state: DeployState, worker: WorkerId, known: WorkerState) -> st
     return "not seen since it was restarted" if known.touched and last_seen_s(state, known) <= known.acted_at_s else ""
 
 
-def _taken_by_others(plan: Plan, worker: Worker, sighting: Sighting) -> str:
+def _taken_by_others(plan: Plan, worker: Worker, known: WorkerState, sighting: Sighting) -> str:
     """Say what somebody else has done with a worker since it was planned for; empty when nothing is known of it."""
-    if drained_by_others(sighting) and not sighting.unseen:
+    # Of who is out by our hand the mark may be what couldn't be seen.
+    if drained_by_others(sighting) and not (sighting.unseen and known.drained_by_us):
         return f"{worker.id} was drained by somebody else"
     if sighting.process is not None and sighting.process.activated not in {plan.from_releases.get(worker.id), plan.to_release.id}:
         return f"{worker.id} was given {sighting.process.activated} by somebody else since this was planned"

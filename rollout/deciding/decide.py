@@ -162,6 +162,8 @@ def _return_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision 
 
 def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     """Every step is done: say so only if it is seen to be true."""
+    if state.observed_at_s <= state.fresh_after_s and now_s - state.progress_at_s <= LAST_LOOK_S:
+        return Wait("observation", "nothing has been seen of the homeserver yet", now_s + LOOK_FRESH_S)
     back = state.direction is Direction.BACK
     rolled = index_of(plan).back.by_worker
     moved = {worker for worker in rolled if (is_taken_back(state, worker) if back else worker not in state.skipped)}
@@ -193,6 +195,8 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
     # An earlier rollout may have put them on the release that failed; this one knows of nothing else that they ran.
     on_it = [worker for worker, release in plan.from_releases.items() if release == plan.to_release.id and worker not in moved]
     if ill := ", ".join(worker for worker in on_it if well(state, state.workers[worker], now_s) is not True):
+        if now_s - state.progress_at_s <= LAST_LOOK_S:
+            return Wait("observation", f"a last look at {ill}", now_s + LOOK_FRESH_S)
         whom = f"{', '.join(sorted(moved))} is back on the old release"
         return Finish(Outcome.HALTED, f"{whom}; but {ill} ran {plan.to_release.id} before, and isn't well on it: {state.rollback_why}")
     outcome = Outcome.ROLLED_BACK_ON_REQUEST if state.rollback_requested else Outcome.ROLLED_BACK

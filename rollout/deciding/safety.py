@@ -50,7 +50,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
 
 def _is_out(state: DeployState, known: WorkerState) -> bool:
     """Tell whether it is ours to bring back, for whichever reason."""
-    return known.drained_by_us or is_down(known) or _left_out(state, known) or was_left_out(state, known)
+    return known.drained_by_us or is_down(known) or is_left_out(state, known)
 
 
 def is_down(known: WorkerState) -> bool:
@@ -59,12 +59,15 @@ def is_down(known: WorkerState) -> bool:
     return known.touched and process is not None and not process.running
 
 
-def was_left_out(state: DeployState, known: WorkerState) -> bool:
-    """An earlier rollout of ours took it out, as its mark says, and this one hasn't come to it yet."""
+def is_left_out(state: DeployState, known: WorkerState) -> bool:
+    """Tell whether it is seen to be out with our mark, whatever was said: left so by an earlier rollout, or admitted by word alone."""
     sighting = known.sighting
-    if known.touched or sighting is None or sighting.drain is None or last_seen_s(state, known) <= known.acted_at_s:
+    if sighting is None or sighting.drain is None or sighting.proxy is None or last_seen_s(state, known) <= known.acted_at_s:
         return False
-    return sighting.proxy is not None and (not sighting.proxy.admitted or sighting.proxy.weight == 0 or sighting.proxy.holding)
+    if sighting.drain.condemned is not None and not known.touched:
+        # It was being taken back then; before its turn it stays as it was found.
+        return False
+    return not sighting.proxy.admitted or sighting.proxy.weight == 0 or sighting.proxy.holding
 
 
 def _is_silent(known: WorkerState) -> bool:
@@ -73,14 +76,6 @@ def _is_silent(known: WorkerState) -> bool:
     if not known.touched or sighting is None:
         return known.touched
     return sighting.healthy is not True or (sighting.proxy is not None and not sighting.proxy.up)
-
-
-def _left_out(state: DeployState, known: WorkerState) -> bool:
-    """A worker that was said to be back while winding down, and is seen to be out with our mark."""
-    sighting = known.sighting
-    if sighting is None or sighting.proxy is None or not state.wind_down_at_s <= known.acted_at_s < last_seen_s(state, known):
-        return False
-    return sighting.drain is not None and not sighting.proxy.admitted
 
 
 def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
@@ -160,7 +155,7 @@ def _end(state: DeployState) -> Decision:
 def readmit_untouched(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait | None:
     """On the way back: admit workers that were drained but not restarted; None when there are none (left)."""
     for worker, known in state.workers.items():
-        if not (known.drained_by_us or was_left_out(state, known)) or (known.touched and not _is_kept_out(plan, state, worker)):
+        if not (known.drained_by_us or is_left_out(state, known)) or (known.touched and not _is_kept_out(plan, state, worker)):
             continue
         if any(effect.worker == worker for effect in (*state.in_flight.values(), *state.in_doubt.values())):
             return Wait("rollback", f"{worker} is being admitted", now_s + 1.0)

@@ -61,6 +61,7 @@ class Striker:
     _times: Counter[tuple[Verb, Moment]] = field(default_factory=Counter)
     _words: list[tuple[Command, WorkerId | None]] = field(default_factory=list)
     _acting: Effect | None = None
+    _aways: Counter[str] = field(default_factory=Counter)
 
     def follow(self, plan: Plan) -> None:
         """Learn what the steps of a plan are for."""
@@ -220,8 +221,15 @@ class Striker:
         self._for_a_while(strike, lambda: self.world.dark.difference_update(dark))
 
     def _away(self, strike: Strike, port: str) -> None:
+        self._aways[port] += 1
         self.world.away.add(port)
-        self._for_a_while(strike, lambda: self.world.away.discard(port))
+
+        def back() -> None:
+            self._aways[port] -= 1
+            if not self._aways[port]:
+                self.world.away.discard(port)
+
+        self._for_a_while(strike, back)
 
     def _stall(self, strike: Strike) -> None:
         # It is stopped in the middle of whatever it does, and the world goes on.

@@ -1,5 +1,5 @@
 """
-Faults that a tired programmer could make in the deciding code, one line each, and which promise each breaks.
+Faults that a tired programmer could make where steps are decided and events are folded, one line each, and which promise each breaks.
 
 What is changed (the first text) occurs in its file exactly once. Who catches each is recorded in caught.json (`python -m
 tests.rehearsal.mutants --record`); SURVIVES explains those that nobody does.
@@ -251,49 +251,9 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "who_an_earlier_rollout_left_out_stays_out",
-            "if not (known.drained_by_us or was_left_out(state, known)) or",
+            "if not (known.drained_by_us or is_left_out(state, known)) or",
             "if not known.drained_by_us or",
             "nothing of ours stays out on the way back",
-        ),
-    ),
-    *_in(
-        "blocking.py",
-        ("unseen_is_well", "    if own is None:\n", "    if False:\n", "who isn't seen isn't taken out"),
-        (
-            "as_many_out_as_like",
-            "if why := why_not_down(worker, plan.workers, seen, plan.max_unavailable):",
-            "if why := why_not_down(worker, plan.workers, seen, dict.fromkeys(plan.max_unavailable, 99)):",
-            "no more than max_unavailable of a pool are out",
-        ),
-        (
-            "others_drains_are_ours",
-            "if theirs := _taken_by_others(plan, worker, own):",
-            "if (theirs := _taken_by_others(plan, worker, own)) and worker.pool is None:",
-            "what others drained stays drained",
-        ),
-        (
-            "who_is_on_its_way_out_is_in",
-            '    if known.drained_by_us:\n        return "out by our hand"\n',
-            "",
-            "two drains between two looks count each other",
-        ),
-        (
-            "restarts_without_a_database",
-            "    if state.no_database:\n",
-            "    if state.no_database and state.direction is Direction.BACK:\n",
-            "nobody is restarted while the database is away",
-        ),
-        (
-            "guards_are_asked_on_the_way_back_only",
-            "if state.direction is Direction.BACK or not plan.guards or",
-            "if state.direction is Direction.FORWARD or not plan.guards or",
-            "guards forbid a drain",
-        ),
-        (
-            "acts_on_an_old_look",
-            "if state.observed_at_s <= state.fresh_after_s or now_s - state.observed_at_s > LOOK_FRESH_S:",
-            "if state.observed_at_s <= state.fresh_after_s and now_s - state.observed_at_s > LOOK_FRESH_S:",
-            "a drain is preceded by a look",
         ),
     ),
     *_in(
@@ -378,29 +338,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_in(
-        "acting.py",
-        (
-            "no_way_back",
-            "    return Note(RollbackBegan(now_s, why, requested=False",
-            "    return stop(now_s, why) if why else Note(RollbackBegan(now_s, why, requested=False",
-            "who fails is taken back by itself",
-        ),
-        ("the_same_number_twice", "EffectNumber(state.last_number + 1)", "EffectNumber(max(state.last_number, 1))", "numbers only rise"),
-        (
-            "all_are_blamed",
-            'if plan.rollback_scope == "blamed" else ()',
-            'if plan.rollback_scope != "blamed" else ()',
-            "those are taken back that the playbook says",
-        ),
-        (
-            "back_again_and_again",
-            "    if state.direction is Direction.BACK:\n        return Note(WindDownBegan(now_s, Outcome.HALTED",
-            "    if state.direction is Direction.BACK and not state.rollback_why:\n        return Note(WindDownBegan(now_s, Outcome.HALTED",
-            "a failure on the way back ends it",
-        ),
-        ("the_mark_condemns_nothing", "condemned=step.condemns,", "condemned=None,", "the target knows what may not be admitted"),
-    ),
-    *_in(
         "noticing.py",
         ("missing_for_ever", '        missing="",\n', "", "who is seen again is no longer missing"),
         (
@@ -474,55 +411,6 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
     ),
     *_in(
-        "soaking.py",
-        (
-            "unmeasurable_is_a_pass",
-            "if all(verdict.ruling is Ruling.PASS for verdict in verdicts):",
-            "if all(verdict.ruling in {Ruling.PASS, Ruling.UNMEASURABLE} for verdict in verdicts):",
-            "unknown is never healthy",
-        ),
-        (
-            "one_gate_is_enough",
-            "if all(verdict.ruling is Ruling.PASS for",
-            "if any(verdict.ruling is Ruling.PASS for",
-            "every gate has to pass",
-        ),
-        (
-            "failing_is_no_failure",
-            "if verdict.ruling is Ruling.FAIL]:",
-            "if verdict.ruling is Ruling.FAIL and state.direction is Direction.BACK]:",
-            "who fails a gate is taken back",
-        ),
-        (
-            "who_dies_soaking_is_not_missed",
-            '    if gone := gone_for(known, now_s):\n        return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)\n',
-            "",
-            "who doesn't answer is taken back",
-        ),
-        (
-            "evidence_is_waited_for_for_ever",
-            "if now_s < began_at_s + deadline_s or verdict",
-            "if now_s > began_at_s or verdict",
-            "every wait ends",
-        ),
-    ),
-    *_in(
-        "watching.py",
-        (
-            "who_dies_later_is_not_missed",
-            "if known.unhealthy_since_s is not None and (gone := gone_for(known, now_s)):",
-            "if known.unhealthy_since_s is None and (gone := gone_for(known, now_s)):",
-            "who has passed is watched",
-        ),
-        ("last_watch_is_skipped", "    if now_s < ends_at_s:\n", "    if now_s < began_at_s:\n", "everybody is watched for a while"),
-        (
-            "one_bad_window_is_enough",
-            "if newest_fails and all(_fails_in(gate, known, window) for window in last[1:]):",
-            "if newest_fails or all(_fails_in(gate, known, window) for window in last[1:]):",
-            "one bad window takes nobody back",
-        ),
-    ),
-    *_in(
         "agenda.py",
         (
             "steps_need_nothing",
@@ -547,36 +435,6 @@ MUTANTS: tuple[Mutant, ...] = (
             "if known.touched and not is_taken_back(state, worker)} & restarted",
             "if known.touched and is_taken_back(state, worker)} & restarted",
             "who isn't blamed comes back",
-        ),
-    ),
-    *_in(
-        "seeing.py",
-        (
-            "any_look_is_fresh",
-            "return None if now_s - last_seen_s(state, known) > LOOK_FRESH_S else seen_after(state, known, None)",
-            "return seen_after(state, known, None)",
-            "an old look says nothing about now",
-        ),
-        (
-            "looks_need_not_be_later_than_acts",
-            "max(state.fresh_after_s, known.acted_at_s, at_s or 0.0)",
-            "max(state.fresh_after_s, 0.0)",
-            "only what was seen after an act shows what came of it",
-        ),
-        (
-            "one_missed_look_is_death",
-            "now_s - since_s > UNHEALTHY_GRACE_S:",
-            "now_s - since_s < UNHEALTHY_GRACE_S:",
-            "who misses a check isn't gone",
-        ),
-    ),
-    *_in(
-        "time_left.py",
-        (
-            "window_is_over_when_it_is_not",
-            "    if rest_s <= left_s:\n",
-            "    if rest_s >= left_s:\n",
-            "nobody is begun with when there is no time left",
         ),
     ),
 )

@@ -33,12 +33,8 @@ TRIAL_S_MAX = 600.0
 # What is tried when no rollout of the campaign shows anything: decisions of which only a few rollouts speak.
 QUICK_TESTS = (
     "tests/deciding",
-    "tests/simulation/test_blaming.py",
-    "tests/simulation/test_database_away.py",
-    "tests/simulation/test_deadman.py",
     "tests/simulation/test_found_by_rehearsing.py",
-    "tests/simulation/test_guarding.py",
-    "tests/simulation/test_sparing.py",
+    "tests/simulation/test_blaming.py",
     "tests/simulation/test_speaking.py",
     "tests/simulation/test_way_back.py",
 )
