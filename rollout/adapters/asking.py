@@ -1,10 +1,11 @@
 """
 Asking many workers over HTTP, side by side, every second or so.
 
-Most answers take a millisecond, so what goes with each request counts: threads are kept, and a request that is always the same is prepared
-once.
+Most answers take a millisecond, so what goes with each request counts: threads are kept, some for each thread that asks, and a request that
+is always the same is prepared once.
 """
 
+import threading
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -32,11 +33,13 @@ class Asker:
         self._session.mount("http://", adapter)
         self._session.mount("https://", adapter)
         self._prepared: dict[str, requests.PreparedRequest] = {}
-        self._threads = ThreadPoolExecutor(THREADS_MAX)
+        self._threads = threading.local()
 
     def each(self, whom: Collection[_Whom], ask: Callable[[_Whom], _Answer]) -> dict[_Whom, _Answer]:
-        """Ask all of them at once, and return what each answered."""
-        return dict(zip(whom, self._threads.map(ask, whom), strict=True))
+        """Ask all of them at once, and return what each answered. Who asks for something quick doesn't wait for what another asks for."""
+        if not hasattr(self._threads, "pool"):
+            self._threads.pool = ThreadPoolExecutor(THREADS_MAX)
+        return dict(zip(whom, self._threads.pool.map(ask, whom), strict=True))
 
     def get(self, url: str, timeout_s: float) -> requests.Response:
         """Ask for what is asked for again and again. Its body is yet to be read. Raises requests.RequestException."""

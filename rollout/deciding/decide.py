@@ -139,10 +139,17 @@ def _heed(plan: Plan, state: DeployState, now_s: float) -> Decision | None:
 
 
 def _stuck(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> bool:
-    """A migration is never interrupted, and a watch lasts as long as it lasts; anything else must finish a step now and then."""
+    """
+    A migration is never interrupted, and a watch lasts as long as it lasts; anything else must finish a step now and then.
+
+    Of one that has just been prepared or migrated the end has yet to be noted.
+    """
     if now_s - state.progress_at_s <= plan.progress_deadline_s or agenda.watching:
         return False
-    return not any(effect.verb in {Verb.MIGRATE, Verb.PREPARE} for effect in (*state.in_flight.values(), *state.in_doubt.values()))
+    for_all = {Verb.MIGRATE, Verb.PREPARE}
+    if any(effect.verb in for_all for effect in (*state.in_flight.values(), *state.in_doubt.values())):
+        return False
+    return not any(step.verb in for_all and state.steps[step.id].status is StepStatus.APPLIED for step in agenda.begun)
 
 
 def _busy_elsewhere(state: DeployState, step: Step) -> bool:

@@ -34,7 +34,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
             if state.wind_down_at_s <= known.acted_at_s and last_seen_s(state, known) <= known.acted_at_s:
                 # Whoever did it says so; that it is so is seen.
                 wait = wait or Wait("stopping", f"{worker} has yet to be seen back", now_s + 1.0, quiet=True)
-            elif _is_silent(known) and now_s < state.wind_down_at_s + SAFE_WITHIN_S:
+            elif _is_silent(plan, worker, known) and now_s < state.wind_down_at_s + SAFE_WITHIN_S:
                 wait = wait or Wait("stopping", f"{worker} was restarted and has yet to answer", now_s + 1.0)
             continue
         if now_s >= state.wind_down_at_s + SAFE_WITHIN_S:
@@ -45,7 +45,7 @@ def wind_down(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
         wait = wait or answer
     if wait is not None and now_s < state.wind_down_at_s + 2 * SAFE_WITHIN_S:
         return wait
-    return _end(state)
+    return _end(plan, state)
 
 
 def _is_out(state: DeployState, known: WorkerState) -> bool:
@@ -62,20 +62,23 @@ def is_down(known: WorkerState) -> bool:
 def is_left_out(state: DeployState, known: WorkerState) -> bool:
     """Tell whether it is seen to be out with our mark, whatever was said: left so by an earlier rollout, or admitted by word alone."""
     sighting = known.sighting
-    if sighting is None or sighting.drain is None or sighting.proxy is None or last_seen_s(state, known) <= known.acted_at_s:
+    if sighting is None or sighting.drain is None or last_seen_s(state, known) <= known.acted_at_s:
         return False
     if sighting.drain.condemned is not None and not known.touched:
         # It was being taken back then; before its turn it stays as it was found.
         return False
-    return not sighting.proxy.admitted or sighting.proxy.weight == 0 or sighting.proxy.holding
+    # What the proxy doesn't say isn't known to be in.
+    proxy = sighting.proxy
+    return proxy is None or not proxy.admitted or proxy.weight == 0 or proxy.holding
 
 
-def _is_silent(known: WorkerState) -> bool:
-    """A worker that we restarted where it stands, and that isn't seen to answer (any more): nobody can say that it is back."""
+def _is_silent(plan: Plan, worker: WorkerId, known: WorkerState) -> bool:
+    """A worker that we restarted, and that isn't seen to answer (any more), by itself and at its proxy: nobody can say that it is back."""
     sighting = known.sighting
     if not known.touched or sighting is None:
         return known.touched
-    return sighting.healthy is not True or (sighting.proxy is not None and not sighting.proxy.up)
+    proxied = index_of(plan).pools[worker] is not None
+    return sighting.healthy is not True or (proxied and (sighting.proxy is None or not sighting.proxy.up))
 
 
 def bring_back(plan: Plan, state: DeployState, worker: WorkerId, known: WorkerState, now_s: float) -> Decision | Wait:
@@ -141,9 +144,11 @@ def _aside(plan: Plan, state: DeployState, verb: Verb, worker: WorkerId, release
     return Perform(effect)
 
 
-def _end(state: DeployState) -> Decision:
+def _end(plan: Plan, state: DeployState) -> Decision:
     unknown = {effect.worker for effect in (*state.in_flight.values(), *state.in_doubt.values())}
-    out = tuple(worker for worker, known in state.workers.items() if worker in unknown or _is_silent(known) or _is_out(state, known))
+    out = tuple(
+        worker for worker, known in state.workers.items() if worker in unknown or _is_silent(plan, worker, known) or _is_out(state, known)
+    )
     if out:
         return Finish(Outcome.HALTED, f"{state.wind_down_why}; {', '.join(out)} could not be brought back", drained=out)
     if state.winding_down is Outcome.ABORTED and any(known.touched for known in state.workers.values()):

@@ -11,10 +11,10 @@ from rollout.deciding.decision import Decision, Finish, Note, Perform
 from rollout.deciding.seeing import LOOK_FRESH_S, UNHEALTHY_GRACE_S
 from rollout.deciding.state import DeployState, StepStatus
 from rollout.model.effect import Effect
-from rollout.model.event import Command, DeployResumed, OperatorSpoke, Outcome, RollbackBegan, StepBegan, WaitBegan
+from rollout.model.event import Command, DeployResumed, OperatorSpoke, Outcome, RollbackBegan, StepBegan, StepFinished, WaitBegan
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.plan import Plan, steps_of
-from tests.deciding.rolled import CLIENT1, fold_all, rolled, with_worker
+from tests.deciding.rolled import CLIENT1, fold_all, rolled, state_where, with_worker
 
 
 def _done_at(decision: Decision) -> Effect | None:
@@ -119,3 +119,12 @@ def test_the_last_watch_lasts() -> None:
         known = replace(watching.workers[CLIENT1], unhealthy_since_s=watching.last_at_s - gone_for_s)
         decision = decide(plan, with_worker(watching, CLIENT1, known), watching.last_at_s)
         assert (isinstance(decision, Note) and isinstance(decision.event, RollbackBegan)) is gone
+
+
+@pytest.mark.parametrize("step", ["release/prepare", "release/migrate"])
+def test_what_takes_long_and_succeeds_is_not_stuck(step: str) -> None:
+    """Its success is the moment at which the next decision is due, long after the last step has ended."""
+    plan, state = state_where(step, StepStatus.APPLIED)
+    decision = decide(plan, state, state.progress_at_s + 3 * plan.progress_deadline_s)
+    assert isinstance(decision, Note)
+    assert isinstance(decision.event, StepFinished)

@@ -52,3 +52,29 @@ def test_who_could_not_be_brought_back_is_named() -> None:
     assert isinstance(end, Finish)
     assert (end.outcome, CLIENT1 in end.drained) == (Outcome.HALTED, True)
     assert "client1" in end.why
+
+
+def test_who_bears_our_mark_is_out_unless_the_proxy_says_otherwise() -> None:
+    """What was said to be an admission doesn't count, nor does a proxy that says nothing."""
+    plan, state = _stopped(back=False)
+    known = replace(state.workers[CLIENT1], drained_by_us=False)
+    assert known.sighting is not None
+    assert known.sighting.drain is not None
+    for proxy in (known.sighting.proxy, None):
+        marked = with_worker(state, CLIENT1, replace(known, sighting=replace(known.sighting, proxy=proxy)))
+        end = decide(plan, marked, state.wind_down_at_s + 2 * SAFE_WITHIN_S)
+        assert isinstance(end, Finish)
+        assert (end.outcome, CLIENT1 in end.drained) == (Outcome.HALTED, True)
+
+
+def test_who_was_restarted_is_not_back_while_its_proxy_is_silent() -> None:
+    plan, state = state_where("client1/soak", StepStatus.ACTIVE)
+    stopped = fold_all(plan, state, WindDownBegan(state.last_at_s, Outcome.INTERRUPTED, "interrupted"))
+    known = stopped.workers[CLIENT1]
+    assert known.sighting is not None
+    assert isinstance(decide(plan, stopped, stopped.last_at_s), Finish)
+    unseen = with_worker(stopped, CLIENT1, replace(known, sighting=replace(known.sighting, proxy=None)))
+    assert not isinstance(decide(plan, unseen, stopped.last_at_s), Finish)
+    end = decide(plan, unseen, stopped.wind_down_at_s + 2 * SAFE_WITHIN_S)
+    assert isinstance(end, Finish)
+    assert (end.outcome, CLIENT1 in end.drained) == (Outcome.HALTED, True)

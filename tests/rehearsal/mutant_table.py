@@ -238,7 +238,7 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "who_is_left_out_is_not_named",
-            "if worker in unknown or _is_silent(known) or _is_out(state, known)",
+            "if worker in unknown or _is_silent(plan, worker, known) or _is_out(state, known)",
             "if known.drained_by_us and is_down(known)",
             "who could not be brought back is named",
         ),
@@ -247,7 +247,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "deciding/safety.py",
         (
             "who_was_restarted_where_it_stands_is_back",
-            "    return sighting.healthy is not True or (sighting.proxy is not None and not sighting.proxy.up)",
+            "    return sighting.healthy is not True or (proxied and (sighting.proxy is None or not sighting.proxy.up))",
             "    return False",
             "a stop waits for who was just restarted",
         ),
