@@ -33,7 +33,7 @@ check: .venv/installed ## lint, format, types, import contracts
 	$(BIN)/lint-imports --no-logo
 
 test: .venv/installed ## all tests; those on the real lab come last, with the machine to themselves
-	$(BIN)/python -m pytest -n 2 -m "not end_to_end"
+	$(BIN)/python -m pytest -n 3 -m "not end_to_end"
 	$(BIN)/python -m pytest -m end_to_end
 
 demo: .venv/installed ## roll a real Synapse worker cluster to a new release under load (build/demo)
