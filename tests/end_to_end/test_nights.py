@@ -4,10 +4,11 @@ import fcntl
 import json
 import os
 import signal
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -127,14 +128,15 @@ def test_stopped_between_check_and_act_and_woken_after_a_take_over(site: Site) -
         with _turn_at(ledger, "client1"):
             first.await_event(intent("drain", "client1"))
             wait_until(lambda: bool(_agents(ledger)), AGENT_SEEN_S, "the first one's agent waits")
-            stopped = [first.pid, *_agents(ledger)]
-            for pid in stopped:
+            wait_until(lambda: _stopped_between_commits(first.pid, site.place / "journal.db"), AGENT_SEEN_S, "the first one is stopped")
+            agents = _agents(ledger)
+            for pid in agents:
                 os.kill(pid, signal.SIGSTOP)
         wait_until(lambda: site.tool.ask("status")["lease"]["expired"], LEASE_S, "the first one's lease has run out")
         second = site.run("resume")
         whole = {worker: (seen.admitted, seen.weight) for worker, seen in site.proxy().items()}
         started = site.started()
-        for pid in reversed(stopped):
+        for pid in (*agents, first.pid):
             os.kill(pid, signal.SIGCONT)
         done = first.end()
 
@@ -214,6 +216,18 @@ def _turn_at(ledger: Path, worker: str) -> Iterator[None]:
     with ledger.with_name(f"{ledger.stem}.{worker}.lock").open("a+") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _stopped_between_commits(pid: int, journal: Path) -> bool:
+    """Stop a process; one that is just writing to the journal goes on, because nobody else could write."""
+    os.kill(pid, signal.SIGSTOP)
+    with closing(sqlite3.connect(journal, timeout=0)) as other:
+        try:
+            other.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            os.kill(pid, signal.SIGCONT)
+            return False
+    return True
 
 
 def _agents(ledger: Path) -> list[int]:

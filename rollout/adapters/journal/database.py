@@ -10,11 +10,13 @@ import re
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from time import monotonic  # noqa: TID251  (a rollout's clock is no measure of how long a server has been away)
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from rollout.adapters.journal.holders import who_holds
 from rollout.adapters.silence import hung_up_after
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
@@ -27,10 +29,14 @@ AWAY_MAX_S = 60.0
 AGAIN_EVERY_S = 0.5
 # A statement takes milliseconds; a server that doesn't answer for longer is as good as gone.
 STATEMENT_TIMEOUT_S = 10.0
+# Between two statements: who is stopped in the midst of a transaction holds a rollout's row, and who takes over must not wait for it longer
+# than a statement may take.
+IDLE_TIMEOUT_S = 5.0
 # All statements of a transaction together. Then we hang up: a server that is stopped lets no timeout of its own pass.
 TRANSACTION_TIMEOUT_S = 20.0
 _QUOTED = re.compile(r'"[^"]*"' + r"|'[^']*'")
 
+_HELD = "the journal can't be written: somebody else holds it"
 # SQLite's own names for what is wrong, by how they begin: what to say, what to try, and whether it may pass by itself.
 _SQLITE = {
     "SQLITE_FULL": ("the journal can't be written: its disk is full", "free some space", True),
@@ -44,7 +50,7 @@ _SQLITE = {
         "a file in a directory that whoever runs this may write to (SQLite keeps two more beside it)",
         False,
     ),
-    "SQLITE_BUSY": ("the journal can't be written: somebody else holds it", "again", True),
+    "SQLITE_BUSY": (_HELD, "again", True),
     "SQLITE_CORRUPT": (
         "the journal is damaged",
         "keep the file, and begin anew with another --journal: a new plan starts from what is seen and from our marks",
@@ -58,10 +64,11 @@ _POSTGRESQL = {
     "25006": ("the journal can't be written: the server is read-only", "connect to the primary", False),
     "53100": ("the journal can't be written: the server's disk is full", "free some space", True),
     "53300": ("the journal can't be reached: the server has no connection left", "again, or raise max_connections", True),
-    "55P03": ("the journal can't be written: somebody else holds it", "again", True),
+    "55P03": (_HELD, "again", True),
     "57014": ("the journal's server takes too long", "again, once it has less to do", True),
 }
-_COMING_AND_GOING = frozenset({"57P01", "57P02", "57P03"})
+# 25P03: it hung up on us because we stood still in a transaction, as we ask it to.
+_COMING_AND_GOING = frozenset({"57P01", "57P02", "57P03", "25P03"})
 
 
 class Database:
@@ -149,7 +156,9 @@ class Database:
         elif not what:
             what, remedy, may_pass = "this is no journal", "name another with --journal", False
         kind = TransientDriverError if may_pass else PermanentDriverError
-        return kind(what, where=self.where, why=_words(error), remedy=remedy)
+        held = who_holds(Path(self.where)) if self.is_file and what == _HELD else None
+        why, remedy = held or (_words(error), remedy)
+        return kind(what, where=self.where, why=why, remedy=remedy)
 
 
 def _words(error: sa.exc.DBAPIError) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from rollout.adapters.journal.database import STATEMENT_TIMEOUT_S, Database
+from rollout.adapters.journal.database import IDLE_TIMEOUT_S, STATEMENT_TIMEOUT_S, Database
 from rollout.adapters.secrecy import is_reference
 from rollout.adapters.settings import resolve_secret
 from rollout.model.errors import PermanentDriverError
@@ -73,12 +73,11 @@ def _url(text: str) -> sa.URL:
 def _arguments(url: sa.URL) -> dict[str, Any]:
     if url.get_backend_name() == "sqlite":
         return {"timeout": BUSY_TIMEOUT_S}
-    milliseconds = round(STATEMENT_TIMEOUT_S * 1000)
+    milliseconds, idle = round(STATEMENT_TIMEOUT_S * 1000), round(IDLE_TIMEOUT_S * 1000)
     # What the URL says comes last, and wins.
     named = url.query.get("options", "")
-    options = f"-c synchronous_commit=on -c statement_timeout={milliseconds} -c lock_timeout={milliseconds} " + (
-        named if isinstance(named, str) else " ".join(named)
-    )
+    timeouts = f"-c statement_timeout={milliseconds} -c lock_timeout={milliseconds} -c idle_in_transaction_session_timeout={idle}"
+    options = f"-c synchronous_commit=on {timeouts} " + (named if isinstance(named, str) else " ".join(named))
     return {
         "connect_timeout": int(str(url.query.get("connect_timeout", CONNECT_TIMEOUT_S))),
         "application_name": url.query.get("application_name", "rollout-journal"),

@@ -21,8 +21,9 @@ from rollout.adapters.journal.tables import SCHEMA_VERSION
 from rollout.lab.database import answers
 from rollout.lab.paths import NOBODY, Lab, load_lab
 from rollout.lab.processes import wait_until
+from rollout.model.codec import event_kind
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
-from rollout.model.event import Command, DeployBegan, WaitBegan
+from rollout.model.event import Command, DeployBegan, Event, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
 from rollout.model.plan import Plan
 from rollout.ports.journal import Baseline, Request
@@ -318,6 +319,30 @@ def test_a_transaction_that_somebody_holds_is_waited_for_only_so_long(url: str, 
                 journal.append(ONE, [_wait(0)])
         journal.append(ONE, [_wait(1)])
         assert [event for _, event in journal.events(ONE)] == [_began(), _wait(1)]
+
+
+def test_who_stands_still_in_a_transaction_is_hung_up_on(url: str, plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tool that was stopped in the midst of writing: who takes over writes within seconds; the first, woken, finds what was written."""
+    monkeypatch.setattr(places, "IDLE_TIMEOUT_S", 0.5)
+    asleep, goes_on = threading.Event(), threading.Event()
+
+    def stand_still(event: Event) -> str:
+        # It holds the rollout's row by now.
+        if threading.current_thread() is writing and not asleep.is_set():
+            asleep.set()
+            goes_on.wait(30.0)
+        return event_kind(event)
+
+    with opened(url) as first, opened(url) as second:
+        first.begin(ONE, plan, _began())
+        monkeypatch.setattr("rollout.adapters.journal.sql.event_kind", stand_still)
+        writing = threading.Thread(target=first.append, args=(ONE, [_wait(0)]))
+        writing.start()
+        assert asleep.wait(10.0)
+        second.append(ONE, [_wait(1)])
+        goes_on.set()
+        writing.join(30.0)
+        assert [event for _, event in second.events(ONE)] == [_began(), _wait(1), _wait(0)]
 
 
 @pytest.mark.parametrize(

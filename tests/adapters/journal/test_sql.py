@@ -1,7 +1,9 @@
 """The journal's database between processes, after SIGKILL, and when it can't be used."""
 
 import itertools
+import os
 import random
+import signal
 import sqlite3
 import time
 from contextlib import ExitStack, closing, suppress
@@ -39,6 +41,15 @@ def _open_each(connection: Connection, place: Path, deploy_id: DeployId) -> None
         connection.recv()
         open_journal(str(place / f"{round_}.db")).begin(deploy_id, some_plan(), began(deploy_id))
         connection.send("done")
+
+
+def _hold(connection: Connection, place: str, log: str) -> None:
+    with closing(sqlite3.connect(place)) as held:
+        held.execute(f"PRAGMA journal_mode = {log}")
+        held.execute("BEGIN IMMEDIATE")
+        held.execute("UPDATE schema SET version = version")
+        connection.send("held")
+        connection.recv()
 
 
 def _ask(connection: Connection, place: str) -> None:
@@ -177,5 +188,36 @@ def test_a_journal_that_somebody_else_holds_is_waited_for_only_so_long(tmp_path:
         # Reading goes on meanwhile.
         assert journal.events(ONE) == [(1, began())]
         other.rollback()
+    journal.append(ONE, [wait(0)])
+    assert journal.events(ONE) == [(1, began()), (2, wait(0))]
+
+
+@pytest.mark.parametrize("log", ["wal", "delete"])
+def test_who_was_stopped_while_it_wrote_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log: str) -> None:
+    """Nobody else can write until it goes on or is ended, so one is told which process it is and how either is done; both help."""
+    monkeypatch.setattr(places, "BUSY_TIMEOUT_S", 0.2)
+    path = tmp_path / "journal.db"
+    journal = open_journal(str(path))
+    journal.begin(ONE, some_plan(), began())
+    journal.close()
+    with another(_hold, str(path), log) as (process, connection):
+        assert heard(connection) == "held"
+        assert process.pid is not None
+        with sqlite3.connect(path, timeout=0.1) as other, pytest.raises(sqlite3.OperationalError, match="locked"):
+            other.execute("BEGIN IMMEDIATE")
+        os.kill(process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(TransientDriverError) as stopped:
+                open_journal(str(path)).append(ONE, [wait(0)])
+        finally:
+            os.kill(process.pid, signal.SIGCONT)
+        assert f"process {process.pid} (" in stopped.value.why
+        assert "which is stopped" in stopped.value.why
+        assert f"kill -CONT {process.pid} " in stopped.value.remedy
+        assert f"kill -KILL {process.pid};" in stopped.value.remedy
+        with pytest.raises(TransientDriverError, match=f"process {process.pid} .* is writing to it") as writing:
+            open_journal(str(path)).append(ONE, [wait(0)])
+        assert writing.value.remedy == "again"
+        kill(process)
     journal.append(ONE, [wait(0)])
     assert journal.events(ONE) == [(1, began()), (2, wait(0))]
