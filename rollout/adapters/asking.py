@@ -28,10 +28,10 @@ class Asker:
         # No proxy and no password file of the person who runs this may stand between us and a worker.
         self._session.trust_env = False
         self._session.headers.update(headers)
-        adapter = requests.adapters.HTTPAdapter(pool_connections=max(10, hosts), pool_maxsize=THREADS_MAX)
-        adapter.poolmanager.pool_classes_by_scheme = POOLS
-        self._session.mount("http://", adapter)
-        self._session.mount("https://", adapter)
+        self._adapter = requests.adapters.HTTPAdapter(pool_connections=max(10, hosts), pool_maxsize=THREADS_MAX)
+        self._adapter.poolmanager.pool_classes_by_scheme = POOLS
+        self._session.mount("http://", self._adapter)
+        self._session.mount("https://", self._adapter)
         self._prepared: dict[str, requests.PreparedRequest] = {}
         self._threads = threading.local()
 
@@ -45,7 +45,8 @@ class Asker:
         """Ask for what is asked for again and again. Its body is yet to be read. Raises requests.RequestException."""
         if (prepared := self._prepared.get(url)) is None:
             prepared = self._prepared[url] = self._session.prepare_request(requests.Request("GET", url))
-        return self._session.send(prepared, timeout=timeout_s, stream=True, allow_redirects=False)
+        # Cookies and redirects are what the session would look for, and a worker has neither.
+        return self._adapter.send(prepared, timeout=timeout_s, stream=True)
 
     def get_once(self, url: str, timeout_s: float, headers: Mapping[str, bytes], parameters: Mapping[str, str]) -> requests.Response:
         """Ask for something else each time. As `get` otherwise."""

@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Mapping
 from functools import lru_cache
 from itertools import chain
+from typing import TypeAlias
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
@@ -36,6 +37,9 @@ CHUNK_BYTES = 65_536
 AGE_MAX_S = 10
 # As exporters call it; one that calls it nothing is believed.
 KINDS = frozenset({"", "text/plain", "application/openmetrics-text"})
+
+# A name with its labels, whatever order these are written in.
+_Series: TypeAlias = tuple[str, frozenset[tuple[str, str]]]
 
 
 class ScrapeSettings(Settings):
@@ -74,10 +78,11 @@ class Scrape:
         if not lines:
             return "the page has none of the metrics that are looked for"
         try:
-            samples = _samples(lines)
+            return Page(_samples(lines))
+        except _UnusableError as error:
+            return _sentence(error)
         except (ValueError, KeyError, IndexError) as error:
             return f"the page can't be parsed: {reason_of(error)}"
-        return _twice(samples) or Page(samples)
 
     def _text(self, url: str, timeout_s: float) -> str:
         with self._asker.get(url, timeout_s) as answer:
@@ -113,14 +118,25 @@ class _UnusableError(Exception):
 
 
 def _samples(lines: list[str]) -> tuple[Sample, ...]:
-    """Parse lines. Raises what the parser raises, of the line as it stands."""
+    """Parse lines. Raises what the parser raises, of the line as it stands, and _UnusableError for one that is there twice."""
     samples: list[Sample] = []
+    seen: set[_Series] = set()
     for line in lines:
         # Of a line with labels the name ends with the last brace, of another with the first space.
         end = line.rfind("}") + 1 or line.find(" ")
         value = line[end:].strip()
         known = _series(line[:end]) if end > 0 and _PLAIN.fullmatch(value) else None
-        samples += _parsed(line) if known is None else [Sample(*known, _number(value))]
+        if known is not None:
+            name, labels, series = known
+            found = [(series, Sample(name, labels, _number(value)))]
+        else:
+            found = [(_series_of(one), one) for one in _parsed(line)]
+        for series, sample in found:
+            if series in seen:
+                # Nobody knows which of the two to believe.
+                raise _UnusableError(f"the page has {shortened(sample.name)} twice with the same labels")
+            seen.add(series)
+            samples.append(sample)
     return tuple(samples)
 
 
@@ -134,26 +150,19 @@ def _parsed(text: str) -> list[Sample]:
     return [_sample(one) for one in chain.from_iterable(family.samples for family in families)]
 
 
+def _series_of(sample: Sample) -> _Series:
+    return sample.name, frozenset(sample.labels.items())
+
+
 @lru_cache(SERIES_MAX)
-def _series(text: str) -> tuple[str, Mapping[str, str]] | None:
+def _series(text: str) -> tuple[str, Mapping[str, str], _Series] | None:
     """Parse what stands before a value; None when that is more or less than the name and labels of one series."""
     try:
         (one,) = _parsed(f"{text} {_MARKED}")
     except (ValueError, KeyError, IndexError):
         return None
     # With a value of its own in it, that one would have been taken: an exemplar has braces too.
-    return (one.name, one.labels) if one.value == _MARKED else None
-
-
-def _twice(samples: tuple[Sample, ...]) -> str:
-    """Name a line that is there twice: nobody knows which of the two to believe. Nothing when all are there once."""
-    seen: set[tuple[str, frozenset[tuple[str, str]]]] = set()
-    for sample in samples:
-        line = (sample.name, frozenset(sample.labels.items()))
-        if line in seen:
-            return f"the page has {shortened(sample.name)} twice with the same labels"
-        seen.add(line)
-    return ""
+    return (one.name, one.labels, _series_of(one)) if one.value == _MARKED else None
 
 
 def _sentence(error: Exception) -> str:
