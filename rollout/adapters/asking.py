@@ -30,8 +30,6 @@ class Asker:
         self._session.headers.update(headers)
         self._adapter = requests.adapters.HTTPAdapter(pool_connections=max(10, hosts), pool_maxsize=THREADS_MAX)
         self._adapter.poolmanager.pool_classes_by_scheme = POOLS
-        self._session.mount("http://", self._adapter)
-        self._session.mount("https://", self._adapter)
         self._prepared: dict[str, requests.PreparedRequest] = {}
         self._threads = threading.local()
 
@@ -45,9 +43,13 @@ class Asker:
         """Ask for what is asked for again and again. Its body is yet to be read. Raises requests.RequestException."""
         if (prepared := self._prepared.get(url)) is None:
             prepared = self._prepared[url] = self._session.prepare_request(requests.Request("GET", url))
-        # Cookies and redirects are what the session would look for, and a worker has neither.
-        return self._adapter.send(prepared, timeout=timeout_s, stream=True)
+        return self._send(prepared, timeout_s)
 
     def get_once(self, url: str, timeout_s: float, headers: Mapping[str, bytes], parameters: Mapping[str, str]) -> requests.Response:
         """Ask for something else each time. As `get` otherwise."""
-        return self._session.get(url, params=parameters, headers=headers, timeout=timeout_s, stream=True, allow_redirects=False)
+        request = requests.Request("GET", url, headers=headers, params=parameters)
+        return self._send(self._session.prepare_request(request), timeout_s)
+
+    def _send(self, prepared: requests.PreparedRequest, timeout_s: float) -> requests.Response:
+        # Cookies and redirects are what the session would look for, and a worker has neither.
+        return self._adapter.send(prepared, timeout=timeout_s, stream=True)
