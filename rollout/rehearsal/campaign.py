@@ -97,13 +97,13 @@ def run(seeds: Sequence[int], given: Given | None = None, jobs: int = 1) -> Iter
             yield rehearse_seed(seed, given)
         return
     # A fresh process each: whoever calls may have threads, which don't survive a fork.
-    with multiprocessing.get_context("spawn").Pool(jobs, _settle_in) as pool:
+    with multiprocessing.get_context("spawn").Pool(jobs, collect_seldom) as pool:
         yield from pool.imap(_Player(given), seeds, chunksize=_CHUNK)
 
 
-def _settle_in() -> None:
+def collect_seldom() -> None:
     """
-    Collect garbage seldom: of what a rehearsal makes nearly nothing is in cycles, and looking for that after every 700 objects, as Python
+    Collect garbage seldom, in this whole process: of what a rehearsal makes nearly nothing is in cycles, and looking for that after every 700 objects, as Python
     does by itself, takes a twentieth of the time.
     """
     gc.freeze()

@@ -30,7 +30,7 @@ from rollout.model.event import DeployBegan, Event, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
 from rollout.model.plan import Plan
 from rollout.planning.planner import make_plan
-from rollout.rehearsal.campaign import rehearse_seed
+from rollout.rehearsal.campaign import rehearse_seed, collect_seldom
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
@@ -146,6 +146,8 @@ def _sweeping() -> list[Row]:
 
 def _rehearsals() -> list[Row]:
     """How many rollouts can be rehearsed. With quick looks the journal is the same as by the long way; sparing ones decide the same."""
+    # As each process of a campaign does.
+    collect_seldom()
     ways = (("real gates", Sight.SPARING, 100), ("scripted verdicts", Sight.SCRIPTED, 1000))
     rows = []
     for what, sight, goal in ways:
