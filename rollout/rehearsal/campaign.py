@@ -103,8 +103,8 @@ def run(seeds: Sequence[int], given: Given | None = None, jobs: int = 1) -> Iter
 
 def collect_seldom() -> None:
     """
-    Collect garbage seldom, in this whole process: of what a rehearsal makes nearly nothing is in cycles, and looking for that after every 700 objects, as Python
-    does by itself, takes a twentieth of the time.
+    Collect garbage seldom, in this whole process: of what a rehearsal makes nearly nothing is in cycles, and looking for that after every
+    700 objects, as Python does by itself, takes a twentieth of the time.
     """
     gc.freeze()
     gc.set_threshold(_GARBAGE)

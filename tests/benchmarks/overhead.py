@@ -30,7 +30,7 @@ from rollout.model.event import DeployBegan, Event, WaitBegan
 from rollout.model.ids import DeployId, EffectNumber
 from rollout.model.plan import Plan
 from rollout.planning.planner import make_plan
-from rollout.rehearsal.campaign import rehearse_seed, collect_seldom
+from rollout.rehearsal.campaign import collect_seldom, rehearse_seed
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
