@@ -19,7 +19,7 @@ GROUP = "rollout.drivers"
 DRIVERS: dict[str, dict[str, str]] = {
     "workers": {"supervisor": "rollout.adapters.workers.supervisor:build"},
     "releases": {"venv": "rollout.adapters.releases.venv:build"},
-    "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build"},
+    "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build", "nginx": "rollout.adapters.traffic.nginx:build"},
     "metrics": {"scrape": "rollout.adapters.metrics.scrape:build"},
     "probe": {"http": "rollout.adapters.probe.http:build"},
     "database": {"postgresql": "rollout.adapters.database.postgresql:build"},

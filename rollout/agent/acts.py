@@ -3,6 +3,8 @@ What can be done at the target, as data: each act is a JSON object whose `kind` 
 
 ```
 {"kind": "haproxy", "sockets": [...], "commands": [...], "timeout_s": 5.0}          each command to every proxy, in this order
+{"kind": "nginx", "include": "...", "upstream": "...", "server": "...", "weight": 50, "nginx": [...], "pid_file": "...", "timeout_s": 5.0}
+                                                                                    no weight (null) is down
 {"kind": "supervisord", "socket": "...", "program": "...", "do": "stop" | "start", "timeout_s": 60.0}
 {"kind": "link", "link": "...", "goal": "..."}                                      switched by a rename; one that is right is left alone
 {"kind": "command", "argv": [...], "timeout_s": 30.0}                               no shell; status 0 is success
@@ -57,6 +59,12 @@ def _haproxy(act: Act) -> None:
     proxy.tell_all(act["sockets"], act["commands"], act["timeout_s"])
 
 
+def _nginx(act: Act) -> None:
+    from rollout.agent import nginx  # noqa: PLC0415  (as above)
+
+    nginx.tell(act)
+
+
 def _supervisord(act: Act) -> None:
     from rollout.agent import processes  # noqa: PLC0415  (as above)
 
@@ -100,6 +108,7 @@ def _command(act: Act) -> None:
 
 _PRIMITIVES: Mapping[str, Callable[[Act], None]] = {
     "haproxy": _haproxy,
+    "nginx": _nginx,
     "supervisord": _supervisord,
     "link": _link,
     "command": _command,

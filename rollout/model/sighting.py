@@ -52,16 +52,16 @@ class ProxySighting:
 
     *admitted*: new requests may go to it. *weight* is in percent of its full weight. *up* is the proxy's own health check. *sessions* are
     open ones, those that old proxy processes still hold after a reload included; None when those could not be asked. The counters are
-    since the proxy started. *held*: new requests for its backend wait in the proxy; in each of them, where there are several. *hold* says
-    for how long, and what came of it.
+    since the proxy started, None where it doesn't count. *held*: new requests for its backend wait in the proxy; in each of them, where
+    there are several. *hold* says for how long, and what came of it.
     """
 
     admitted: bool
     weight: int
     up: bool
     sessions: int | None
-    requests: int
-    cuts: int
+    requests: int | None
+    cuts: int | None
     counters: dict[str, int] = field(default_factory=dict)
     held: bool = False
     hold: HoldSighting = HoldSighting()

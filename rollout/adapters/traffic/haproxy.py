@@ -241,8 +241,8 @@ def _both(one: ProxySighting, other: ProxySighting) -> ProxySighting:
         weight=min(one.weight, other.weight),
         up=one.up and other.up,
         sessions=(one.sessions or 0) + (other.sessions or 0),
-        requests=one.requests + other.requests,
-        cuts=one.cuts + other.cuts,
+        requests=(one.requests or 0) + (other.requests or 0),
+        cuts=(one.cuts or 0) + (other.cuts or 0),
         counters={name: one.counters[name] + other.counters[name] for name in COUNTERS},
     )
 

@@ -41,7 +41,7 @@ class WorkerAccount:
     old process until the new one answered as its release, *ramp_s* from the first weight to the last one seen, *soak_s* until the gates
     were done with it. *out_s* is how long it took no requests by our hand. *attempts* counts restarts, *warmed* the users that it was
     warmed with, *replication_failures* requests between workers that failed while it was out, *cuts* requests that the proxy saw cut at it
-    while it was looked at closely. *verdicts* are the last.
+    while it was looked at closely, None where it doesn't count them. *verdicts* are the last.
     """
 
     drained_at_s: float | None
@@ -60,7 +60,7 @@ class WorkerAccount:
     attempts: int
     warmed: int
     replication_failures: float
-    cuts: int
+    cuts: int | None
     verdicts: dict[GateId, Ruling]
 
 
@@ -112,7 +112,7 @@ class _Row:
     soak_s: float = 0.0
     out_s: float = 0.0
     attempts: int = 0
-    cuts: int = 0
+    cuts: int | None = 0
     cuts_seen: int | None = None
     verdicts: dict[GateId, Ruling] = field(default_factory=dict)
 
@@ -297,7 +297,9 @@ def _see(row: _Row, proxy: ProxySighting) -> None:
     row.sessions = proxy.sessions or 0
     if row.drained_at_s is not None and row.sessions_at_drain is None and (proxy.held or not proxy.admitted):
         row.sessions_at_drain = proxy.sessions
-    if row.cuts_seen is not None:
+    if proxy.cuts is None:
+        row.cuts = None
+    elif row.cuts is not None and row.cuts_seen is not None:
         row.cuts += grown(row.cuts_seen, proxy.cuts)
     row.cuts_seen = proxy.cuts
     if row.hold_seen is not None:

@@ -1,0 +1,206 @@
+"""
+nginx's upstream servers, in an include file that only we change: `weight` and `down` of one `server` line, and nothing else.
+
+Open-source nginx can't be told at run time; it reads its configuration again when it is reloaded. What the file says is true only once new
+workers have begun and the old ones have stopped to accept, so the text that was confirmed in that way is kept beside it (`.loaded`). The
+text before is kept too (`.before`). Sources: nginx.org, ngx_http_upstream_module (`server`), "Controlling nginx" (changing configuration).
+"""
+
+import fcntl
+import os
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
+from rollout.agent.processes import status
+
+LOADED, BEFORE = ".loaded", ".before"
+WAIT_S = 0.05
+LINES_MAX = 12
+# Fields of `status`: the parent's id first, and the start in ticks since the machine's.
+_PARENT, _STARTED = 0, 18
+_UPSTREAM = re.compile(r"\s*upstream\s+(\S+?)\s*\{\s*(?:#.*)?$")
+_SERVER = re.compile(r"(?P<indent>\s*)server\s+(?P<address>[^\s;]+)(?P<rest>[^;#]*);[ \t]*(?:#[ \t]*(?P<name>\S+)[ \t]*)?$")
+_CHANGED = re.compile(r"(?:weight=\d+|down)$")
+_WORKER = b"nginx: worker process"
+
+
+class Entry:
+    """One `server`: where it is, its weight (None: not written, which is 1), and whether it is down."""
+
+    def __init__(self, line: int, address: str, words: list[str]) -> None:
+        self.line = line
+        self.address = address
+        self.down = "down" in words
+        weights = [int(word.removeprefix("weight=")) for word in words if word.startswith("weight=")]
+        self.weight = weights[-1] if weights else None
+
+
+def servers(text: str, where: str) -> dict[tuple[str, str], Entry]:
+    """Read the file: each upstream's servers by the name in the comment behind them, or by address. Raises Fault (PERMANENT)."""
+    found: dict[tuple[str, str], Entry] = {}
+    upstream: str | None = None
+    for number, line in enumerate(text.splitlines()):
+        if match := _UPSTREAM.match(line):
+            upstream = match[1]
+        elif line.strip() == "}":
+            upstream = None
+        elif re.match(r"\s*server\b", line):
+            match = _SERVER.match(line)
+            if match is None or upstream is None:
+                remedy = "`server ADDRESS weight=100; # WORKER`, a line each, in `upstream NAME {`"
+                raise Fault(PERMANENT, "this server can't be read", where=f"{where}, line {number + 1}", why=line.strip(), remedy=remedy)
+            key = upstream, match["name"] or match["address"]
+            if key in found:
+                raise Fault(PERMANENT, f"upstream {upstream} has {key[1]} twice", where=f"{where}, line {number + 1}")
+            found[key] = Entry(number, match["address"], match["rest"].split())
+    return found
+
+
+def with_server(text: str, where: str, upstream: str, name: str, weight: int | None) -> str:
+    """Return the file with another weight of one server, or with the server down (None). Raises Fault (PERMANENT)."""
+    entry = servers(text, where).get((upstream, name))
+    if entry is None:
+        raise Fault(PERMANENT, f"nginx's file has no server {name} in upstream {upstream}", where=where)
+    lines = text.splitlines(keepends=True)
+    match = _SERVER.match(lines[entry.line])
+    if match is None:  # it was read just now
+        raise AssertionError(lines[entry.line])
+    words = [word for word in match["rest"].split() if not _CHANGED.match(word)]
+    full = entry.weight if entry.weight is not None else 100
+    words = [f"weight={full if weight is None else weight}", *words, *(["down"] if weight is None else [])]
+    behind = lines[entry.line][match.end("rest") :]
+    lines[entry.line] = f"{match['indent']}server {entry.address} {' '.join(words)}{behind}"
+    return "".join(lines)
+
+
+def tell(act: Mapping[str, Any]) -> None:
+    """Change one server, and return once nginx has taken it over; what is so already is left alone. Raises Fault."""
+    end_s = monotonic() + act["timeout_s"]
+    file = Path(act["include"])
+    with _turn(file, end_s):
+        text = read(file)
+        wanted = with_server(text, str(file), act["upstream"], act["server"], act["weight"])
+        if wanted == text and loaded(file) == text:
+            return
+        before = workers(act["pid_file"])
+        if not before:
+            raise Fault(TRANSIENT, "nginx doesn't run", where=act["pid_file"])
+        if wanted != text:
+            _write(file.with_name(file.name + BEFORE), text)
+            _write(file, wanted)
+        try:
+            _run([*act["nginx"], "-t"], end_s, PERMANENT, "nginx would not take its configuration, so nothing was reloaded")
+            _run([*act["nginx"], "-s", "reload"], end_s, TRANSIENT, "nginx can't be reloaded")
+        except Fault as fault:
+            if fault.kind != UNKNOWN:
+                _write(file, text)
+            raise
+        _await(lambda: _has_new_workers(act["pid_file"], before), end_s)
+        _write(file.with_name(file.name + LOADED), wanted)
+
+
+def read(file: Path) -> str:
+    """Read the include file. Raises Fault."""
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(PERMANENT, "nginx's file of upstreams can't be read", where=str(file), why=str(error)) from error
+
+
+def loaded(file: Path) -> str | None:
+    """Return the text that nginx was seen to take over last; None when that was never seen."""
+    try:
+        return file.with_name(file.name + LOADED).read_text()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Fault(TRANSIENT, "what nginx has loaded can't be read", where=str(file), why=str(error)) from error
+
+
+def workers(pid_file: str) -> dict[tuple[int, int], float]:
+    """Name the processes that accept, by number and start (ticks), with how many seconds ago that was; none when nginx doesn't run."""
+    try:
+        master = int(Path(pid_file).read_text())
+        children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+    except (OSError, ValueError):
+        return {}
+    found = {}
+    for pid in map(int, children):
+        fields = status(pid)
+        try:
+            name = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ")
+        except OSError:  # it has just ended
+            continue
+        if fields is not None and int(fields[_PARENT]) == master and name == _WORKER:
+            found[pid, int(fields[_STARTED])] = up_s - int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
+    return found
+
+
+def _has_new_workers(pid_file: str, before: Mapping[tuple[int, int], float]) -> bool:
+    now = workers(pid_file)
+    return bool(now) and not now.keys() & before.keys()
+
+
+def _await(holds: Callable[[], bool], end_s: float) -> None:
+    while not holds():
+        if monotonic() >= end_s:
+            why = "no new workers have begun, or old ones go on"
+            raise Fault(UNKNOWN, "nginx did not say whether it has taken the change over", why=why, remedy="look into its error log")
+        time.sleep(WAIT_S)
+
+
+@contextmanager
+def _turn(file: Path, end_s: float) -> Iterator[None]:
+    """Change the file one after the other: two workers' acts would undo one another."""
+    try:
+        lock = file.with_name(f".{file.name}.lock").open("a")
+    except OSError as error:
+        raise Fault(PERMANENT, "nginx's file of upstreams can't be changed", where=str(file), why=str(error)) from error
+    with lock:
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError as error:
+                if monotonic() >= end_s:
+                    raise Fault(TRANSIENT, "somebody else is changing nginx's upstreams", where=str(file)) from error
+                time.sleep(WAIT_S)
+        yield
+
+
+def _write(file: Path, text: str) -> None:
+    half = file.with_name(f".{file.name}.{os.getpid()}.half")
+    try:
+        with half.open("w") as out:
+            out.write(text)
+            out.flush()
+            os.fsync(out.fileno())
+        if file.exists():
+            half.chmod(file.stat().st_mode & 0o777)
+        half.rename(file)
+    except OSError as error:
+        half.unlink(missing_ok=True)
+        raise Fault(PERMANENT, "nginx's file of upstreams can't be written", where=str(file), why=str(error)) from error
+
+
+def _run(argv: list[str], end_s: float, kind: str, what: str) -> None:
+    try:
+        left_s = max(0.001, end_s - monotonic())
+        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=left_s, check=False)  # noqa: S603  (no shell)
+    except OSError as error:
+        raise Fault(PERMANENT, f"{argv[0]} can't be run", why=str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        if argv[-1] == "-t":
+            raise Fault(TRANSIENT, "nginx did not say in time whether its configuration is right", why=" ".join(argv)) from error
+        raise Fault(UNKNOWN, "nginx did not say whether it reloads", why=" ".join(argv)) from error
+    if done.returncode != 0:
+        why = "\n".join((done.stderr or done.stdout).decode(errors="replace").splitlines()[-LINES_MAX:])
+        raise Fault(kind, what, why=why)
