@@ -11,7 +11,7 @@ A line on which something was late is given up once the others who use it are do
 import secrets
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore, Lock, Thread, Timer
 from time import monotonic  # noqa: TID251  (how long an answer may take, whatever clock a rollout goes by)
 
@@ -161,6 +161,9 @@ class Host:
             self._give_up(line)
             if not transport.is_active():
                 return None
+            if monotonic() >= end_s:
+                why = "the connection stands, and a session was asked for: no command was sent"
+                raise TransientDriverError("no answer in time", where=self.where, why=why, remedy=self._way.by_hand) from error
             what = "the host gives no session on a connection that stands"
             raise TransientDriverError(what, where=self.where, why=str(error), remedy=self._way.by_hand) from error
         return channel
@@ -169,7 +172,7 @@ class Host:
         self, line: _Line, channel: paramiko.Channel, commands: Sequence[Argv], end_s: float, *, changes: bool
     ) -> tuple[Said, ...]:
         mark = secrets.token_hex(12)
-        late = Timer(max(0.0, end_s - monotonic()), channel.close)
+        late = Timer(max(0.0, end_s - monotonic()), _shut, [channel])
         late.daemon = True
         late.start()
         why = "the connection was lost before it answered"
@@ -181,7 +184,7 @@ class Host:
             output, why = b"", f"{why} ({str(error) or type(error).__name__})"
         finally:
             late.cancel()
-            channel.close()
+            _shut(channel)
         said = said_in(output.decode(errors="replace"), len(commands), mark)
         if said is not None:
             return said
@@ -190,6 +193,12 @@ class Host:
         if monotonic() >= end_s:
             raise kind("no answer in time", where=self.where, why="it was sent, and the time for the answer has passed")
         raise kind("no whole answer", where=self.where, why=why)
+
+
+def _shut(channel: paramiko.Channel) -> None:
+    """Have whoever waits for it wait no longer; that is done before the host is told, which may be gone."""
+    with suppress(EOFError, OSError, paramiko.SSHException):
+        channel.close()
 
 
 def _read(channel: paramiko.Channel) -> bytes:

@@ -60,7 +60,7 @@ class Way:
         if entry.identity_file is not None:
             self._can_be_read(entry.identity_file.expanduser())
         keywords = {
-            "key_filename": None if entry.identity_file is None else [str(entry.identity_file.expanduser())],
+            "key_filename": [] if entry.identity_file is None else [str(entry.identity_file.expanduser())],
             "look_for_keys": entry.identity_file is None,
             "allow_agent": entry.agent,
             "banner_timeout": self.timeout_s,

@@ -58,6 +58,15 @@ class Bed:
         """Run something there as root, and return what it prints."""
         return self._script("sh", name, *argv, stdin=stdin)
 
+    def allows(self, name: str, *argv: str) -> bool:
+        """Run something there as `deploy`, and tell whether it succeeded."""
+        return _script(self.place, self.network, self.port, ("sh", name, "runuser", "-u", USER, "--", *argv)).returncode == 0
+
+    def logged(self, name: str, words: str, unit: str = "ssh") -> int:
+        """Count the lines in the journal of a unit that hold *words*."""
+        self.run(name, "journalctl", "--sync")
+        return self.run(name, "journalctl", "--output=cat", "--unit", unit).count(words)
+
     def write(self, name: str, path: str, text: str, mode: str = "644") -> None:
         where = shlex.quote(path)
         self.run(name, "sh", "-c", f"mkdir -p $(dirname {where}) && cat >{where} && chmod {mode} {where}", stdin=text)

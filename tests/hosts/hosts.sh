@@ -111,7 +111,7 @@ init() {
     mkdir -p /etc/ssh/keys
     for u in root deploy; do cp /run/new/id.pub /etc/ssh/keys/$u; done
     printf '%s\n' 'HostKey /etc/ssh/ssh_host_ed25519_key' 'AuthorizedKeysFile /etc/ssh/keys/%u' 'UsePAM yes' 'UseDNS no' \
-        'PasswordAuthentication no' 'KbdInteractiveAuthentication no' 'PermitRootLogin prohibit-password' >/etc/ssh/sshd_config
+        'PasswordAuthentication no' 'KbdInteractiveAuthentication no' 'PermitRootLogin prohibit-password' 'LogLevel VERBOSE' >/etc/ssh/sshd_config
     cd /etc/systemd/system
     mkdir -p multi-user.target.wants ../system-generators
     ln -sf /dev/null ../system-generators/systemd-sysv-generator

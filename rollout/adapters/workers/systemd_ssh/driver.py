@@ -8,7 +8,8 @@ became of a restart whose outcome is unknown is told by whether the process is y
 time. So every look compares the clocks, and a host whose clock is off by more than `clocks.CLOCK_SKEW_MAX_S` is not believed.
 
 **Who goes with whom.** Stopping a unit stops those that have `Requires=`, `Requisite=`, `BindsTo=` or `PartOf=` to it, through targets,
-too. A rollout that stops main must not take its workers along unseen: such a stop is refused.
+too. A rollout that stops main must not take its workers along unseen: such a stop is refused. Of units that don't run systemd may have
+forgotten this; they have nothing to lose.
 
 **Doubt.** Before anything is sent that changes something, the host is asked whether sudo allows it: what fails until then has not
 happened. After that, no answer means that nobody knows, and nothing is sent again.

@@ -13,7 +13,7 @@ def not_allowed(worker: WorkerId, host: str, user: str, argv: Argv, answer: Said
     return PermanentDriverError(
         f"sudo does not let {user} run `{' '.join(argv)}` on host {host}",
         where=worker,
-        why=answer.why,
+        why=answer.why or "no rule of /etc/sudoers.d there has it, or one wants a password",
         remedy=f"install on {host} what `rollout sudoers --host {host} -i INVENTORY` prints",
     )
 

@@ -1,0 +1,417 @@
+"""systemd over SSH when it isn't as it should be, on real hosts: cut off, changed, forbidden, slow, tied together."""
+
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from os import kill
+from pathlib import Path
+
+import pytest
+
+from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
+from rollout.lab.processes import wait_until
+from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
+from rollout.model.ids import WorkerId
+from tests.hosts import units
+from tests.hosts.bed import USER, Bed, hosts
+
+SYNC1, SYNC2, SLOW, DYING, AGAIN, MENDED = (WorkerId(name) for name in ("sync1", "sync2", "slow", "dying", "again", "mended"))
+MAIN, TIED, THROUGH, LOOSE = (WorkerId(name) for name in ("main", "tied", "through", "loose"))
+TIMEOUT_S = 10.0
+PLACES = {SYNC1: "a", SYNC2: "b", SLOW: "b", DYING: "a", AGAIN: "a", MENDED: "a", MAIN: "a", TIED: "a", THROUGH: "a", LOOSE: "a"}
+# It fails as often as it likes, and is then forbidden to try: what a bad release leaves behind.
+_LIMITED = ("StartLimitIntervalSec=1h", "StartLimitBurst=1")
+_MENDED = "/bin/sh -c 'test -e /run/mended || exit 1; exec sleep 600'"
+
+
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Two hosts: a is always there, b is cut off now and then."""
+    with hosts(tmp_path_factory.mktemp("beds"), "a", "b") as bed:
+        for host in ("a", "b"):
+            units.install(bed, host, {"worker@.service": units.unit(units.STEADY)})
+        units.install(bed, "b", {"worker@slow.service": units.unit(units.STUBBORN, service=["TimeoutStopSec=2"])})
+        steady = units.STEADY
+        units.install(
+            bed,
+            "a",
+            {
+                "worker@dying.service": units.unit(units.FAILING),
+                "worker@again.service": units.unit(units.FAILING, service=["Restart=always", "RestartSec=50ms"]),
+                "worker@mended.service": units.unit(_MENDED, tied=_LIMITED),
+                "worker@tied.service": units.unit(steady, tied=["PartOf=worker@main.service"]),
+                "worker@loose.service": units.unit(steady, tied=["Wants=worker@main.service", "After=worker@main.service"]),
+                "all.target": "[Unit]\nPartOf=worker@main.service\n",
+                "worker@through.service": units.unit(steady, tied=["BindsTo=all.target"]),
+            },
+        )
+        opened = units.driver(units.settings_for(bed), PLACES)
+        units.allow(bed, opened)
+        opened.close()
+        yield bed
+
+
+@pytest.fixture
+def workers(bed: Bed) -> Iterator[SystemdSsh]:
+    """A driver that hasn't connected yet, and nothing that runs."""
+    for host in ("a", "b"):
+        bed.run(host, "systemctl", "kill", "--signal=KILL", "--kill-whom=all", "worker@*.service")
+        bed.run(host, "systemctl", "stop", "worker@*.service")
+    yield from _opened(bed)
+
+
+def _opened(bed: Bed, places: dict[WorkerId, str] | None = None, **changed: object) -> Iterator[SystemdSsh]:
+    workers = units.driver(units.settings_for(bed, **changed), places or PLACES)
+    yield workers
+    workers.close()
+
+
+@contextmanager
+def _unplugged(bed: Bed, host: str) -> Iterator[None]:
+    bed.unplug(host)
+    try:
+        yield
+    finally:
+        bed.plug(host)
+
+
+def _told(bed: Bed, host: str, what: str) -> int:
+    """Count how often sudo has run it there."""
+    bed.run(host, "journalctl", "--sync")
+    return bed.run(host, "journalctl", "--output=cat", "_COMM=sudo").count(f"COMMAND=/usr/bin/systemctl {what}")
+
+
+def _refused(bed: Bed, **changed: object) -> DriverError:
+    """Return what a look says with settings that don't fit."""
+    opened = _opened(bed, {SYNC1: "a"}, **changed)
+    with pytest.raises(DriverError) as refused:
+        next(opened).look([SYNC1], TIMEOUT_S)
+    return refused.value
+
+
+def _where(bed: Bed, host: str) -> str:
+    return f"host {host} ({USER}@{bed.addresses[host]})"
+
+
+def test_a_look_is_one_round_trip_on_one_kept_connection(bed: Bed, workers: SystemdSsh) -> None:
+    """However many workers there are; hosts are asked side by side, also by several threads at once."""
+    before = {host: (bed.logged(host, "Accepted publickey"), bed.logged(host, "Starting session: command")) for host in ("a", "b")}
+    threads = [threading.Thread(target=workers.look, args=(list(PLACES), TIMEOUT_S)) for _ in range(12)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for host, (connections, commands) in before.items():
+        assert bed.logged(host, "Accepted publickey") == connections + 1
+        assert bed.logged(host, "Starting session: command") == commands + 12
+
+
+def test_a_host_that_is_cut_off_fails_the_look_and_says_which(bed: Bed, workers: SystemdSsh) -> None:
+    """Its workers are not "unknown to systemd". Nothing was sent, so a stop there may be tried again."""
+    with _unplugged(bed, "b"):
+        for attempt in (lambda: workers.look([SYNC1, SYNC2], 1.0), lambda: workers.stop(SYNC2, 1.0), lambda: workers.start(SYNC2, 1.0)):
+            began_s = time.monotonic()
+            with pytest.raises(TransientDriverError) as failed:
+                attempt()
+            assert (failed.value.what, failed.value.where) == ("the host can't be reached", _where(bed, "b"))
+            assert failed.value.remedy == f"ssh -p 22 {USER}@{bed.addresses['b']} true"
+            assert time.monotonic() - began_s < 2
+        assert set(workers.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+    wait_until(lambda: _sees(workers, SYNC2), 15, "b is seen again")
+    assert _told(bed, "b", "stop worker@sync2") == 0
+
+
+def _sees(workers: SystemdSsh, worker: WorkerId) -> bool:
+    with suppress(TransientDriverError):
+        return worker in workers.look([worker], 2.0)
+    return False
+
+
+def test_a_connection_that_went_dead_is_replaced(bed: Bed, workers: SystemdSsh) -> None:
+    """A cable was pulled while nobody looked: the look ends in time, and the next one has a new connection."""
+    workers.look([SYNC2], TIMEOUT_S)
+    with _unplugged(bed, "b"):
+        began_s = time.monotonic()
+        with pytest.raises(TransientDriverError, match="no answer in time") as failed:
+            workers.look([SYNC2], 1.0)
+        assert failed.value.where == _where(bed, "b")
+        assert time.monotonic() - began_s < 2
+    wait_until(lambda: _sees(workers, SYNC2), 15, "b is seen again")
+
+
+def test_a_link_that_goes_down_during_a_stop_leaves_its_outcome_unknown(bed: Bed, workers: SystemdSsh) -> None:
+    """It is not told twice: systemd goes on by itself, and a look afterwards says what became of it."""
+    workers.start(SLOW, TIMEOUT_S)
+    units.began_at_s(bed, "b", SLOW)
+    told = _told(bed, "b", "stop worker@slow.service")
+    cut = threading.Timer(0.7, bed.unplug, ["b"])
+    cut.start()
+    try:
+        with pytest.raises(OutcomeUnknownError) as doubted:
+            workers.stop(SLOW, 1.5)
+    finally:
+        cut.join()
+        bed.plug("b")
+    assert doubted.value.where == SLOW
+    assert doubted.value.what == "whether it was told to stop is not known: no answer in time"
+    assert doubted.value.why == f"{_where(bed, 'b')}: it was sent, and the time for the answer has passed"
+    wait_until(lambda: _sees(workers, SLOW) and not workers.look([SLOW], TIMEOUT_S)[SLOW].running, 15, "it was stopped")
+    assert _told(bed, "b", "stop worker@slow.service") == told + 1
+
+
+def test_a_stop_that_takes_longer_than_its_timeout_is_in_doubt(bed: Bed, workers: SystemdSsh) -> None:
+    """`systemctl stop` waits for as long as the unit takes; who called doesn't."""
+    workers.start(SLOW, TIMEOUT_S)
+    units.began_at_s(bed, "b", SLOW)
+    began_s = time.monotonic()
+    with pytest.raises(OutcomeUnknownError, match="whether it was told to stop is not known"):
+        workers.stop(SLOW, 0.8)
+    assert time.monotonic() - began_s < 2
+    assert workers.look([SLOW], TIMEOUT_S)[SLOW].running
+    # Said again, it waits for the one that is under way.
+    workers.stop(SLOW, TIMEOUT_S)
+    assert not workers.look([SLOW], TIMEOUT_S)[SLOW].running
+
+
+def test_a_systemd_that_hangs_is_not_waited_for(bed: Bed, workers: SystemdSsh) -> None:
+    """Process 1 stands still, so every systemctl there does. Nothing was sent that changes something."""
+    workers.start(SYNC2, TIMEOUT_S)
+    other = units.driver(units.settings_for(bed), PLACES)
+    other.look([SYNC2], TIMEOUT_S)
+    init = bed.init("b")
+    kill(init, signal.SIGSTOP)
+    try:
+        for attempt in (lambda: workers.look([SYNC2], 0.7), lambda: other.stop(SYNC2, 0.7)):
+            began_s = time.monotonic()
+            with pytest.raises(TransientDriverError, match="no answer in time"):
+                attempt()
+            assert time.monotonic() - began_s < 2
+    finally:
+        kill(init, signal.SIGCONT)
+        other.close()
+    wait_until(lambda: _sees(workers, SYNC2), 10, "b answers again")
+    assert workers.look([SYNC2], TIMEOUT_S)[SYNC2].running
+
+
+def test_an_unknown_host_key_is_refused(bed: Bed, tmp_path: Path) -> None:
+    """Nobody is trusted at first sight; the error says what to compare, and how to add it."""
+    empty = tmp_path / "known_hosts"
+    empty.touch()
+    refused = _refused(bed, known_hosts=str(empty))
+    address = bed.addresses["a"]
+    assert isinstance(refused, PermanentDriverError)
+    assert (refused.what, refused.where) == ("the host's key is not known", _where(bed, "a"))
+    shown = subprocess.run(
+        ["ssh-keygen", "-lf", bed.place / "a/hostkey.pub"], capture_output=True, text=True, timeout=10, check=True
+    ).stdout.split()[1]
+    assert refused.why == f"it shows ssh-ed25519 {shown}; {empty} has no key of {address}"
+    assert refused.remedy.endswith(f"add it: `ssh-keyscan -p 22 {address} >> {empty}`")
+
+
+def test_a_changed_host_key_is_refused(bed: Bed, tmp_path: Path) -> None:
+    """Both keys are named: somebody else may be answering."""
+    other = tmp_path / "known_hosts"
+    other.write_text(f"{bed.addresses['a']} {bed.host_key('b')}\n")
+    refused = _refused(bed, known_hosts=str(other))
+    assert isinstance(refused, PermanentDriverError)
+    assert (refused.what, refused.where) == ("the host's key has changed", _where(bed, "a"))
+    assert "somebody else may be answering in its place" in refused.why
+    assert f"ssh-keygen -R '{bed.addresses['a']}' -f {other}" in refused.remedy
+    # Of several keys any will do, and hashed names are read.
+    with other.open("a") as known:
+        known.write(f"{bed.addresses['a']} {bed.host_key('a')}\n")
+    subprocess.run(["ssh-keygen", "-q", "-H", "-f", other], capture_output=True, timeout=10, check=True)
+    for opened in _opened(bed, {SYNC1: "a"}, known_hosts=str(other)):
+        assert set(opened.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+    with other.open("a") as known:
+        known.write(f"@revoked * {bed.host_key('a')}\n")
+    assert _refused(bed, known_hosts=str(other)).what == "the host shows a key that was revoked"
+
+
+def test_a_key_that_the_host_does_not_take(bed: Bed, tmp_path: Path) -> None:
+    """Wrong, locked or absent: said once, with what was tried."""
+    for name, words in (("wrong", ""), ("locked", "a passphrase")):
+        subprocess.run(["ssh-keygen", "-qt", "ed25519", "-N", words, "-f", tmp_path / name], timeout=10, check=True)
+    refused = _refused(bed, identity_file=str(tmp_path / "wrong"))
+    assert isinstance(refused, PermanentDriverError)
+    assert (refused.what, refused.where) == (f"the host doesn't let {USER} in", _where(bed, "a"))
+    assert refused.why.startswith("tried: the key file (")
+    assert refused.remedy.startswith(f"put the public key into {USER}'s authorized_keys there")
+    assert _refused(bed, identity_file=str(tmp_path / "locked")).what == "the key file has a passphrase, which nobody is asked for here"
+    assert _refused(bed, identity_file=str(tmp_path / "absent")).what == "the key file can't be read"
+
+
+def test_keys_of_an_agent(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No key file is named: the agent's will do, unless it is left out."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", tmp_path / "agent"], stdout=subprocess.DEVNULL)
+    try:
+        wait_until((tmp_path / "agent").is_socket, 5, "the agent listens")
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        subprocess.run(["ssh-add", "-q", bed.identity_file], timeout=10, check=True)
+        for opened in _opened(bed, {SYNC1: "a"}, identity_file=None, agent=True):
+            assert set(opened.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+        assert _refused(bed, identity_file=None, agent=False).what == f"the host doesn't let {USER} in"
+    finally:
+        agent.terminate()
+        agent.wait(10)
+
+
+def test_through_a_jump_host(bed: Bed, tmp_path: Path) -> None:
+    """One host is reached from another, whose own key is checked as strictly."""
+    settings = units.settings_for(bed)
+    behind = settings["hosts"]
+    assert isinstance(behind, dict)
+    behind["b"]["jump"] = "a"
+    workers = units.driver(settings, {SYNC2: "b"})
+    before = bed.logged("b", f"Accepted publickey for {USER} from {bed.addresses['a']}")
+    assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
+    assert bed.logged("b", f"Accepted publickey for {USER} from {bed.addresses['a']}") == before + 1
+    workers.close()
+    (tmp_path / "known_hosts").touch()
+    behind["a"]["known_hosts"] = str(tmp_path / "known_hosts")
+    with pytest.raises(PermanentDriverError, match="the host's key is not known") as refused:
+        units.driver(settings, {SYNC2: "b"}).look([SYNC2], TIMEOUT_S)
+    assert refused.value.where == _where(bed, "a")
+
+
+def test_no_configuration_of_ssh_or_fabric_is_read(bed: Bed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the inventory is what is used, whoever runs it."""
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh/config").write_text(f"Host *\n  Hostname {bed.addresses['b']}\n  Port 1\n  ProxyCommand false\n")
+    (tmp_path / ".fabric.yaml").write_text("port: 1\nuser: nobody\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for opened in _opened(bed, {SYNC1: "a"}):
+        assert set(opened.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+
+
+def test_what_sudo_does_not_allow_is_known_before_it_is_tried(bed: Bed, workers: SystemdSsh) -> None:
+    """Nothing has happened, and the error says which rules to install."""
+    workers.start(SYNC1, TIMEOUT_S)
+    rules = bed.run("a", "cat", "/etc/sudoers.d/rollout")
+    told = _told(bed, "a", "stop worker@sync1.service")
+    bed.write("a", "/etc/sudoers.d/rollout", rules.replace("stop worker@sync1.service", "stop worker@sync10.service"), "440")
+    try:
+        with pytest.raises(PermanentDriverError) as refused:
+            workers.stop(SYNC1, TIMEOUT_S)
+    finally:
+        bed.write("a", "/etc/sudoers.d/rollout", rules, "440")
+    assert refused.value.where == SYNC1
+    assert refused.value.what == f"sudo does not let {USER} run `/usr/bin/systemctl stop worker@sync1.service` on host a"
+    assert refused.value.remedy == "install on a what `rollout sudoers --host a -i INVENTORY` prints"
+    assert workers.look([SYNC1], TIMEOUT_S)[SYNC1].running
+    assert _told(bed, "a", "stop worker@sync1.service") == told
+
+
+def test_one_that_starts_and_dies_says_why(workers: SystemdSsh) -> None:
+    """Exit status and last words, as somebody at the host would look them up."""
+    with pytest.raises(PermanentDriverError) as failed:
+        workers.start(DYING, TIMEOUT_S)
+    assert str(failed.value).splitlines() == [
+        "dying: it exits as soon as it is started",
+        "    it exited with status 3, systemd: exit-code",
+        "    its last words: reading the configuration",
+        "    binding a port",
+        "    the port is taken",
+        "    try: journalctl -u worker@dying.service on host a",
+    ]
+    assert workers.last_lines(DYING, 2) == ("binding a port", "the port is taken")
+
+
+def test_one_that_systemd_starts_again_and_again_does_not_run(workers: SystemdSsh) -> None:
+    """Whenever it is looked at there may be a process; that systemd had to start it again is what tells."""
+    with pytest.raises(PermanentDriverError) as failed:
+        workers.start(AGAIN, TIMEOUT_S)
+    assert failed.value.what == "it exits as soon as it is started"
+    assert "(NRestarts)" in failed.value.why
+    workers.stop(AGAIN, TIMEOUT_S)
+    assert not workers.look([AGAIN], TIMEOUT_S)[AGAIN].running
+
+
+def test_a_journal_that_may_not_be_read_is_not_an_empty_one(bed: Bed, workers: SystemdSsh) -> None:
+    """Where it may not read, journalctl prints nothing and is content, so the groups are asked."""
+    bed.run("a", "usermod", "-G", "", USER)
+    try:
+        with pytest.raises(PermanentDriverError) as failed:
+            workers.start(DYING, TIMEOUT_S)
+        assert workers.last_lines(DYING, 2) == ()
+    finally:
+        bed.run("a", "usermod", "-G", "systemd-journal", USER)
+    assert f"what it wrote is not known: {USER} may not read the journal on host a (group systemd-journal)" in failed.value.why
+
+
+def test_the_way_back_is_not_barred_by_how_often_a_bad_release_failed(bed: Bed, workers: SystemdSsh) -> None:
+    """How often a start has failed is counted by systemd, which then forbids the next; what is good now shall start."""
+    bed.run("a", "rm", "-f", "/run/mended")
+    with pytest.raises(PermanentDriverError):
+        workers.start(MENDED, TIMEOUT_S)
+    bed.run("a", "touch", "/run/mended")
+    workers.start(MENDED, TIMEOUT_S)
+    assert workers.look([MENDED], TIMEOUT_S)[MENDED].running
+
+
+@pytest.mark.parametrize("tie", ["PartOf", "Requires", "BindsTo", "Requisite"])
+def test_a_stop_that_would_take_others_along_is_refused(bed: Bed, workers: SystemdSsh, tie: str) -> None:
+    """Directly or through a target; one that only comes after it, or wants it, is no reason."""
+    tied = units.unit(units.STEADY, tied=[f"{tie}=worker@main.service", "After=worker@main.service"])
+    units.install(bed, "a", {"worker@tied.service": tied})
+    bed.run("a", "systemctl", "start", *(f"worker@{worker}.service" for worker in (MAIN, TIED, LOOSE, THROUGH)))
+    with pytest.raises(PermanentDriverError) as refused:
+        workers.stop(MAIN, TIMEOUT_S)
+    assert str(refused.value).splitlines() == [
+        "main: stopping it would stop through, tied as well",
+        "    worker@through.service has BindsTo=all.target",
+        f"    worker@tied.service has {tie}=worker@main.service",
+        "    try: write Wants= and After= in its place (systemctl edit --full, on the host), then systemctl daemon-reload",
+    ]
+    assert all(process.running for process in workers.look([MAIN, TIED, LOOSE, THROUGH], TIMEOUT_S).values())
+    # The others go alone.
+    workers.stop(TIED, TIMEOUT_S)
+    assert {worker: it.running for worker, it in workers.look([MAIN, TIED, LOOSE], TIMEOUT_S).items()} == {
+        MAIN: True,
+        TIED: False,
+        LOOSE: True,
+    }
+
+
+def test_a_unit_that_systemd_does_not_have_or_cannot_use(bed: Bed) -> None:
+    """Left out of a look, and a fault that no second try mends."""
+    settings = {**units.settings_for(bed), "units": {SYNC1: "absent.service", SYNC2: "bad.service"}}
+    workers = units.driver(settings, {SYNC1: "a", SYNC2: "b"})
+    units.install(bed, "b", {"bad.service": "[Service]\nType=simple\n"})
+    assert set(workers.look([SYNC1, SYNC2], TIMEOUT_S)) == {SYNC2}
+    for act in (workers.stop, workers.start):
+        with pytest.raises(PermanentDriverError, match=r"systemd on host a has no unit absent\.service"):
+            act(SYNC1, TIMEOUT_S)
+        with pytest.raises(PermanentDriverError, match=r"systemd on host b can't use unit bad\.service \(bad-setting\)"):
+            act(SYNC2, TIMEOUT_S)
+    workers.close()
+
+
+def test_a_host_whose_clock_is_wrong_is_not_believed(bed: Bed, workers: SystemdSsh) -> None:
+    """Whether a process is older than our intent couldn't be told."""
+    bed.write("a", "/usr/local/bin/date", "#!/bin/sh\n/bin/date -d '90 seconds ago' \"$@\"\n", "755")
+    try:
+        with pytest.raises(PermanentDriverError) as refused:
+            workers.look([SYNC1], TIMEOUT_S)
+    finally:
+        bed.run("a", "rm", "/usr/local/bin/date")
+    assert refused.value.what in {f"the host's clock is {seconds} s behind this machine's" for seconds in ("89.9", "90.0")}
+    assert refused.value.where == _where(bed, "a")
+
+
+def test_what_an_account_prints_by_itself_does_no_harm(bed: Bed, workers: SystemdSsh) -> None:
+    """A greeting comes before every answer; the shell may be any."""
+    bed.write("a", f"/home/{USER}/.bashrc", "echo Id=welcome; echo\n")
+    assert set(workers.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+    bed.run("a", "rm", f"/home/{USER}/.bashrc")
+    if shutil.which("fish"):
+        bed.run("a", "usermod", "--shell", str(shutil.which("fish")), USER)
+        try:
+            assert set(workers.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+        finally:
+            bed.run("a", "usermod", "--shell", "/bin/bash", USER)
