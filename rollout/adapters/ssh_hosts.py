@@ -1,19 +1,33 @@
 """How a host is reached over SSH, as it stands in the inventory. Nothing is imported here that connects."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rollout.adapters.problem import Problem
-from rollout.adapters.settings import FilePath, Settings
+from rollout.adapters.settings import FilePath, Settings, refused
+from rollout.adapters.wording import shortened
 
 # What OpenSSH looks at.
 KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
 
-_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$", max_length=64)]
-_Address = Annotated[str, Field(pattern=r"^[A-Za-z0-9_:][A-Za-z0-9_.:%-]*$", max_length=255)]
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
+_ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9_.:%-]{0,254}")
+
+
+def _is_user(user: str) -> str:
+    if _NAME.fullmatch(user) is None:
+        raise refused(f"user can't be {shortened(user)!r}", "the name of an account on the host, such as deploy")
+    return user
+
+
+def _is_address(address: str) -> str:
+    if _ADDRESS.fullmatch(address) is None:
+        raise refused(f"address can't be {shortened(address)!r}", "a name or an address alone; user and port have keys of their own")
+    return address
 
 
 class HostEntry(Settings):
@@ -24,8 +38,8 @@ class HostEntry(Settings):
     OpenSSH reads if absent. *jump*: the name of another of the hosts, through which this one is reached.
     """
 
-    address: _Address
-    user: _Name
+    address: Annotated[str, AfterValidator(_is_address)]
+    user: Annotated[str, AfterValidator(_is_user)]
     port: int = Field(default=22, ge=1, le=65_535)
     identity_file: FilePath | None = None
     known_hosts: FilePath | None = None

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import click
 
-from rollout.interfaces.cli.opening import open_homeserver
+from rollout.adapters.documents.drivers import explained
+from rollout.adapters.documents.read import inventory_in, read_document
+from rollout.adapters.registry import open_driver
 from rollout.interfaces.cli.options import inventory_option
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError
@@ -18,9 +20,15 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     """
     Print the sudo rules that rollout needs on the homeserver's hosts: each command word for word, and nothing else.
 
-    Nothing is connected to.
+    Nothing is connected to, and no secret that the inventory refers to is needed.
     """
-    workers = open_homeserver(inventory_path).drivers.workers
+    document = read_document(inventory_path)
+    inventory = inventory_in(document)
+    try:
+        workers = open_driver("workers", inventory.workers_driver, inventory)
+    except InvalidFileError as error:
+        # A driver knows its settings, but not where they stand.
+        raise explained(document, inventory) or error from None
     found = workers.privileges() if isinstance(workers, Privileged) else ()
     if not found:
         raise InvalidFileError(

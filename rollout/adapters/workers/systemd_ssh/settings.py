@@ -1,19 +1,30 @@
 """What the inventory says of hosts and units, checked as a whole."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from rollout.adapters.problem import Problem
-from rollout.adapters.settings import InvalidSettingsError, Settings, check
+from rollout.adapters.settings import InvalidSettingsError, Settings, check, refused
 from rollout.adapters.ssh_hosts import HostEntry, jumps_that_lead_nowhere
+from rollout.adapters.wording import shortened
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 
 WHERE = "workers_driver"
 # What systemd allows in a name, but for the backslash: that would need quoting of three kinds in sudoers.
-_UNIT = r"^[A-Za-z0-9][A-Za-z0-9:_.@-]*\.service$"
+_UNIT = re.compile(r"[A-Za-z0-9][A-Za-z0-9:_.@-]{0,246}\.service")
+
+
+def _is_unit(unit: str) -> str:
+    if _UNIT.fullmatch(unit) is None:
+        raise refused(f"a unit can't be called {shortened(unit)!r}", "letters, digits and : _ . @ -, and .service at the end")
+    return unit
+
+
+_Unit = Annotated[str, AfterValidator(_is_unit)]
 
 
 class SystemdSshSettings(Settings):
@@ -24,14 +35,14 @@ class SystemdSshSettings(Settings):
 
     hosts: dict[str, HostEntry] = Field(min_length=1)
     unit: str = "matrix-synapse-worker@{worker}.service"
-    units: dict[WorkerId, Annotated[str, Field(pattern=_UNIT, max_length=255)]] = Field(default={})
+    units: dict[WorkerId, _Unit] = Field(default={})
     connect_timeout_s: float = Field(default=10.0, gt=0, le=60)
 
 
 class Named(Settings):
     """A unit's name, once a worker's id stands in it."""
 
-    unit: Annotated[str, Field(pattern=_UNIT, max_length=255)]
+    unit: _Unit
 
 
 def read_settings(settings: Mapping[str, object], inventory: Inventory) -> tuple[SystemdSshSettings, dict[WorkerId, tuple[str, str]]]:
