@@ -1,11 +1,13 @@
 """systemd over SSH when it isn't as it should be, on real hosts: cut off, changed, forbidden, slow, tied together."""
 
+import re
 import shutil
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from os import kill
 from pathlib import Path
@@ -34,14 +36,16 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     with hosts(tmp_path_factory.mktemp("beds"), "a", "b") as bed:
         for host in ("a", "b"):
             units.install(bed, host, {"worker@.service": units.unit(units.STEADY)})
-        units.install(bed, "b", {"worker@slow.service": units.unit(units.STUBBORN, service=["TimeoutStopSec=2"])})
+        units.install(bed, "b", {"worker@slow.service": units.unit(units.STUBBORN, service=["TimeoutStopSec=4"])})
         steady = units.STEADY
         units.install(
             bed,
             "a",
             {
                 "worker@dying.service": units.unit(units.FAILING),
-                "worker@again.service": units.unit(units.FAILING, service=["Restart=always", "RestartSec=50ms"]),
+                "worker@again.service": units.unit(
+                    "/bin/sleep 0.2", service=["Restart=always", "RestartSec=20ms"], tied=["StartLimitIntervalSec=0"]
+                ),
                 "worker@mended.service": units.unit(_MENDED, tied=_LIMITED),
                 "worker@tied.service": units.unit(steady, tied=["PartOf=worker@main.service"]),
                 "worker@loose.service": units.unit(steady, tied=["Wants=worker@main.service", "After=worker@main.service"]),
@@ -105,9 +109,10 @@ def test_a_look_is_one_round_trip_on_one_kept_connection(bed: Bed, workers: Syst
         thread.start()
     for thread in threads:
         thread.join()
+    workers.look(list(PLACES), TIMEOUT_S)
     for host, (connections, commands) in before.items():
         assert bed.logged(host, "Accepted publickey") == connections + 1
-        assert bed.logged(host, "Starting session: command") == commands + 12
+        assert bed.logged(host, "Starting session: command") == commands + 13
 
 
 def test_a_host_that_is_cut_off_fails_the_look_and_says_which(bed: Bed, workers: SystemdSsh) -> None:
@@ -132,15 +137,26 @@ def _sees(workers: SystemdSsh, worker: WorkerId) -> bool:
 
 
 def test_a_connection_that_went_dead_is_replaced(bed: Bed, workers: SystemdSsh) -> None:
-    """A cable was pulled while nobody looked: the look ends in time, and the next one has a new connection."""
+    """Nothing comes back on it, whatever became of its other end: a look ends in time, and the next one has a new connection."""
     workers.look([SYNC2], TIMEOUT_S)
-    with _unplugged(bed, "b"):
+    _signal_sessions(bed, "b", "STOP")
+    try:
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError, match="no answer in time") as failed:
             workers.look([SYNC2], 1.0)
         assert failed.value.where == _where(bed, "b")
+        assert failed.value.why == "the connection stands, and a session was asked for: no command was sent"
         assert time.monotonic() - began_s < 2
-    wait_until(lambda: _sees(workers, SYNC2), 15, "b is seen again")
+        assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
+    finally:
+        _signal_sessions(bed, "b", "KILL")
+    # One that was ended at the other side is not even noticed.
+    assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
+
+
+def _signal_sessions(bed: Bed, host: str, name: str) -> None:
+    find = f"for p in /proc/[0-9]*; do grep -qs '^sshd: {USER}' $p/cmdline && kill -$0 ${{p#/proc/}}; done; true"
+    bed.run(host, "sh", "-c", find, name)
 
 
 def test_a_link_that_goes_down_during_a_stop_leaves_its_outcome_unknown(bed: Bed, workers: SystemdSsh) -> None:
@@ -148,14 +164,11 @@ def test_a_link_that_goes_down_during_a_stop_leaves_its_outcome_unknown(bed: Bed
     workers.start(SLOW, TIMEOUT_S)
     units.began_at_s(bed, "b", SLOW)
     told = _told(bed, "b", "stop worker@slow.service")
-    cut = threading.Timer(0.7, bed.unplug, ["b"])
-    cut.start()
-    try:
-        with pytest.raises(OutcomeUnknownError) as doubted:
-            workers.stop(SLOW, 1.5)
-    finally:
-        cut.join()
-        bed.plug("b")
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(workers.stop, SLOW, 3.0)
+        wait_until(lambda: _told(bed, "b", "stop worker@slow.service") > told, 10, "it was told")
+        with _unplugged(bed, "b"), pytest.raises(OutcomeUnknownError) as doubted:
+            stopping.result()
     assert doubted.value.where == SLOW
     assert doubted.value.what == "whether it was told to stop is not known: no answer in time"
     assert doubted.value.why == f"{_where(bed, 'b')}: it was sent, and the time for the answer has passed"
@@ -169,8 +182,8 @@ def test_a_stop_that_takes_longer_than_its_timeout_is_in_doubt(bed: Bed, workers
     units.began_at_s(bed, "b", SLOW)
     began_s = time.monotonic()
     with pytest.raises(OutcomeUnknownError, match="whether it was told to stop is not known"):
-        workers.stop(SLOW, 0.8)
-    assert time.monotonic() - began_s < 2
+        workers.stop(SLOW, 1.5)
+    assert time.monotonic() - began_s < 3
     assert workers.look([SLOW], TIMEOUT_S)[SLOW].running
     # Said again, it waits for the one that is under way.
     workers.stop(SLOW, TIMEOUT_S)
@@ -313,7 +326,7 @@ def test_one_that_starts_and_dies_says_why(workers: SystemdSsh) -> None:
         workers.start(DYING, TIMEOUT_S)
     assert str(failed.value).splitlines() == [
         "dying: it exits as soon as it is started",
-        "    it exited with status 3, systemd: exit-code",
+        "    it exited with status 3, systemd: exit-code, NRestarts=0",
         "    its last words: reading the configuration",
         "    binding a port",
         "    the port is taken",
@@ -323,11 +336,11 @@ def test_one_that_starts_and_dies_says_why(workers: SystemdSsh) -> None:
 
 
 def test_one_that_systemd_starts_again_and_again_does_not_run(workers: SystemdSsh) -> None:
-    """Whenever it is looked at there may be a process; that systemd had to start it again is what tells."""
+    """Whenever it is looked at there may be a process, but never twice the same."""
     with pytest.raises(PermanentDriverError) as failed:
         workers.start(AGAIN, TIMEOUT_S)
     assert failed.value.what == "it exits as soon as it is started"
-    assert "(NRestarts)" in failed.value.why
+    assert "NRestarts=" in failed.value.why
     workers.stop(AGAIN, TIMEOUT_S)
     assert not workers.look([AGAIN], TIMEOUT_S)[AGAIN].running
 
@@ -400,7 +413,7 @@ def test_a_host_whose_clock_is_wrong_is_not_believed(bed: Bed, workers: SystemdS
             workers.look([SYNC1], TIMEOUT_S)
     finally:
         bed.run("a", "rm", "/usr/local/bin/date")
-    assert refused.value.what in {f"the host's clock is {seconds} s behind this machine's" for seconds in ("89.9", "90.0")}
+    assert re.fullmatch(r"the host's clock is (8\d\.\d|90\.0) s behind this machine's", refused.value.what)
     assert refused.value.where == _where(bed, "a")
 
 

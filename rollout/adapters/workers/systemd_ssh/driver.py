@@ -232,8 +232,8 @@ class SystemdSsh:
     @staticmethod
     def _has_failed(now: Unit, last: Unit) -> bool:
         if now.running:
-            # Another process than a moment ago, or one that systemd had to start again.
-            return now.restarts > 0 or (last.running and last.pid != now.pid)
+            # Another process than a moment ago: systemd has started it again.
+            return last.running and last.pid != now.pid
         return now.gone or now.sub.startswith("auto-restart")
 
     def _failed(self, worker: WorkerId, host: str, unit: Unit) -> PermanentDriverError:

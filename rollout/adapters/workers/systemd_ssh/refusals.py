@@ -31,7 +31,7 @@ def takes_along(worker: WorkerId, others: Mapping[WorkerId, str]) -> PermanentDr
 def exits_at_once(worker: WorkerId, host: str, user: str, unit: Unit, last_words: tuple[tuple[str, ...], bool]) -> PermanentDriverError:
     """*last_words*: its last lines, and whether we may read them at all."""
     lines, readable = last_words
-    why = [unit.fate or f"{unit.active} ({unit.sub})"]
+    why = [unit.fate]
     if lines:
         why += [f"its last words: {lines[0]}", *lines[1:]]
     elif readable:

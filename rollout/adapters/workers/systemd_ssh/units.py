@@ -47,13 +47,11 @@ class Unit:
 
     @property
     def fate(self) -> str:
-        """Say how it ended and how often it was started again."""
+        """Say how it ended, and how often systemd has started it again by itself."""
         ends = [self.exit] if self.exit else []
         if self.result not in {"", "success"}:
             ends.append(f"systemd: {self.result}")
-        if self.restarts:
-            ends.append(f"started again by systemd {self.restarts} times (NRestarts)")
-        return ", ".join(ends)
+        return ", ".join([*ends, f"NRestarts={self.restarts}"])
 
 
 def units_in(shown: str) -> list[Unit]:
