@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 from rollout.adapters.problem import Problem
+from rollout.adapters.secrecy import HIDDEN
 from rollout.adapters.settings import FilePath, Settings, refused
 from rollout.adapters.wording import shortened
 
@@ -26,7 +27,9 @@ def _is_user(user: str) -> str:
 
 def _is_address(address: str) -> str:
     if _ADDRESS.fullmatch(address) is None:
-        raise refused(f"address can't be {shortened(address)!r}", "a name or an address alone; user and port have keys of their own")
+        # Before the @ there may be a password.
+        shown = f"{HIDDEN}@{address.rpartition('@')[2]}" if "@" in address else address
+        raise refused(f"address can't be {shortened(shown)!r}", "a name or an address alone; user and port have keys of their own")
     return address
 
 
