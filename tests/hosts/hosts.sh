@@ -133,7 +133,9 @@ net-up)
     ssh-keygen -qt ed25519 -N '' -f "$D/id"
     hold_open switch net unshare --net sleep infinity
     s=$(remembered switch net)
+    # Of two runs that want the same port at the same moment one fails here, and leaves the other's alone.
     ip link add "$IF" type veth peer name up0 netns "$s"
+    touch "$D/port"
     on_switch sh -c 'ip link add br0 type bridge && ip link set br0 up && ip link set up0 master br0 up'
     ip addr add "$NET.1/24" dev "$IF"
     ip link set "$IF" up
@@ -196,10 +198,10 @@ down)
     ;;
 net-down)
     for f in "$D"/*/ip; do [ ! -e "$f" ] || "$ME" down "$(basename "$(dirname "$f")")"; done
-    ! remembered switch net >/dev/null || [ ! -e "/sys/class/net/$IF" ] || ip link del "$IF"
+    [ ! -e "$D/port" ] || [ ! -e "/sys/class/net/$IF" ] || ip link del "$IF"
     end switch net
     r=$(remembered reaper net) && [ "$r" != $$ ] && kill -9 -- "-$r"
-    rm -f "$D"/{switch,reaper}
+    rm -f "$D"/{switch,reaper,port}
     ;;
 *)
     sed -n '5,12s/^# *//p' "$ME"

@@ -391,6 +391,41 @@ def test_a_stop_that_would_take_others_along_is_refused(bed: Bed, workers: Syste
     }
 
 
+def test_units_as_synapses_own_documentation_has_them(bed: Bed) -> None:
+    """
+    Ready long after they run, which nobody waits for here; prepared by a command before; and parts of one target, which ties none of them
+    to another.
+    """
+    target = ["PartOf=matrix-synapse.target"]
+    notify = "/bin/sh -c 'sleep 30; systemd-notify --ready; exec sleep 600'"
+    service = ["Type=notify", "NotifyAccess=all", "ExecStartPre=/bin/sleep 0.6", "Restart=always", "RestartSec=3"]
+    units.install(
+        bed,
+        "a",
+        {
+            "matrix-synapse.target": "[Unit]\nDescription=all of it\n",
+            "matrix-synapse.service": units.unit(notify, service=service, tied=target),
+            "matrix-synapse-worker@.service": units.unit(notify, service=service, tied=[*target, "After=matrix-synapse.service"]),
+        },
+    )
+    settings = {**units.settings_for(bed), "unit": "matrix-synapse-worker@{worker}.service", "units": {MAIN: "matrix-synapse.service"}}
+    workers = units.driver(settings, {MAIN: "a", SYNC1: "a"})
+    rules = bed.run("a", "cat", "/etc/sudoers.d/rollout")
+    units.allow(bed, workers)
+    try:
+        began_s = time.monotonic()
+        for worker in (SYNC1, MAIN):
+            workers.start(worker, TIMEOUT_S)
+            assert workers.look([worker], TIMEOUT_S)[worker].running
+        assert time.monotonic() - began_s < 20
+        workers.stop(MAIN, TIMEOUT_S)
+        assert {worker: it.running for worker, it in workers.look([MAIN, SYNC1], TIMEOUT_S).items()} == {MAIN: False, SYNC1: True}
+        workers.stop(SYNC1, TIMEOUT_S)
+    finally:
+        bed.write("a", "/etc/sudoers.d/rollout", rules, "440")
+        workers.close()
+
+
 def test_a_unit_that_systemd_does_not_have_or_cannot_use(bed: Bed) -> None:
     """Left out of a look, and a fault that no second try mends."""
     settings = {**units.settings_for(bed), "units": {SYNC1: "absent.service", SYNC2: "bad.service"}}
