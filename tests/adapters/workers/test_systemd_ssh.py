@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
+from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.lab.processes import wait_until
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
@@ -184,10 +185,25 @@ def test_a_stop_that_takes_longer_than_its_timeout_is_in_doubt(bed: Bed, workers
     with pytest.raises(OutcomeUnknownError, match="whether it was told to stop is not known"):
         workers.stop(SLOW, 1.5)
     assert time.monotonic() - began_s < 3
-    assert workers.look([SLOW], TIMEOUT_S)[SLOW].running
+    before = workers.look([SLOW], TIMEOUT_S)[SLOW]
+    assert before.running
     # Said again, it waits for the one that is under way.
     workers.stop(SLOW, TIMEOUT_S)
     assert not workers.look([SLOW], TIMEOUT_S)[SLOW].running
+
+
+def test_one_that_is_about_to_end_does_not_count_as_started(bed: Bed, workers: SystemdSsh) -> None:
+    """A stop is under way, and its process is still there when it is started: what runs afterwards is another one."""
+    workers.start(SLOW, TIMEOUT_S)
+    units.began_at_s(bed, "b", SLOW)
+    before = workers.look([SLOW], TIMEOUT_S)[SLOW]
+    bed.run("b", "systemctl", "stop", "--no-block", "worker@slow.service")
+    workers.start(SLOW, TIMEOUT_S)
+    after = workers.look([SLOW], TIMEOUT_S)[SLOW]
+    assert after.running
+    assert before.started_at_s is not None
+    assert after.started_at_s is not None
+    assert after.started_at_s > before.started_at_s + 3
 
 
 def test_a_systemd_that_hangs_is_not_waited_for(bed: Bed, workers: SystemdSsh) -> None:
@@ -431,6 +447,17 @@ def test_a_unit_that_systemd_does_not_have_or_cannot_use(bed: Bed) -> None:
     settings = {**units.settings_for(bed), "units": {SYNC1: "absent.service", SYNC2: "bad.service"}}
     workers = units.driver(settings, {SYNC1: "a", SYNC2: "b"})
     units.install(bed, "b", {"bad.service": "[Service]\nType=simple\n"})
+    # One that runs although its file is gone is known, and can be stopped.
+    units.install(bed, "a", {"absent.service": units.unit("/bin/sleep 600")})
+    bed.run("a", "systemctl", "start", "absent.service")
+    bed.run("a", "rm", "/etc/systemd/system/absent.service")
+    bed.run("a", "systemctl", "daemon-reload")
+    assert workers.look([SYNC1], TIMEOUT_S)[SYNC1].running
+    rules = bed.run("a", "cat", "/etc/sudoers.d/rollout")
+    bed.write("a", "/etc/sudoers.d/rollout", sudoers_text(workers.privileges()[:1]), "440")
+    workers.stop(SYNC1, TIMEOUT_S)
+    bed.write("a", "/etc/sudoers.d/rollout", rules, "440")
+    # Once it is gone, nobody knows it.
     assert set(workers.look([SYNC1, SYNC2], TIMEOUT_S)) == {SYNC2}
     for act in (workers.stop, workers.start):
         with pytest.raises(PermanentDriverError, match=r"systemd on host a has no unit absent\.service"):

@@ -108,13 +108,13 @@ class SystemdSsh:
         host, name = self._place(worker)
         acts = (commands.forget_failures(name), commands.start(name))
         before = self._before(worker, acts, end_s)[name]
-        if before.running and before.active == "active":
+        if before.up and before.active == "active":
             return
         # Twice the same process, a moment apart, is one that runs.
         told, (last, now) = self._act(worker, acts, 2, end_s)
         if told[1].status != 0 and now.gone and now.invocation == before.invocation:
             raise TransientDriverError("systemd does not start it", where=worker, why=told[1].why)
-        while not now.running or now.pid != last.pid:
+        while not now.up or now.pid != last.pid:
             if self._has_failed(now, last):
                 raise self._failed(worker, host, now)
             if monotonic() >= end_s:
@@ -155,7 +155,9 @@ class SystemdSsh:
         check_clock(self._host(name).where, sent_s, clock, time())
         units = self._read(name, shown, names)
         known = {worker: units[self._places[worker][1]] for worker in workers}
-        return {worker: Process(unit.running, unit.started_at_s) for worker, unit in known.items() if unit.load != "not-found"}
+        return {
+            worker: Process(unit.running, unit.started_at_s) for worker, unit in known.items() if unit.load != "not-found" or unit.running
+        }
 
     def _read(self, host: str, shown: Said, names: Sequence[str]) -> dict[str, Unit]:
         units = units_in(shown.out)
@@ -172,7 +174,8 @@ class SystemdSsh:
         asked = (commands.show(names), *(may_as_root(argv, user) for argv in acts))
         shown, *allowed = self._host(host).run(asked, end_s - monotonic(), changes=False)
         units = self._read(host, shown, names)
-        if units[name].load != "loaded":
+        # What runs although its file is gone can still be stopped.
+        if units[name].load != "loaded" and not units[name].running:
             raise refusals.not_loaded(worker, host, name, units[name])
         for argv, answer in zip(acts, allowed, strict=True):
             if answer.status != 0:
@@ -233,7 +236,7 @@ class SystemdSsh:
     def _has_failed(now: Unit, last: Unit) -> bool:
         if now.running:
             # Another process than a moment ago: systemd has started it again.
-            return last.running and last.pid != now.pid
+            return last.up and last.pid != now.pid
         return now.gone or now.sub.startswith("auto-restart")
 
     def _failed(self, worker: WorkerId, host: str, unit: Unit) -> PermanentDriverError:

@@ -41,6 +41,11 @@ class Unit:
         return self.pid != 0
 
     @property
+    def up(self) -> bool:
+        """It runs, and isn't about to end."""
+        return self.running and self.active != "deactivating"
+
+    @property
     def gone(self) -> bool:
         """Nothing of it runs, and nothing is about to."""
         return not self.running and not self.busy and self.active in _ENDED
