@@ -71,11 +71,14 @@ class Bed:
         where = shlex.quote(path)
         self.run(name, "sh", "-c", f"mkdir -p $(dirname {where}) && cat >{where} && chmod {mode} {where}", stdin=text)
 
-    def plug(self, name: str) -> None:
-        self._script("plug", name)
-
-    def unplug(self, name: str) -> None:
+    @contextmanager
+    def unplugged(self, name: str) -> Iterator[None]:
+        """Pull its network cable meanwhile."""
         self._script("unplug", name)
+        try:
+            yield
+        finally:
+            self._script("plug", name)
 
     def init(self, name: str) -> int:
         """Return the process id of its systemd."""

@@ -1,11 +1,13 @@
 """Small units for tests, installed on hosts of a bed, and the driver that has them as its workers."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from rollout.adapters.workers.systemd_ssh import build
 from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.lab.processes import wait_until
+from rollout.model.errors import TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from tests.hosts.bed import USER, Bed
@@ -75,6 +77,18 @@ def allow(bed: Bed, workers: SystemdSsh) -> None:
     """Install on each host the rules that `rollout sudoers` prints."""
     for one in workers.privileges():
         bed.write(one.host, "/etc/sudoers.d/rollout", sudoers_text([one]), "440")
+
+
+def where(bed: Bed, host: str) -> str:
+    """Name a host as errors do."""
+    return f"host {host} ({USER}@{bed.addresses[host]})"
+
+
+def sees(workers: SystemdSsh, worker: WorkerId) -> bool:
+    """Tell whether its host answers."""
+    with suppress(TransientDriverError):
+        return worker in workers.look([worker], 2.0)
+    return False
 
 
 def began_at_s(bed: Bed, host: str, worker: WorkerId) -> float:
