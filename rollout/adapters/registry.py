@@ -17,7 +17,10 @@ GROUP = "rollout.drivers"
 
 # Each path names a function (settings: Mapping[str, object], inventory: Inventory) -> driver.
 DRIVERS: dict[str, dict[str, str]] = {
-    "workers": {"supervisor": "rollout.adapters.workers.supervisor:build"},
+    "workers": {
+        "supervisor": "rollout.adapters.workers.supervisor:build",
+        "systemd_ssh": "rollout.adapters.workers.systemd_ssh:build",
+    },
     "releases": {"venv": "rollout.adapters.releases.venv:build"},
     "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build", "nginx": "rollout.adapters.traffic.nginx:build"},
     "metrics": {"scrape": "rollout.adapters.metrics.scrape:build"},

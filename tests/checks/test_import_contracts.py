@@ -54,7 +54,8 @@ PLANTS = (
     Plant("prometheus-client", "adapters/probe/planted.py", "from prometheus_client import parser"),
     Plant("requests", "engine/planted.py", "import requests"),
     Plant("aiohttp", "adapters/probe/planted.py", "import aiohttp"),
-    Plant("undeclared", "adapters/workers/planted.py", "import fabric"),
+    Plant("fabric", "adapters/workers/planted.py", "import fabric"),
+    Plant("fabric", "interfaces/planted.py", "from paramiko import SSHClient"),
     Plant("undeclared", "adapters/workers/planted.py", "import kubernetes"),
 )
 

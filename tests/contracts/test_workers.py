@@ -1,4 +1,4 @@
-"""What every driver of the port `workers` promises: supervisord's and the simulated one."""
+"""What every driver of the port `workers` promises: supervisord's, systemd's over SSH and the simulated one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.workers.supervisor import Supervisor
+from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.sighting import START_PRECISION_S
 from rollout.ports.workers import Workers
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.supervisord import FAILING, STEADY, began_at_s, supervisord
+from tests.hosts import units
+from tests.hosts.bed import Bed, hosts
 
 SYNC1, SYNC2, BROKEN, STRANGER = (WorkerId(name) for name in ("sync1", "sync2", "broken", "nobody"))
 TIMEOUT_S = 10.0
@@ -48,6 +51,26 @@ def _real(place: Path) -> Plant:
     return Plant(workers, time.time, time.sleep, lambda worker: began_at_s(place, worker))
 
 
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Bed, SystemdSsh]]:
+    """Two hosts for all tests: SYNC1 and BROKEN are on the first, SYNC2 on the second."""
+    with hosts(tmp_path_factory.mktemp("beds"), "a", "b") as bed:
+        for host in ("a", "b"):
+            units.install(bed, host, {"worker@.service": units.unit(units.STEADY), "broken.service": units.unit(units.FAILING)})
+        settings = {**units.settings_for(bed), "units": {BROKEN: "broken.service"}}
+        workers = units.driver(settings, {SYNC1: "a", SYNC2: "b", BROKEN: "a"})
+        units.allow(bed, workers)
+        yield bed, workers
+        workers.close()
+
+
+def _on_hosts(bed: Bed, workers: SystemdSsh) -> Plant:
+    for worker in (SYNC1, SYNC2, BROKEN):
+        workers.stop(worker, TIMEOUT_S)
+    on = {SYNC1: "a", SYNC2: "b"}
+    return Plant(workers, time.time, time.sleep, lambda worker: units.began_at_s(bed, on[worker], worker))
+
+
 def _simulated() -> Plant:
     stage = set_stage(dict.fromkeys((SYNC1, SYNC2, BROKEN), ("sync", "sync")))
     broken = ReleaseId("1.0.0-broken")
@@ -65,10 +88,16 @@ def _simulated() -> Plant:
     return Plant(stage.drivers.workers, now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds), began_at_s)
 
 
-@pytest.fixture(params=["supervisor", "simulated"])
+@pytest.fixture(params=["supervisor", "systemd_ssh", "simulated"])
 def plant(request: pytest.FixtureRequest) -> Plant:
     """Every driver in turn."""
-    return _real(request.getfixturevalue("place")) if request.param == "supervisor" else _simulated()
+    match request.param:
+        case "supervisor":
+            return _real(request.getfixturevalue("place"))
+        case "systemd_ssh":
+            return _on_hosts(*request.getfixturevalue("site"))
+        case _:
+            return _simulated()
 
 
 def _started_at_s(plant: Plant, worker: WorkerId) -> float:

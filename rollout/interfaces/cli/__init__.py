@@ -18,6 +18,7 @@ measuring.py  observe, gate
 rehearsing.py rehearse
 completion.py completion
 schema.py     schema
+sudoers.py    sudoers
 lab.py        lab, demo
 logging.py    logs on stderr
 
@@ -56,6 +57,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "rehearse": ("rollout.interfaces.cli.rehearsing:rehearse", "rehearse a rollout many times, with everything that can go wrong"),
     "completion": ("rollout.interfaces.cli.completion:completion", "print the completion script of a shell"),
     "schema": ("rollout.interfaces.cli.schema:schema", "print the JSON Schema of inventory, playbook or plan"),
+    "sudoers": ("rollout.interfaces.cli.sudoers:sudoers", "print the sudo rules that rollout needs on hosts"),
     "lab": ("rollout.interfaces.cli.lab:lab", "a real Synapse worker cluster on this machine"),
     "demo": ("rollout.interfaces.cli.lab:demo", "roll the lab to a new release under load"),
 }

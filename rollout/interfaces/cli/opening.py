@@ -51,10 +51,12 @@ def open_homeserver(inventory_path: Path) -> Opened:
 
 
 def _close_at_the_end(drivers: Drivers) -> None:
-    """A database driver may keep a connection, which the command ends with."""
-    context, close = click.get_current_context(silent=True), getattr(drivers.database, "close", None)
-    if context is not None and close is not None:
-        context.call_on_close(close)
+    """A driver may keep a connection, which the command ends with."""
+    context = click.get_current_context(silent=True)
+    for driver in (drivers.database, drivers.workers):
+        close = getattr(driver, "close", None)
+        if context is not None and close is not None:
+            context.call_on_close(close)
 
 
 def open_user_journal(place: str | None) -> Journal:

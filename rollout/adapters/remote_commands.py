@@ -1,0 +1,57 @@
+"""
+Commands for another machine's shell, as data: lists of words until the very end, quoted in one place, several in one round trip.
+
+The account's own shell may be any (fish, csh): it is only asked to start `sh`. Between the commands' outputs stand lines that begin with a
+mark that nobody else knows, so that what a command prints is never taken for the end of it.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+Argv = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a command printed, to stdout and stderr, and its exit status."""
+
+    status: int
+    out: str
+
+    @property
+    def why(self) -> str:
+        """Return its last lines, for an error."""
+        return "\n".join(self.out.strip().splitlines()[-3:])
+
+
+def as_root(argv: Argv, user: str) -> Argv:
+    """Put sudo before it, which never asks for a password; root needs none."""
+    return argv if user == "root" else ("sudo", "-n", "--", *argv)
+
+
+def may_as_root(argv: Argv, user: str) -> Argv:
+    """Ask sudo whether it would do so: status 0 if it would. Nothing is done."""
+    return ("true",) if user == "root" else ("sudo", "-n", "-l", "--", *argv)
+
+
+def script(commands: Sequence[Argv], mark: str) -> str:
+    """Write *commands* as one line, each begun whatever became of the one before."""
+    # Messages and dates are the same everywhere, and what a worker wrote stays UTF-8.
+    steps = ["export LC_ALL=C.UTF-8", f"echo {mark}"]
+    steps += [f"{shlex.join(argv)} 2>&1 </dev/null; printf '\\n%s %d\\n' {mark} $?" for argv in commands]
+    return shlex.join(("exec", "sh", "-c", "; ".join(steps)))
+
+
+def said_in(output: str, commands: int, mark: str) -> tuple[Said, ...] | None:
+    """Take the answers of that many *commands* apart; None when the output is not whole."""
+    # What stands before the first mark is the account's own greeting.
+    _, found, rest = output.partition(f"{mark}\n")
+    pieces = rest.split(f"\n{mark} ")
+    if not found or len(pieces) != commands + 1:
+        return None
+    statuses = [piece.partition("\n")[0] for piece in pieces[1:]]
+    if not all(status.isdecimal() for status in statuses):
+        return None
+    outputs = [pieces[0], *(piece.partition("\n")[2] for piece in pieces[1:-1])]
+    return tuple(Said(int(status), out) for status, out in zip(statuses, outputs, strict=True))

@@ -1,0 +1,43 @@
+"""`sudoers`: what rollout has to be allowed on the hosts."""
+
+from pathlib import Path
+
+import click
+
+from rollout.adapters.documents.drivers import explained
+from rollout.adapters.documents.read import inventory_in, read_document
+from rollout.adapters.registry import open_driver
+from rollout.interfaces.cli.options import inventory_option
+from rollout.interfaces.sudoers_text import sudoers_text
+from rollout.model.errors import InvalidFileError
+from rollout.ports.privileges import Privileged
+
+
+@click.command()
+@click.option("--host", "only", metavar="HOST", help="only the file of this host, ready to be installed there")
+@inventory_option
+def sudoers(inventory_path: Path, only: str | None) -> int:
+    """
+    Print the sudo rules that rollout needs on the homeserver's hosts: each command word for word, and nothing else.
+
+    Nothing is connected to, and no secret that the inventory refers to is needed.
+    """
+    document = read_document(inventory_path)
+    inventory = inventory_in(document)
+    try:
+        workers = open_driver("workers", inventory.workers_driver, inventory)
+    except InvalidFileError as error:
+        # A driver knows its settings, but not where they stand.
+        raise explained(document, inventory) or error from None
+    found = workers.privileges() if isinstance(workers, Privileged) else ()
+    if not found:
+        raise InvalidFileError(
+            "rollout does nothing as root there, so sudo need allow nothing",
+            where=str(inventory_path),
+            why="the workers_driver acts with the rights of whoever runs rollout",
+        )
+    chosen = [one for one in found if only in {None, one.host}]
+    if not chosen:
+        raise InvalidFileError(f"no worker is on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found))
+    click.echo(sudoers_text(chosen), nl=False)
+    return 0
