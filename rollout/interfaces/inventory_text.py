@@ -60,15 +60,14 @@ def left_to_do(derived: Derived) -> str:
 
 def _entry(derived: Derived, path: Path, value: object, written: set[int]) -> Iterator[str]:
     indent = "  " * (len(path) - 1)
-    inside = [] if not isinstance(value, Mapping) else [str(key) for key in value]
-    for mark in _marks_at(derived, path, inside, written):
-        look = f"{mark.why}; try: {mark.look}"
-        subject = "" if mark.at == path else f"{'.'.join(mark.at[len(path) :])}: "
-        yield from _comment(f"? {'! ' if mark.needed else ''}{subject}{look}", indent, "  ")
+    for mark in _marks_at(derived, path, written):
+        yield from _mark(mark, "", indent)
     remark = f"  # {derived.remarks[path]}" if path in derived.remarks else ""
     key = _scalar(path[-1])
     if isinstance(value, Mapping):
         yield f"{indent}{key}:"
+        for mark in _marks_inside(derived, path, value, written):
+            yield from _mark(mark, f"{'.'.join(mark.at[len(path) :])}: ", indent + "  ")
         for inner, one in value.items():
             yield from _entry(derived, (*path, str(inner)), one, written)
     elif isinstance(value, list):
@@ -77,12 +76,21 @@ def _entry(derived: Derived, path: Path, value: object, written: set[int]) -> It
         yield f"{indent}{key}:{'' if value is None else f' {_scalar(value)}'}{remark}"
 
 
-def _marks_at(derived: Derived, path: Path, inside: list[str], written: set[int]) -> Iterator[Mark]:
-    """List the marks that belong here: on this, or on something in it that isn't there."""
+def _mark(mark: Mark, subject: str, indent: str) -> list[str]:
+    return _comment(f"? {'! ' if mark.needed else ''}{subject}{mark.why}; try: {mark.look}", indent, "  ")
+
+
+def _marks_at(derived: Derived, path: Path, written: set[int]) -> Iterator[Mark]:
     for index, mark in enumerate(derived.marks):
-        if index in written or mark.at[: len(path)] != path:
-            continue
-        if mark.at == path or mark.at[len(path)] not in inside:
+        if index not in written and mark.at == path:
+            written.add(index)
+            yield mark
+
+
+def _marks_inside(derived: Derived, path: Path, value: Mapping[str, object], written: set[int]) -> Iterator[Mark]:
+    """List the marks on something that would be in here, and isn't."""
+    for index, mark in enumerate(derived.marks):
+        if index not in written and len(mark.at) > len(path) and mark.at[: len(path)] == path and mark.at[len(path)] not in value:
             written.add(index)
             yield mark
 

@@ -149,6 +149,8 @@ def _server(reading: _Reading, section: _Section, kind: str, name: str, address:
     if "$" in address:
         reading.gap(f'where the server "{name}" is stands in the environment', "its address, as HAProxy is given it", place)
     host, port, path = address_of(address)
+    # Of a host that isn't known the port still is.
+    host = "" if "$" in host else host
     section.servers.append(Server(name, address, place, host, port, path))
 
 

@@ -155,8 +155,9 @@ def _server(address: str, place: Place) -> Server:
 
 def _included(reading: _Reading, pattern: str, place: Place) -> list[str]:
     """List the files that were read and are meant; when there are none, that is a gap."""
-    tail = pattern if pattern.startswith("/") else f"*/{pattern}"
-    found = [file for file in reading.files if fnmatch.fnmatchcase(file, tail) or fnmatch.fnmatchcase(file, pattern)]
+    # What was read may be a copy, below some other directory.
+    tail = f"*/{pattern.lstrip('/')}"
+    found = [file for file in reading.files if fnmatch.fnmatchcase(f"/{file}", tail)]
     if not found and not _HARMLESS.search(pattern):
         reading.gaps.append(
             Gap(f"nginx includes {pattern}, which was not read", f"--nginx {pattern}, if it is about the homeserver", place)

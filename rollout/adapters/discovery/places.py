@@ -19,7 +19,7 @@ NGINX = (
     "etc/nginx/nginx.conf",
     "etc/nginx/conf.d",
     "etc/nginx/sites-enabled",
-    "matrix/synapse-reverse-proxy-companion/nginx/conf.d",
+    "matrix/synapse/reverse-proxy-companion/conf.d",
 )
 # More in one directory is another kind of directory.
 _FILES_MAX = 5_000

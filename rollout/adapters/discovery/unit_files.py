@@ -19,6 +19,7 @@ _CONFIG = re.compile(r"(?:--config-path|(?<!\S)-c)[=\s]+[\"']?([^\s\"']+\.yaml)"
 _WORKER_APP = re.compile(r"synapse\.app\.(?!homeserver\b)\w+|\bsynapse_worker\b")
 _MAIN_APP = re.compile(r"synapse\.app\.homeserver\b|\bsynapse_homeserver\b")
 _CONTAINER = re.compile(r"(?:^|/)(?:docker|podman)\b|\b(?:docker|podman)\s+(?:create|run|start)\b")
+_CONTAINER_NAME = re.compile(r"--name[=\s]+[\"']?([\w.-]+)")
 _ENABLED = re.compile(r".*\.(?:wants|requires)/([^/]+@)([^/]+)(\.service)\Z")
 _MASTER_SOCKET = re.compile(r"(?<!\S)[\"']?(?:EXTRAOPTS=[\"']?)?-S\s+(/[^\s\"',]+)")
 _TIES = ("Requires", "BindsTo", "PartOf")
@@ -74,14 +75,16 @@ def _unit(name: str, place: Place, lines: Sequence[_Line], links: Sequence[str])
     synapse = worker or _MAIN_APP.search(said) is not None
     # The first file is the shared one; a directory of more has no `.yaml`.
     configs = tuple(dict.fromkeys(_CONFIG.findall(said)))[1:] if worker else ()
+    contained = any(_CONTAINER.search(line.value) for line in commands)
+    names = _CONTAINER_NAME.findall(said)
     return Unit(
         name,
         starts[-1].place if starts else place,
         configs=configs,
         instances=tuple(sorted({match[2] for link in links if (match := _ENABLED.match(link)) and match[1] + match[3] == name})),
-        program=starts[-1].value.split()[0].lstrip("-@:+!") if starts and synapse else "",
+        program=starts[-1].value.split()[0].lstrip("-@:+!") if starts and synapse and not contained else "",
         main=synapse and not worker,
-        container=synapse and any(_CONTAINER.search(line.value) for line in commands),
+        container=(names[0] if names else name.removesuffix(".service")) if synapse and contained else "",
         ties=tuple(Tie(line.key, other, line.place) for line in lines if line.key in _TIES for other in line.value.split())
         if synapse
         else (),

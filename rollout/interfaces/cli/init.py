@@ -60,7 +60,11 @@ def init(
 
 
 def _say(derived: Derived, looked: Looked, output_path: Path | None) -> None:
-    click.echo(f"read: {', '.join(map(str, looked.files))}", err=True)
+    folders: dict[Path, list[str]] = {}
+    for file in looked.files:
+        folders.setdefault(file.parent, []).append(file.name)
+    for folder, names in folders.items():
+        click.echo(f"read in {folder}: {', '.join(names)}", err=True)
     if left := left_to_do(derived):
         click.echo(left, err=True)
     next_one = "put it into a file, then: rollout check -i FILE" if output_path is None else f"next: rollout check -i {output_path}"

@@ -67,12 +67,9 @@ def _of_mapping(process: Process, findings: Findings) -> None:
 
 
 def _of_metrics(process: Process, findings: Findings) -> None:
-    if not process.known:
-        return
+    """That there is no page at all is marked where its address is missing (reached.py)."""
     pages = [one for one in process.listeners if one.shows_metrics]
-    if not pages:
-        findings.contradict(f'"{process.id}" has no metrics listener, so nothing would show whether it is well', process.place)
-    elif process.values.get("enable_metrics") is not True:
+    if pages and process.values.get("enable_metrics") is not True:
         findings.contradict(f'"{process.id}" has a metrics listener, and enable_metrics is not true, so its page is empty', pages[0].place)
 
 

@@ -55,19 +55,21 @@ def derive(sources: Sources, known_drivers: Mapping[str, Collection[str]]) -> De
     workers: dict[str, object] = {}
     remarks: dict[Path, str] = {}
     used: dict[str, dict[str, object]] = {}
-    contained: list[WorkerId] = []
+    places: dict[WorkerId, Reached] = {}
     for process in processes:
         mine = list(of_process(placements, process.id, proxy))
         role = role_of(process, topology, mine, findings)
         placement = _placement(process, role, mine, placements, findings)
-        where = reached(process, placement, findings, container=process.id in managed and managed[process.id].unit.container)
-        contained += [process.id] if where.contained else []
+        where = places[process.id] = reached(process, placement, _container(process, managed), findings)
         workers[process.id] = _entry(process, role, placement, where)
         if role is not None:
             remarks["workers", process.id, "role"] = f"{facts_of(role).duty}: {facts_of(role).why}"
         if placement is not None:
             used[placement.backend.name] = _pool(placement)
-    _say_contained(contained, managed, findings)
+    _say_contained([worker for worker, one in places.items() if one.contained], managed, findings)
+    _say_unsaid(places, findings)
+    _say_same("url", {worker: one.url for worker, one in places.items()}, findings)
+    _say_same("metrics", {worker: one.metrics for worker, one in places.items()}, findings)
     content: dict[str, object] = {"homeserver": homeserver, "kind": "synapse", "workers": workers}
     if used:
         content["pools"] = {one.name: used[one.name] for one in (proxy.backends if proxy else ()) if one.name in used}
@@ -124,6 +126,30 @@ def _pool(placement: Placement) -> dict[str, object]:
     if backend.routing is not None:
         pool["routing"] = backend.routing
     return pool
+
+
+def _container(process: Process, managed: Mapping[WorkerId, Managed]) -> str:
+    return managed[process.id].unit.container if process.id in managed else ""
+
+
+def _say_unsaid(places: Mapping[WorkerId, Reached], findings: Findings) -> None:
+    """Where there is one machine, that is where all of them are."""
+    others = dict.fromkeys(one.host for one in places.values() if one.host)
+    for worker, one in places.items():
+        if one.unsaid and others:
+            findings.doubtful(
+                ("workers", worker),
+                f"no file says which machine it runs on, and others run on {', '.join(others)}",
+                "`host`, and the addresses of that machine",
+            )
+
+
+def _say_same(key: str, addresses: Mapping[WorkerId, str | None], findings: Findings) -> None:
+    """Two processes at one address: `rollout check` would refuse the second."""
+    first: dict[str, WorkerId] = {}
+    for worker, address in addresses.items():
+        if address is not None and (other := first.setdefault(address, worker)) != worker:
+            findings.missing(("workers", worker, key), f'by the files this is the one of "{other}" too', "its own: each process has one")
 
 
 def _say_contained(contained: Sequence[WorkerId], managed: Mapping[WorkerId, Managed], findings: Findings) -> None:

@@ -68,14 +68,17 @@ def _workers(
     units = {process.id: managed[process.id].name if process.id in managed else None for process in processes}
     for process in processes:
         if units[process.id] is None:
-            what = "homeserver.yaml, and no worker's file" if process.is_main else process.file or "a file of it"
-            findings.missing(("workers_driver", "units", process.id), f"no unit names {what}", "systemctl list-units '*synapse*'")
+            why = f"no unit names {process.file}" if process.file else "it has no file that a unit could name"
+            why = "no unit starts synapse.app.homeserver" if process.is_main else why
+            findings.missing(("workers_driver", "units", process.id), why, "systemctl list-units '*synapse*'")
     return {"driver": "systemd_ssh", "units": units}
 
 
 def _releases(managed: Mapping[WorkerId, Managed], findings: Findings) -> dict[str, object]:
     programs = dict.fromkeys(one.unit.program for one in managed.values() if one.unit.program)
     now = f"; now {', '.join(programs)} is started" if programs else ""
+    if any(one.unit.container for one in managed.values()):
+        now = "; now containers are started, whose releases are images, and this driver makes virtual environments"
     findings.missing(
         ("releases_driver", "target"),
         f"no file says where releases shall be made{now}",

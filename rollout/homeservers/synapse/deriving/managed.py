@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from rollout.homeservers.synapse.deriving.findings import Findings
 from rollout.homeservers.synapse.deriving.processes import Process
-from rollout.homeservers.synapse.deriving.sources import Unit
+from rollout.homeservers.synapse.deriving.sources import Place, Unit
+from rollout.homeservers.synapse.topology import MAIN
 from rollout.model.ids import WorkerId
 
 # systemd takes down whoever says so along with the unit that they name.
@@ -81,16 +82,18 @@ def _say_if_not_enabled(one: Managed, findings: Findings) -> None:
 def _say_what_goes_along(found: dict[WorkerId, Managed], findings: Findings) -> None:
     """Restarting main would cut what these serve, however gently they were drained before."""
     main = next((one.name for one in found.values() if one.process.is_main), None)
-    lines: dict[str, list[str]] = {}
+    said: dict[str, list[tuple[str, Place]]] = {}
     for one in found.values():
         for tie in one.unit.ties:
             if tie.unit == main and tie.verb in _GOES_WITH and not one.process.is_main:
-                lines.setdefault(f"{tie.verb}={tie.unit} ({tie.place})", []).append(one.process.id)
-    for line, workers in lines.items():
+                said.setdefault(tie.verb, []).append((one.process.id, tie.place))
+    for verb, those in said.items():
+        lines = list(dict.fromkeys(place for _, place in those))
+        more = f" and {len(lines) - 1} more" if len(lines) > 1 else ""
         findings.doubtful(
-            ("workers_driver", "units", "main"),
-            f"systemd restarts {', '.join(workers)} along with {main}: {line}",
-            "Wants= in its place, and After= for the order, in a drop-in (systemctl edit)",
+            ("workers_driver", "units", MAIN),
+            f"systemd takes {', '.join(worker for worker, _ in those)} down along with {main}: {verb}={main} ({lines[0]}{more})",
+            "Wants= in its place, and After= for the order (systemctl edit --full)",
         )
 
 

@@ -144,7 +144,7 @@ def _worker(file: ParsedFile, shared: Shared, mapped: Mapping[str, Mapped], find
     if not isinstance(name, str) or not name:
         # What Synapse does then.
         name = app or "unnamed"
-        findings.contradict(f'a worker without worker_name is called "{name}" by Synapse, and only one can be', file.place("worker_app"))
+        findings.contradict(f'a worker without worker_name is called "{name}" by Synapse, and only one may be', file.place("worker_app"))
     listeners = tuple(read_listeners(file.values.get("worker_listeners"), lambda index: file.place("worker_listeners", index)))
     values = {**shared.values, **file.values}
     return Process(WorkerId(name), app.removeprefix(_APPS), file.place("worker_name"), values, listeners, file.name, mapped.get(name))

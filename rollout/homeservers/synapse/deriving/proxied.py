@@ -39,7 +39,7 @@ def placements_of(proxies: Sequence[Proxy], processes: Sequence[Process], findin
     found: list[Placement] = []
     for proxy in proxies:
         for backend in proxy.backends:
-            matched = [(server, _process_of(server, processes)) for server in backend.servers]
+            matched = _once([(server, _process_of(server, processes)) for server in backend.servers])
             ours = [Placement(process, proxy, backend, server) for server, process in matched if process is not None]
             found += ours
             if ours or is_of_matrix(backend.routes):
@@ -75,6 +75,32 @@ def _process_of(server: Server, processes: Sequence[Process]) -> Process | None:
     return may[0] if len(may) == 1 else None
 
 
+def _once(matched: Sequence[tuple[Server, Process | None]]) -> list[tuple[Server, Process | None]]:
+    """
+    Give each process one server of a backend: that of its name, or of its host, or the first.
+
+    Of a worker on another machine, whose file isn't here, nothing may be known but that it uses the same port.
+    """
+    best: dict[WorkerId, Server] = {}
+    for wanted in (_by_name, _by_host, _any):
+        for server, process in matched:
+            if process is not None and wanted(server, process):
+                best.setdefault(process.id, server)
+    return [(server, process if process is not None and best[process.id] is server else None) for server, process in matched]
+
+
+def _by_name(server: Server, process: Process) -> bool:
+    return process.id in {server.name, server.host}
+
+
+def _by_host(server: Server, process: Process) -> bool:
+    return process.mapped is not None and process.mapped.host == server.host
+
+
+def _any(_server: Server, _process: Process) -> bool:
+    return True
+
+
 def _meant(process: Process, server: Server) -> Listener | None:
     """Return the listener that a server's address leads to, if it may be one of this process."""
     for one in process.listeners:
@@ -99,7 +125,10 @@ def _say_who_is_nobody(
                 findings.contradict(f'{what} is called as the worker "{process.id}" is, which has no such listener', server.place)
             continue
         may = [one.id for one in processes if _meant(one, server)]
-        if may:
+        if len(may) > 1:
             findings.contradict(f"{what} may be {' or '.join(may)}: all of them listen on that port", server.place)
+        elif may:
+            what = f'{what} points to nobody: the only one to listen on that port is "{may[0]}", and that is another server here'
+            findings.contradict(what, server.place)
         else:
             findings.contradict(f"{what} points to nobody: no process of this homeserver listens there", server.place)

@@ -13,32 +13,39 @@ _PAGE = "/_synapse/metrics"
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """*host* is empty for the machine that the proxy is on. None: nothing says it."""
+    """
+    Addresses; None where nothing says them. *host* is empty for the machine that the proxy is on, and *unsaid* where nobody speaks of it.
+
+    *contained*: these addresses are a container's.
+    """
 
     url: str | None
     metrics: str | None
     host: str = ""
     contained: bool = False
+    unsaid: bool = False
 
 
-def reached(process: Process, placement: Placement | None, findings: Findings, *, container: bool) -> Reached:
+def reached(process: Process, placement: Placement | None, container: str, findings: Findings) -> Reached:
     """
     Work out the addresses of a process.
 
-    *placement* is where it stands at the proxy, whose word on the host counts before the instance map's. *container*: its host's name
-    may be one that only other containers know.
+    *placement* is where it stands at the proxy, whose word on the host counts before the instance map's. *container* is its
+    name, if it runs in one, which only other containers know.
     """
     listener = None if placement is None else placement.listener
     if listener is not None and listener.port is None:
         listener = None
     host = _host(process, placement if listener is not None else None)
-    contained = container or host == process.id
+    host = host or container
+    contained = bool(container) or host == process.id
     listener = listener or _best(process.listeners)
     return Reached(
         url=_url(process, listener, host, findings),
         metrics=_metrics(process, host, findings),
         host="" if contained else host,
-        contained=contained and bool(host),
+        contained=contained,
+        unsaid=not host and not process.is_main and process.mapped is None and placement is None,
     )
 
 

@@ -106,7 +106,7 @@ def _of_traffic(process: Process, placements: list[Placement], findings: Finding
         where = ", ".join(dict.fromkeys(one.backend.name for one in placements))
         findings.doubtful(
             at,
-            f"the proxy sends it what {' and '.join(found)} workers are asked for (by {where})",
+            f"the proxy sends it what {', '.join(found)} workers are asked for (by {where})",
             "keep the one that most of its traffic is; a pool for each would give each gates of its own",
         )
     if found:
@@ -119,7 +119,7 @@ def _of_traffic(process: Process, placements: list[Placement], findings: Finding
         findings.doubtful(at, f"{why}: client was taken, for its listener serves that", "role: sync, if it is asked for /sync")
         return Role("client")
     known = "no shared setting names it, and it serves neither clients nor federation" if process.known else "nothing but its name is known"
-    findings.missing(at, known, f"one of {', '.join(ROLE_ORDER)}; if it does nothing, leave it out of here and stop it")
+    findings.missing(at, known, "a role (`rollout schema inventory` lists them); if it does nothing, leave it out of here and stop it")
     return None
 
 

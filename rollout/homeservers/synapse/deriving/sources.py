@@ -121,7 +121,7 @@ class Unit:
     A unit of systemd that starts a part of Synapse, or HAProxy.
 
     *configs* are the files that it names, with `%i` in those of a template, whose enabled instances are *instances*; *program* is what it
-    starts, as it is written; *container*: by way of docker or podman. *master_socket* is HAProxy's.
+    starts, as it is written; *container* is what docker or podman call it, if it runs in one. *master_socket* is HAProxy's.
     """
 
     name: str
@@ -130,7 +130,7 @@ class Unit:
     instances: tuple[str, ...] = ()
     program: str = ""
     main: bool = False
-    container: bool = False
+    container: str = ""
     ties: tuple[Tie, ...] = ()
     master_socket: str | None = None
 
