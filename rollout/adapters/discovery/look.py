@@ -73,7 +73,8 @@ def _texts(paths: Iterable[Path]) -> dict[str, str]:
 def _units(paths: Iterable[Path], named: Iterable[Path]) -> dict[str, str]:
     texts: dict[str, str] = {}
     for path in paths:
-        if is_link(path) or not path.exists():
+        if is_link(path) or (path not in named and not path.exists()):
+            # A link that leads nowhere is how a unit is masked, or what is left of one that is gone.
             continue
         try:
             texts |= _texts([path])

@@ -11,8 +11,13 @@ from pathlib import Path
 
 from rollout.model.errors import InvalidFileError
 
-# Debian's package; a container's own; matrix-docker-ansible-deploy.
-HOMESERVERS = ("etc/matrix-synapse/homeserver.yaml", "data/homeserver.yaml", "matrix/synapse/config/homeserver.yaml")
+# Debian's package; those of other distributions; a container's own; matrix-docker-ansible-deploy.
+HOMESERVERS = (
+    "etc/matrix-synapse/homeserver.yaml",
+    "etc/synapse/homeserver.yaml",
+    "data/homeserver.yaml",
+    "matrix/synapse/config/homeserver.yaml",
+)
 UNITS = ("etc/systemd/system", "run/systemd/system", "lib/systemd/system")
 HAPROXY = ("etc/haproxy/haproxy.cfg", "etc/haproxy/conf.d")
 NGINX = (
