@@ -242,6 +242,19 @@ def test_who_may_be_several_is_said_to_be() -> None:
     assert '"x" (10.0.0.2:8081) in backend b may be w1 or w2: all of them listen on that port' in contradictions(found)
 
 
+def test_a_server_that_is_called_as_a_worker_is_and_isnt_there() -> None:
+    backend = Backend("b", HERE, (server("x", "w", 9999),))
+    found = derived(worker("w", http(8081, "client"), METRICS), worker("x", http(9999, "client"), METRICS), proxies=(haproxy(backend),))
+    assert '"x" (w:9999) in backend b is called as the worker "w" is, which has no such listener' in contradictions(found)
+
+
+def test_a_listener_that_only_its_own_machine_hears_is_marked() -> None:
+    mapped = {"main": {"host": "127.0.0.1", "port": 8008}, "w": {"host": "10.0.0.2", "port": 8081}}
+    private = worker("w", http(8081, "replication", bind_addresses=["127.0.0.1"]), METRICS)
+    found = derived(private, shared={"instance_map": mapped, "stream_writers": {"events": "w"}})
+    assert "this listener is heard on 127.0.0.1 of its machine alone" in marks(found, "workers", "w", "url")[0]
+
+
 def test_a_server_of_another_name_is_called_by_that() -> None:
     backend = Backend("b", HERE, (server("one", "127.0.0.1", 8081),))
     found = derived(worker("w", http(8081, "client"), METRICS), proxies=(haproxy(backend),))

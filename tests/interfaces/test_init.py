@@ -4,8 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner, Result
 
+from rollout.adapters.discovery import synapse_yaml
 from rollout.adapters.documents.read import read_document
 from rollout.interfaces.cli import cli, init
 
@@ -147,6 +149,31 @@ def test_broken_yaml_is_told_with_its_place_and_without_its_secrets(broken: Call
     assert where in done.stderr
     assert SECRET not in done.output
     assert SECRET not in done.stderr
+
+
+def test_and_so_it_is_with_the_parser_that_is_there_without_libyaml(homeserver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It quotes what it stumbles over."""
+    monkeypatch.setattr(synapse_yaml, "_LOADER", yaml.SafeLoader)
+    for line in (f"form_secret: *{SECRET}", f"form_secret: !e!{SECRET} x", f"form_secret: @{SECRET}", f"x: *{SECRET}-"):
+        homeserver.write_text(f"{HOMESERVER}{line}\n")
+        done = run(homeserver)
+        assert done.exit_code == 2
+        assert ":6:" in done.stderr
+        assert SECRET not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "name", ["yes", "null", "1.10", "0x1f", "a: b", "# w", "wörker", "- w", "2026-01-01", "~", "w:", "it's", 'a"b', "{w}"]
+)
+def test_whatever_a_worker_is_called_it_reads_as_that(name: str, homeserver: Path, tmp_path: Path) -> None:
+    workers = homeserver.parent / "workers"
+    workers.mkdir()
+    content = {"worker_app": "synapse.app.generic_worker", "worker_name": name}
+    (workers / "w.yaml").write_text(yaml.safe_dump(content, allow_unicode=True))
+    assert run(homeserver, "-o", tmp_path / "inventory.yaml").exit_code == 0
+    root = read_document(tmp_path / "inventory.yaml").root
+    assert isinstance(root, dict)
+    assert list(root["workers"]) == ["main", name]  # type: ignore[arg-type]
 
 
 def test_no_secret_of_a_good_configuration_comes_out(homeserver: Path, tmp_path: Path) -> None:

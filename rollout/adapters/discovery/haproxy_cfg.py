@@ -9,7 +9,7 @@ Source: HAProxy's configuration manual (2.8), chapters 2 (quoting), 3.1 (stats s
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rollout.homeservers.synapse.deriving.sources import Backend, Gap, Place, Proxy, Server
@@ -174,16 +174,23 @@ def _routes(reading: _Reading, section: _Section, condition: Sequence[str], plac
     if condition[:1] != ["if"]:
         return
     words = iter(condition[1:])
+    negated = False
     for word in words:
-        if word == "{":
+        name = word.lstrip("!")
+        negated ^= len(word) - len(name) == 1
+        if name == "{":
             inner: list[str] = []
             for other in words:
                 if other == "}":
                     break
                 inner.append(other)
-            yield from _patterns(reading, inner, place)
-        elif not word.startswith("!"):
-            yield from section.acls.get(word, ())
+            found: Iterable[str] = _patterns(reading, inner, place)
+        else:
+            found = section.acls.get(name, ())
+        if name:
+            # What is not asked for there leads elsewhere.
+            yield from () if negated else found
+            negated = False
 
 
 def _backend(section: _Section, leads: Sequence[_Lead]) -> Backend:

@@ -70,7 +70,7 @@ def _unit(name: str, place: Place, lines: Sequence[_Line], links: Sequence[str])
     commands = [line for line in lines if line.key in {"ExecStart", "ExecStartPre"}]
     starts = [line for line in lines if line.key == "ExecStart" and line.value]
     # A container is made beforehand, by a command that names what it will run.
-    said = " ".join(line.value for line in commands if "generate" not in line.value)
+    said = " ".join(line.value for line in commands)
     worker = _WORKER_APP.search(said) is not None
     synapse = worker or _MAIN_APP.search(said) is not None
     # The first file is the shared one; a directory of more has no `.yaml`.

@@ -45,7 +45,7 @@ def test_haproxys_backends_servers_and_routes() -> None:
             acl sync path_reg '^/events$'
             acl post method POST
             acl other path_beg /media
-            use_backend a if sync post !other or { path /x }
+            use_backend a if sync post !other ! other or { path /x } !{ path /y } ! { path /z }
             default_backend b
         backend a
             server s1 10.0.0.1:80 check
@@ -153,8 +153,8 @@ def test_what_nginx_includes_is_used_if_it_was_read_and_a_gap_if_not() -> None:
 
 
 def test_a_file_that_includes_itself_ends() -> None:
-    text = "upstream a { include /etc/nginx/nginx.conf; server h:1; }"
-    assert [one.port for one in backend(nginx(text), "a").servers] == [1]
+    proxy = nginx("upstream a { include servers.conf; server h:1; }", servers="include servers.conf; server h:2;")
+    assert [one.port for one in backend(proxy, "a").servers] == [2, 1]
 
 
 @pytest.mark.parametrize(

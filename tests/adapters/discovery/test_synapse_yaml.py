@@ -38,7 +38,9 @@ def test_yaml_is_read_as_synapse_reads_it(tmp_path: Path) -> None:
     text = (
         "enable_metrics: yes\nmetrics_port: 0o17\nx: &main {host: h, port: 010}\ninstance_map:\n  main: *main\n  w: {<<: *main, host: i}\n"
     )
+    text += "y: &writers {events: [a], typing: a}\nstream_writers: {<<: [*writers], typing: b}\n"
     found = read(tmp_path, f"{text}worker_name: a\nworker_name: b\n").values
+    assert found["stream_writers"] == {"events": ["a"], "typing": "b"}
     assert found["enable_metrics"] is True
     assert found["instance_map"] == {"main": {"host": "h", "port": 8}, "w": {"host": "i", "port": 8}}
     assert found["worker_name"] == "b"

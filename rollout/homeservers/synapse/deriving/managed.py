@@ -15,8 +15,6 @@ from rollout.homeservers.synapse.deriving.sources import Place, Unit
 from rollout.homeservers.synapse.topology import MAIN
 from rollout.model.ids import WorkerId
 
-# systemd takes down whoever says so along with the unit that they name.
-_GOES_WITH = frozenset({"Requires", "BindsTo", "PartOf"})
 _INSTANCE = re.compile(r"%[iI]")
 
 
@@ -85,7 +83,7 @@ def _say_what_goes_along(found: dict[WorkerId, Managed], findings: Findings) -> 
     said: dict[str, list[tuple[str, Place]]] = {}
     for one in found.values():
         for tie in one.unit.ties:
-            if tie.unit == main and tie.verb in _GOES_WITH and not one.process.is_main:
+            if tie.unit == main and not one.process.is_main:
                 said.setdefault(tie.verb, []).append((one.process.id, tie.place))
     for verb, those in said.items():
         lines = list(dict.fromkeys(place for _, place in those))

@@ -108,7 +108,7 @@ class Proxy:
 
 @dataclass(frozen=True, slots=True)
 class Tie:
-    """A line such as `Requires=matrix-synapse.service`."""
+    """A line such as `Requires=matrix-synapse.service`, by which systemd takes a unit down along with another (BindsTo, PartOf, too)."""
 
     verb: str
     unit: str
