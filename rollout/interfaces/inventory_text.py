@@ -21,7 +21,6 @@ _LEGEND = (
 )
 # What YAML reads as nothing but text.
 _PLAIN = re.compile(r"[A-Za-z/][\w./@-]*(?::[\w./@-]+)*\Z")
-_URL = re.compile(r"https?://[\w.:\[\]-]+(?:/[\w./-]*)?\Z")
 _WORDS = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -111,7 +110,7 @@ def _scalar(value: object) -> str:
     text = str(value)
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int) or (isinstance(value, str) and (_URL.match(text) or (_PLAIN.match(text) and text.lower() not in _WORDS))):
+    if isinstance(value, int) or (isinstance(value, str) and _PLAIN.match(text) and text.lower() not in _WORDS):
         return text
     # A string of JSON is one of YAML.
     return json.dumps(text, ensure_ascii=False)
