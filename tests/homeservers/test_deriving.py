@@ -9,7 +9,19 @@ from rollout.homeservers.synapse.deriving.derive import Derived, derive
 from rollout.homeservers.synapse.deriving.listeners import Listener
 from rollout.homeservers.synapse.deriving.processes import natural
 from rollout.homeservers.synapse.deriving.role_of import of_routes
-from rollout.homeservers.synapse.deriving.sources import Backend, ParsedFile, Place, Proxy, Server, Shared, Sources, Tie, Unit
+from rollout.homeservers.synapse.deriving.sources import (
+    Backend,
+    ParsedFile,
+    Place,
+    Program,
+    Proxy,
+    Server,
+    Shared,
+    Sources,
+    Supervisor,
+    Tie,
+    Unit,
+)
 from rollout.model.errors import InvalidFileError
 
 HERE = Place("a", 1)
@@ -295,6 +307,7 @@ def test_units_of_a_template_by_the_files_that_it_names() -> None:
     found = derived(worker("a", http(1, "client"), METRICS), worker("b", http(2, "client"), METRICS), units=UNITS)
     assert found.content["workers_driver"] == {
         "driver": "systemd_ssh",
+        "hosts": {"local": {"address": "127.0.0.1", "user": None}},
         "units": {"main": "s.service", "a": "w@a.service", "b": "w@b.service"},
     }
     assert marks(found, "workers_driver", "units", "b") == ["w@b.service is not enabled, as others of w@.service are"]
@@ -311,6 +324,69 @@ def test_an_enabled_instance_without_a_file_is_said() -> None:
 def test_a_worker_without_a_unit_is_marked() -> None:
     found = derived(worker("a", http(1, "client"), METRICS), units=UNITS[:1])
     assert marks(found, "workers_driver", "units", "a") == ["! no unit names /etc/s/workers/a.yaml"]
+
+
+def test_every_machine_is_one_of_the_hosts() -> None:
+    """A worker on a host that isn't listed would be refused."""
+    mapped = {"main": {"host": "10.0.0.1", "port": 8008}, "w": {"host": "10.0.0.2", "port": 8081}}
+    found = derived(worker("w", http(8081, "client"), METRICS), worker("x", METRICS), units=UNITS, shared={"instance_map": mapped})
+    section = found.content["workers_driver"]
+    assert isinstance(section, dict)
+    assert {name: one["address"] for name, one in section["hosts"].items()} == {
+        "10.0.0.1": "10.0.0.1",
+        "10.0.0.2": "10.0.0.2",
+        "local": "127.0.0.1",
+    }
+    assert marks(found, "workers_driver", "hosts", "10.0.0.2", "user") == ["! no file says as whom rollout shall log in to 10.0.0.2"]
+    assert marks(found, "workers", "x") == ["no file says which machine it runs on, and others run on 10.0.0.1, 10.0.0.2"]
+
+
+def supervisor(*names: str, socket: str | None = "/run/s.sock") -> Supervisor:
+    programs = tuple(Program(name, f"/srv/s/current/{name}/venv/bin/python", HERE) for name in names)
+    return Supervisor(("s.conf",), socket, programs, "/run/master.sock")
+
+
+def test_supervisord_is_reached_by_its_socket_and_knows_the_workers_by_their_names() -> None:
+    found = derived(worker("w", http(8081, "client"), METRICS), supervisor=supervisor("main", "other"))
+    assert found.content["workers_driver"] == {"driver": "supervisor", "socket": "/run/s.sock"}
+    assert marks(found, "workers", "w") == ["supervisord has no program of this name (s.conf)"]
+    assert marks(found, "workers", "main") == []
+    assert marks(derived(supervisor=supervisor("main", socket=None)), "workers_driver", "socket")[0].startswith("! no `file`")
+
+
+def test_a_supervisord_of_others_starts_none_of_them() -> None:
+    found = derived(supervisor=supervisor("web"))
+    assert marks(found, "workers_driver", "socket") == ["! supervisord starts none of the workers by its name (its programs: web)"]
+
+
+def test_releases_are_where_the_workers_are_started_from() -> None:
+    releases = derived(supervisor=supervisor("main")).content["releases_driver"]
+    assert releases == {"driver": "venv", "target": "/srv/s", "locks": None}
+    elsewhere = derived(units=UNITS)
+    assert elsewhere.content["releases_driver"] == {"driver": "venv", "target": None, "locks": None}
+    assert "now /opt/bin/python is started" in marks(elsewhere, "releases_driver", "target")[0]
+
+
+# Every key that is read, in the shared files and in a worker's.
+KEYS = (
+    "worker_app", "worker_name", "worker_listeners", "listeners", "instance_map", "database", "stream_writers", "send_federation",
+    "federation_sender_instances", "start_pushers", "pusher_instances", "run_background_tasks_on", "notify_appservices",
+    "notify_appservices_from_worker", "update_user_directory", "update_user_directory_from_worker", "enable_media_repo", "enable_metrics",
+    "media_instance_running_background_jobs", "metrics_port",
+)  # fmt: skip
+ODD: tuple[object, ...] = (
+    None, True, 0, -1, 1.5, "", "x", [], {}, [None], [[]], [{}], {"main": None}, {"x": {}}, {"name": []}, {"events": {}},
+    {"events": [None]},
+    [{"type": "http", "port": "x", "resources": 1}], [{"type": None, "port": True, "bind_addresses": 5, "resources": [None, {"names": 5}]}],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_values_of_another_kind_are_left_to_synapse(key: str) -> None:
+    """It refuses them itself, in its own words; here they are nothing."""
+    for value in ODD:
+        found = derived(worker("w", http(8081, "client"), METRICS), worker("v", **{key: value}), shared={key: value})
+        assert entry(found, "main")["role"] == "main"
 
 
 def test_a_driver_that_there_is_not_is_marked() -> None:

@@ -10,13 +10,11 @@ from click.testing import CliRunner
 from rollout.interfaces.cli import cli
 from rollout.lab import templates
 from rollout.lab.paths import WORKERS, Lab, Ports
+from rollout.lab.programs import Programs
 
-# What no file of Synapse or HAProxy says; all of it is marked.
+# What no file says; all of it is marked.
 NOT_IN_FILES = {
-    ("workers_driver", "socket"): "supervisord's own",
-    ("releases_driver", "target"): "the lab's directory",
-    ("releases_driver", "locks"): "below that",
-    ("traffic_driver", "master_socket"): "an argument of HAProxy's command line",
+    ("releases_driver", "locks"): "rollout's own",
     ("database_driver", "dsn"): "a secret of rollout's own",
     ("ledger_driver", "path"): "rollout's own",
     ("probe_driver", "as_token"): "a secret; that an application service is meant for this, nothing says",
@@ -24,6 +22,8 @@ NOT_IN_FILES = {
     ("warming_driver", "driver"): "as above",
     ("warming_driver", "as_token"): "as above",
 }
+# What only supervisord's file says.
+SUPERVISORDS = {("workers_driver", "socket"), ("releases_driver", "target"), ("traffic_driver", "master_socket")}
 
 
 @pytest.fixture
@@ -36,6 +36,8 @@ def lab(tmp_path: Path) -> Lab:
     templates.write_secrets(written)
     templates.write_configuration(written, tmp_path / "etc/config")
     (tmp_path / "haproxy.cfg").write_text(templates.haproxy(written))
+    programs = Programs(tmp_path / "bin", tmp_path / "bin/valkey-server", tmp_path / "bin/haproxy")
+    (tmp_path / "supervisord.conf").write_text(templates.supervisord(written, programs))
     return written
 
 
@@ -60,9 +62,11 @@ def fields(inventory: dict[str, Any]) -> dict[tuple[str, ...], object]:
 
 
 def test_it_agrees_with_the_lab_in_everything_that_files_say(lab: Lab) -> None:
-    said, ours = fields(yaml.safe_load(templates.inventory(lab))), fields(derived(lab)[0])
-    differs = {key for key in {*said, *ours} if said.get(key) != ours.get(key)}
-    assert differs == set(NOT_IN_FILES)
+    said = fields(yaml.safe_load(templates.inventory(lab)))
+    without = fields(derived(lab)[0])
+    assert {key for key in {*said, *without} if said.get(key) != without.get(key)} == {*NOT_IN_FILES, *SUPERVISORDS}
+    ours = fields(derived(lab, "--supervisord", str(lab.target / "supervisord.conf"))[0])
+    assert {key for key in {*said, *ours} if said.get(key) != ours.get(key)} == {*NOT_IN_FILES}
 
 
 def test_nothing_of_the_lab_contradicts_itself(lab: Lab) -> None:

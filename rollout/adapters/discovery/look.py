@@ -17,9 +17,11 @@ from rollout.adapters.discovery.places import (
     is_haproxys,
     is_link,
     is_nginxs,
+    is_supervisords,
     is_units,
     is_yaml,
 )
+from rollout.adapters.discovery.supervisord_conf import parse_supervisord
 from rollout.adapters.discovery.synapse_yaml import read_bytes, read_synapse_yaml
 from rollout.adapters.discovery.unit_files import parse_units
 from rollout.homeservers.synapse.deriving.sources import Shared, Sources
@@ -51,18 +53,20 @@ def look(named: Named, root: Path = Path("/")) -> Looked:
     nginx = list(files_in(all_named.nginx, is_nginxs))
     proxies = [parse_haproxy(_texts(haproxy))] if haproxy else []
     proxies += [parse_nginx(_texts(nginx))] if nginx else []
+    supervisord = list(files_in(all_named.supervisord, is_supervisords))
     here = not named.configs
     started = parse_units(_units(units, named.units), [str(path) for path in units if is_link(path)])
     sources = Sources(
         shared=Shared(tuple(map(read_synapse_yaml, configs))),
         workers=tuple(map(read_synapse_yaml, workers)),
         units=started,
+        supervisor=parse_supervisord(_texts(supervisord)) if supervisord else None,
         proxies=tuple(proxies),
         looked_for_units=_looked(all_named.units, root, UNITS, here),
         looked_for_proxies=_looked((*all_named.haproxy, *all_named.nginx), root, (*HAPROXY, *NGINX), here),
     )
     of_units = [Path(unit.place.file) for unit in started]
-    return Looked(sources, tuple(dict.fromkeys((*configs, *workers, *of_units, *haproxy, *nginx))))
+    return Looked(sources, tuple(dict.fromkeys((*configs, *workers, *of_units, *supervisord, *haproxy, *nginx))))
 
 
 def _texts(paths: Iterable[Path]) -> dict[str, str]:

@@ -19,6 +19,7 @@ HOMESERVERS = (
     "matrix/synapse/config/homeserver.yaml",
 )
 UNITS = ("etc/systemd/system", "run/systemd/system", "lib/systemd/system")
+SUPERVISORD = ("etc/supervisor/supervisord.conf", "etc/supervisor/conf.d", "etc/supervisord.conf")
 HAPROXY = ("etc/haproxy/haproxy.cfg", "etc/haproxy/conf.d")
 NGINX = (
     "etc/nginx/nginx.conf",
@@ -38,6 +39,7 @@ class Named:
     configs: tuple[Path, ...] = ()
     workers: tuple[Path, ...] = ()
     units: tuple[Path, ...] = ()
+    supervisord: tuple[Path, ...] = ()
     haproxy: tuple[Path, ...] = ()
     nginx: tuple[Path, ...] = ()
 
@@ -63,6 +65,7 @@ def found(named: Named, root: Path) -> Named:
         configs,
         named.workers or tuple(_workers_beside(beside, configs)),
         named.units or _there(root, UNITS, here),
+        named.supervisord or _there(root, SUPERVISORD, here),
         named.haproxy or (() if named.nginx else _there(root, HAPROXY, here)),
         named.nginx or (() if named.haproxy else _there(root, NGINX, here)),
     )
@@ -97,6 +100,11 @@ def is_yaml(path: Path) -> bool:
 def is_haproxys(path: Path) -> bool:
     """As HAProxy does with a directory."""
     return path.suffix == ".cfg" and path.is_file()
+
+
+def is_supervisords(path: Path) -> bool:
+    """As Debian has them included."""
+    return path.suffix in {".conf", ".ini"} and path.is_file()
 
 
 def is_nginxs(path: Path) -> bool:

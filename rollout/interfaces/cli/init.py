@@ -21,6 +21,7 @@ ROOT = Path("/")
 @click.argument("configs", nargs=-1, type=READ, metavar="[HOMESERVER.YAML [CONFIG]...]")
 @click.option("-w", "--workers", multiple=True, type=READ, help="worker files, or a directory of them  [default: beside homeserver.yaml]")
 @click.option("-u", "--units", multiple=True, type=READ, help="systemd's units, or a directory of them")
+@click.option("--supervisord", multiple=True, type=READ, help="supervisord's configuration, or a directory of it")
 @click.option("--haproxy", multiple=True, type=READ, help="HAProxy's configuration, or a directory of it")
 @click.option(
     "--nginx", multiple=True, type=READ, help="nginx's configuration, or a directory of it; once for each file that includes another"
@@ -31,6 +32,7 @@ def init(
     configs: tuple[Path, ...],
     workers: tuple[Path, ...],
     units: tuple[Path, ...],
+    supervisord: tuple[Path, ...],
     haproxy: tuple[Path, ...],
     nginx: tuple[Path, ...],
     output_path: Path | None,
@@ -38,7 +40,7 @@ def init(
     force: bool,
 ) -> int:
     """
-    Write an inventory from what is there: Synapse's configuration, systemd's units, HAProxy's or nginx's configuration.
+    Write an inventory from what is there: the configuration of Synapse, of systemd or supervisord, of HAProxy or nginx.
 
     HOMESERVER.YAML may be followed by the further files and directories that Synapse is given; alone it has conf.d beside it read too. If
     it isn't named, all of it is looked for on this machine, where Debian's package, a container and matrix-docker-ansible-deploy put it. If
@@ -47,7 +49,7 @@ def init(
     Files are read, nobody is asked. What they don't say is marked in the inventory and listed on stderr; that is no error, and the exit
     code is 0. No secret gets into it.
     """
-    named = Named(configs, workers, units, haproxy, nginx)
+    named = Named(configs, workers, units, supervisord, haproxy, nginx)
     looked = look(named, ROOT)
     derived = derive(looked.sources, DRIVERS)
     text = inventory_text(derived, tuple(map(str, looked.files)))

@@ -12,7 +12,8 @@ proxied.py         which server of the proxy is which process
 role_of.py         what a process does, and so its role
 managed.py         which unit of systemd starts which process
 reached.py         where it and its metrics page are reached
-drivers.py         how releases, proxy and database are reached
+starting.py        who starts and stops it, and from where
+drivers.py         how proxy and database are reached
 contradictions.py  what can't all be true
 derive.py          all of it, put together
 

@@ -12,6 +12,7 @@ from rollout.homeservers.synapse.deriving.proxied import Placement, of_process, 
 from rollout.homeservers.synapse.deriving.reached import Reached, reached
 from rollout.homeservers.synapse.deriving.role_of import of_routes, role_of
 from rollout.homeservers.synapse.deriving.sources import Sources
+from rollout.homeservers.synapse.deriving.starting import starts_synapse
 from rollout.homeservers.synapse.roles import facts_of
 from rollout.model.errors import InvalidFileError
 from rollout.model.ids import Role, WorkerId
@@ -51,7 +52,7 @@ def derive(sources: Sources, known_drivers: Mapping[str, Collection[str]]) -> De
     find_contradictions(processes, topology, sources.shared, findings)
     placements = placements_of(sources.proxies, processes, findings)
     proxy = proxy_that_counts(placements)
-    managed = managed_by(processes, sources.units, findings) if drivers.starts_synapse(sources.units) else {}
+    managed = managed_by(processes, sources.units, findings) if starts_synapse(sources.units) else {}
     workers: dict[str, object] = {}
     remarks: dict[Path, str] = {}
     used: dict[str, dict[str, object]] = {}
@@ -73,7 +74,8 @@ def derive(sources: Sources, known_drivers: Mapping[str, Collection[str]]) -> De
     content: dict[str, object] = {"homeserver": homeserver, "kind": "synapse", "workers": workers}
     if used:
         content["pools"] = {one.name: used[one.name] for one in (proxy.backends if proxy else ()) if one.name in used}
-    content |= drivers.derive_drivers(sources, processes, managed, proxy, known_drivers, findings)
+    hosts = [one.host for one in places.values()]
+    content |= drivers.derive_drivers(sources, processes, managed, hosts, proxy, known_drivers, findings)
     remarks |= drivers.REMARKS
     return Derived(content, remarks, tuple(findings.marks), tuple(sorted(findings.contradictions, key=lambda one: one.place)))
 

@@ -1,11 +1,12 @@
 """How workers, releases, the proxy and the database are reached: the inventory's drivers, as far as files say."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from rollout.homeservers.synapse.deriving.findings import Findings, Path
 from rollout.homeservers.synapse.deriving.managed import Managed
 from rollout.homeservers.synapse.deriving.processes import Process
-from rollout.homeservers.synapse.deriving.sources import Proxy, Sources, Unit
+from rollout.homeservers.synapse.deriving.sources import Proxy, Sources
+from rollout.homeservers.synapse.deriving.starting import derive_releases_driver, derive_workers_driver
 from rollout.model.ids import WorkerId
 
 _DSN = "file:/etc/rollout/database.dsn"
@@ -14,23 +15,21 @@ _POSTGRESQL = frozenset({"psycopg2", "psycopg"})
 REMARKS: dict[Path, str] = {("ledger_driver", "path"): "on the proxy's machine; any file that outlives a reboot"}
 
 
-def starts_synapse(units: Iterable[Unit]) -> bool:
-    """Tell whether any of the units starts a part of Synapse."""
-    return any(unit.main or unit.configs for unit in units)
-
-
 def derive_drivers(
     sources: Sources,
     processes: Sequence[Process],
     managed: Mapping[WorkerId, Managed],
+    hosts: Collection[str],
     proxy: Proxy | None,
     known: Mapping[str, Collection[str]],
     findings: Findings,
 ) -> dict[str, object]:
-    """Return the inventory's sections for drivers; None where something must be filled in."""
+    """Return the inventory's sections for drivers; None where something must be filled in. *hosts* as in starting.py."""
+    workers_driver = derive_workers_driver(sources, processes, managed, hosts, findings)
+    _say_if_unknown("workers", str(workers_driver["driver"]), known, findings)
     sections: dict[str, object] = {
-        "workers_driver": _workers(sources, processes, managed, known, findings),
-        "releases_driver": _releases(managed, findings),
+        "workers_driver": workers_driver,
+        "releases_driver": derive_releases_driver(sources, processes, managed, findings),
         "traffic_driver": _traffic(sources, proxy, known, findings),
         "metrics_driver": {"driver": "scrape"},
         "probe_driver": {"driver": "http"},
@@ -43,53 +42,6 @@ def derive_drivers(
     if (database := _database(sources, processes, findings)) is not None:
         sections["database_driver"] = database
     return {**sections, "ledger_driver": {"driver": "file", "path": _LEDGER}}
-
-
-def _workers(
-    sources: Sources,
-    processes: Sequence[Process],
-    managed: Mapping[WorkerId, Managed],
-    known: Mapping[str, Collection[str]],
-    findings: Findings,
-) -> dict[str, object]:
-    if not starts_synapse(sources.units):
-        why = (
-            f"no unit that starts Synapse was found in {', '.join(sources.looked_for_units)}"
-            if sources.looked_for_units
-            else "no unit was given"
-        )
-        findings.missing(
-            ("workers_driver", "socket"),
-            why,
-            "supervisord's: `file` under [unix_http_server] in its configuration; for systemd: --units DIRECTORY",
-        )
-        return {"driver": "supervisor", "socket": None}
-    _say_if_unknown("workers", "systemd_ssh", known, findings)
-    units = {process.id: managed[process.id].name if process.id in managed else None for process in processes}
-    for process in processes:
-        if units[process.id] is None:
-            why = f"no unit names {process.file}" if process.file else "it has no file that a unit could name"
-            why = "no unit starts synapse.app.homeserver" if process.is_main else why
-            findings.missing(("workers_driver", "units", process.id), why, "systemctl list-units '*synapse*'")
-    return {"driver": "systemd_ssh", "units": units}
-
-
-def _releases(managed: Mapping[WorkerId, Managed], findings: Findings) -> dict[str, object]:
-    programs = dict.fromkeys(one.unit.program for one in managed.values() if one.unit.program)
-    now = f"; now {', '.join(programs)} is started" if programs else ""
-    if any(one.unit.container for one in managed.values()):
-        now = "; now containers are started, whose releases are images, and this driver makes virtual environments"
-    findings.missing(
-        ("releases_driver", "target"),
-        f"no file says where releases shall be made{now}",
-        "a directory; each worker is then started by DIRECTORY/current/WORKER/bin/python (examples/lab/inventory.yaml)",
-    )
-    findings.missing(
-        ("releases_driver", "locks"),
-        "no file says where the recorded requirements of each release are",
-        "a directory with VERSION.txt, with hashes",
-    )
-    return {"driver": "venv", "target": None, "locks": None}
 
 
 def _traffic(sources: Sources, proxy: Proxy | None, known: Mapping[str, Collection[str]], findings: Findings) -> dict[str, object]:
@@ -126,6 +78,7 @@ def _haproxy(sources: Sources, proxy: Proxy | None, findings: Findings) -> dict[
             why = "no configuration of a proxy was given"
         findings.missing(("traffic_driver", "sockets"), why, "`stats socket /run/haproxy/admin.sock mode 600 level admin` under global")
     masters = [unit.master_socket for unit in sources.units if unit.master_socket]
+    masters += [sources.supervisor.master_socket] if sources.supervisor and sources.supervisor.master_socket else []
     if masters:
         return {**section, "master_socket": masters[0]}
     findings.doubtful(
@@ -139,9 +92,9 @@ def _haproxy(sources: Sources, proxy: Proxy | None, findings: Findings) -> dict[
 def _database(sources: Sources, processes: Sequence[Process], findings: Findings) -> dict[str, object] | None:
     shared = sources.shared
     found = shared.values.get("database")
-    name = found.get("name") if isinstance(found, Mapping) else None
+    name = str(found["name"]) if isinstance(found, Mapping) and found.get("name") else None
     if name not in _POSTGRESQL:
-        if isinstance(found, Mapping) and name is not None:
+        if name is not None:
             if len(processes) > 1:
                 findings.contradict(f"workers need PostgreSQL, and the database is {name}", shared.place("database", "name"))
         else:

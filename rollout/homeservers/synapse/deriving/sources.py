@@ -136,6 +136,26 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
+class Program:
+    """What supervisord starts: *program* is what its command begins with."""
+
+    name: str
+    program: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Supervisor:
+    """supervisord, from all of its files. *master_socket* is that of HAProxy, if it starts that."""
+
+    files: tuple[str, ...]
+    socket: str | None = None
+    programs: tuple[Program, ...] = ()
+    master_socket: str | None = None
+    gaps: tuple[Gap, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
     """
     All that was read.
@@ -146,6 +166,7 @@ class Sources:
     shared: Shared
     workers: tuple[ParsedFile, ...] = ()
     units: tuple[Unit, ...] = ()
+    supervisor: Supervisor | None = None
     proxies: tuple[Proxy, ...] = ()
     looked_for_units: tuple[str, ...] = ()
     looked_for_proxies: tuple[str, ...] = ()
