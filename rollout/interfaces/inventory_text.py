@@ -39,6 +39,10 @@ def inventory_text(derived: Derived, files: tuple[str, ...]) -> str:
         if key not in {"kind", "metrics_driver", "probe_driver"}:
             lines.append("")
         lines += _entry(derived, (key,), value, written)
+    for index, mark in enumerate(derived.marks):
+        if index not in written:
+            # Of a section that isn't there.
+            lines += ["", *_mark(mark, f"{'.'.join(mark.at)}: ", "")]
     return "\n".join(lines) + "\n"
 
 

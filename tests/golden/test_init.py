@@ -32,6 +32,8 @@ def ran(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> tupl
     # Relative, so that lines are folded alike wherever this is.
     monkeypatch.chdir(HERE)
     monkeypatch.setattr(init, "ROOT", Path(layout))
+    # A driver more changes what is marked, and nothing of what is derived.
+    monkeypatch.setattr(init, "DRIVERS", {"workers": ("supervisor", "systemd_ssh"), "traffic": ("haproxy",)})
     return layout, CliRunner().invoke(cli, ["init", *LAYOUTS[layout]])
 
 

@@ -321,6 +321,11 @@ def test_an_enabled_instance_without_a_file_is_said() -> None:
     ]
 
 
+def test_a_template_of_which_nothing_is_enabled_starts_nobody() -> None:
+    """Debian's package brings one along, whether there are workers or not."""
+    assert contradictions(derived(units=(UNITS[0], Unit("w@.service", HERE, ("/etc/s/workers/%i.yaml",))))) == []
+
+
 def test_a_worker_without_a_unit_is_marked() -> None:
     found = derived(worker("a", http(1, "client"), METRICS), units=UNITS[:1])
     assert marks(found, "workers_driver", "units", "a") == ["! no unit names /etc/s/workers/a.yaml"]

@@ -77,6 +77,11 @@ def test_a_homeserver_without_workers(homeserver: Path) -> None:
     assert "    url: http://127.0.0.1:8008\n    metrics: http://127.0.0.1:9000/_synapse/metrics\n" in done.stdout
 
 
+def test_what_is_missing_as_a_whole_is_said_in_the_file_too(homeserver: Path) -> None:
+    said = "\n# ? database_driver: no `database` in the files; try: database_driver: {driver: postgresql, dsn: file:PATH}\n"
+    assert said in run(homeserver).stdout
+
+
 def test_it_is_written_into_a_file_and_says_what_is_next(homeserver: Path, tmp_path: Path) -> None:
     path = tmp_path / "inventory.yaml"
     done = run(homeserver, "-o", path)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from rollout.adapters.discovery.haproxy_cfg import address_of
+from rollout.adapters.discovery.places import named_by
 from rollout.homeservers.synapse.deriving.sources import Backend, Gap, Place, Proxy, Server
 
 _WORD = r"""\\.|\$\{[^}]*\}|[^\s{};\\]"""
@@ -159,9 +160,8 @@ def _included(reading: _Reading, pattern: str, place: Place) -> list[str]:
     tail = f"*/{pattern.lstrip('/')}"
     found = [file for file in reading.files if fnmatch.fnmatchcase(f"/{file}", tail)]
     if not found and not _HARMLESS.search(pattern):
-        reading.gaps.append(
-            Gap(f"nginx includes {pattern}, which was not read", f"--nginx {pattern}, if it is about the homeserver", place)
-        )
+        look = f"--nginx {named_by(pattern)}, if it is about the homeserver"
+        reading.gap(f"nginx includes {pattern}, which was not read", look, place)
     return found
 
 
@@ -178,9 +178,7 @@ def _targets(reading: _Reading, target: str, place: Place) -> Iterator[str]:
         return
     values = [value for value in reading.variables.get(variable[1], ()) if value]
     if not values:
-        reading.gaps.append(
-            Gap(f"where requests go stands in ${variable[1]}, which is set elsewhere", "the file that sets it, as --nginx", place)
-        )
+        reading.gap(f"where requests go stands in ${variable[1]}, which is set elsewhere", "the file that sets it, as --nginx", place)
     for value in dict.fromkeys(values):
         if "$" not in value:
             inner = _PASS.match(value)

@@ -92,6 +92,12 @@ def files_in(paths: Iterable[Path], wanted: Callable[[Path], bool], *, deep: boo
         yield from (one for one in inside if wanted(one))
 
 
+def named_by(pattern: str) -> str:
+    """Say what to name so that what a pattern means is read: with a star in it, a shell would make several words of it."""
+    folder, _, name = pattern.rpartition("/")
+    return folder if "*" in name and folder else pattern
+
+
 def is_yaml(path: Path) -> bool:
     """As Synapse does: the others in conf.d/ are not for it."""
     return path.suffix == ".yaml" and path.is_file()

@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from rollout.adapters.discovery.places import named_by
 from rollout.homeservers.synapse.deriving.sources import Gap, Place, Program, Supervisor
 
 _SECTION = re.compile(r"\[([^\]:]+)(?::([^\]]+))?\]")
@@ -46,7 +47,11 @@ def parse_supervisord(files: Mapping[str, str]) -> Supervisor:
                     master = found[1]
             case "include", "files":
                 gaps += [
-                    Gap(f"supervisord includes {pattern}, which was not read", f"--supervisord {pattern}, if it is there", line.place)
+                    Gap(
+                        f"supervisord includes {pattern}, which was not read",
+                        f"--supervisord {named_by(pattern)}, if it is there",
+                        line.place,
+                    )
                     for pattern in line.value.split()
                     if not any(fnmatch.fnmatchcase(f"/{file}", f"*/{pattern.lstrip('/')}") for file in files)
                 ]

@@ -148,7 +148,9 @@ def test_what_nginx_includes_is_used_if_it_was_read_and_a_gap_if_not() -> None:
     text = "upstream a { include servers.conf; } include conf.d/*.conf; include mime.types;"
     read = nginx(text, servers="server 10.0.0.1:80; server 10.0.0.2:80;")
     assert [one.host for one in backend(read, "a").servers] == ["10.0.0.1", "10.0.0.2"]
-    assert [one.what for one in read.gaps] == ["nginx includes conf.d/*.conf, which was not read"]
+    assert [(one.what, one.look) for one in read.gaps] == [
+        ("nginx includes conf.d/*.conf, which was not read", "--nginx conf.d, if it is about the homeserver")
+    ]
     assert "nginx includes servers.conf, which was not read" in [one.what for one in nginx(text).gaps]
 
 

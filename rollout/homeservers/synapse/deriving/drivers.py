@@ -1,4 +1,4 @@
-"""How workers, releases, the proxy and the database are reached: the inventory's drivers, as far as files say."""
+"""How everything is reached: the inventory's drivers, as far as files say."""
 
 from collections.abc import Collection, Mapping, Sequence
 
@@ -56,7 +56,7 @@ def _traffic(sources: Sources, proxy: Proxy | None, known: Mapping[str, Collecti
                 f"{one.kind} is there as well ({', '.join(one.files)}), and the inventory has one proxy before the workers: {proxy.kind}",
                 f"whether any worker gets requests through {one.kind} alone",
             )
-    if proxy is None and sources.proxies:
+    if proxy is None and sources.proxies and not any(backend.direct for one in sources.proxies for backend in one.backends):
         kinds = " and ".join(one.kind for one in sources.proxies)
         findings.doubtful(
             here, f"{kinds} was read, and none of its backends leads to a process of this homeserver", "the proxy's other files"
@@ -98,7 +98,7 @@ def _database(sources: Sources, processes: Sequence[Process], findings: Findings
             if len(processes) > 1:
                 findings.contradict(f"workers need PostgreSQL, and the database is {name}", shared.place("database", "name"))
         else:
-            findings.doubtful(("ledger_driver",), "no `database` in the files", "database_driver: {driver: postgresql, dsn: file:PATH}")
+            findings.doubtful(("database_driver",), "no `database` in the files", "database_driver: {driver: postgresql, dsn: file:PATH}")
         return None
     args = found.get("args") if isinstance(found, Mapping) else None
     said = {key: str(args[key]) for key in ("host", "port", "dbname", "database") if key in args} if isinstance(args, Mapping) else {}

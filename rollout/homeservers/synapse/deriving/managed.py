@@ -98,8 +98,8 @@ def _say_what_goes_along(found: dict[WorkerId, Managed], findings: Findings) -> 
 def _say_what_starts_nobody(units: Iterable[Unit], found: dict[WorkerId, Managed], findings: Findings) -> None:
     started = {one.name for one in found.values()}
     for unit in units:
-        if unit.main or not unit.configs:
-            continue
-        for name in [unit.name.replace("@.", f"@{instance}.") for instance in unit.instances] or [unit.name]:
-            if name not in started and not ("@." in name and any(one.unit is unit for one in found.values())):
+        # A template by itself starts nobody; Debian's package brings one along.
+        names = [unit.name.replace("@.", f"@{instance}.") for instance in unit.instances] if "@." in unit.name else [unit.name]
+        for name in names:
+            if unit.configs and name not in started:
                 findings.contradict(f"{name} starts a worker of which no file was read", unit.place)
