@@ -191,13 +191,16 @@ def test_no_secret_of_a_good_configuration_comes_out(homeserver: Path, tmp_path:
         + f"redis: {{enabled: true, password: {SECRET}}}\nemail: {{smtp_pass: {SECRET}}}\noidc_providers: [{{client_secret: {SECRET}}}]\n"
         + f"listeners:\n  - {{type: http, port: 8008, additional_resources: {{/x: {{config: {{key: {SECRET}}}}}}}}}\n"
     )
+    homeserver.write_text(homeserver.read_text() + f"stream_writers:\n  events: w\n  macaroon_secret_key: {SECRET}\n")
     (homeserver.parent / "workers").mkdir()
     worker = homeserver.parent / "workers/w.yaml"
     worker.write_text(f"worker_app: synapse.app.generic_worker\nworker_name: w\nworker_replication_secret: {SECRET}\n")
     haproxy, unit = tmp_path / "haproxy.cfg", tmp_path / "synapse.service"
     haproxy.write_text(f"backend b\n  http-request set-header Authorization {SECRET}\n  server w 127.0.0.1:1\n  stats auth a:{SECRET}\n")
     unit.write_text(f"[Service]\nEnvironment=PGPASSWORD={SECRET}\nExecStart=python -m synapse.app.homeserver -c {homeserver}\n")
-    done = run(homeserver, "--haproxy", haproxy, "--units", unit)
+    nginx = tmp_path / "nginx.conf"
+    nginx.write_text(f"location /_matrix {{ proxy_set_header X {SECRET}; proxy_pass http://a:{SECRET}@127.0.0.1:8008; }}\n")
+    done = run(homeserver, "--haproxy", haproxy, "--nginx", nginx, "--units", unit)
     assert done.exit_code == 0, done.output
     assert "database_driver" in done.stdout
     assert SECRET not in done.stdout

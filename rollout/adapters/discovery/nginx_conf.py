@@ -168,7 +168,8 @@ def _included(reading: _Reading, pattern: str, place: Place) -> list[str]:
 def _targets(reading: _Reading, target: str, place: Place) -> Iterator[str]:
     """Follow what is passed to: a name or an address, or a variable that may hold several."""
     match = _PASS.match(target)
-    whole = match[1] if match else target
+    # Nobody needs to be told who logs in there.
+    whole = (match[1] if match else target).rpartition("@")[2]
     variable = _VARIABLE.fullmatch(whole)
     if variable is None:
         if "$" in whole:

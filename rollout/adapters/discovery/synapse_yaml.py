@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from rollout.adapters.reading import PipeError, read_bounded
-from rollout.adapters.secrecy import plain_name
+from rollout.adapters.secrecy import is_secret, plain_name
 from rollout.homeservers.synapse.deriving.sources import ParsedFile
 from rollout.homeservers.synapse.deriving.sources import Path as Keys
 from rollout.model.errors import InvalidFileError
@@ -113,6 +113,9 @@ class _Picked:
         for key_node, value_node in _pairs(node):
             key = str(key_node.value)
             if not isinstance(key_node, yaml.ScalarNode) or (key not in wanted and "*" not in wanted):
+                continue
+            if wanted.get("*") is ... and is_secret((key,)):
+                # It was indented too far: nothing that is wanted is called so.
                 continue
             self.lines[(*path, key)] = key_node.start_mark.line + 1
             value = self.value(value_node, wanted.get(key, wanted.get("*")), (*path, key))
