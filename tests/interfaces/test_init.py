@@ -1,5 +1,6 @@
 """`rollout init` at the command line: where it looks, what it writes, what it refuses, and what it never says."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,28 @@ def test_what_was_read_is_never_overwritten(homeserver: Path, tmp_path: Path) ->
     assert homeserver.read_text() == HOMESERVER
 
 
+def test_on_a_full_disk_nothing_is_left_and_nothing_is_lost(homeserver: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "kept.yaml"
+    kept.write_text("mine")
+
+    class Full(io.StringIO):
+        def write(self, _text: str, /) -> int:
+            raise OSError(28, "No space left on device")
+
+    def open_full(path: Path, mode: str, **_others: object) -> Full:
+        path.touch(exist_ok=mode == "w")
+        return Full()
+
+    monkeypatch.setattr(Path, "open", open_full)
+    for arguments in (("-o", tmp_path / "new.yaml"), ("-o", kept, "--force")):
+        done = run(homeserver, *arguments)
+        assert done.exit_code == 2
+        assert "no space left on device" in done.stderr
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["kept.yaml", "root"]
+    monkeypatch.undo()
+    assert kept.read_text() == "mine"
+
+
 def test_a_directory_that_is_not_there_is_named(homeserver: Path, tmp_path: Path) -> None:
     done = run(homeserver, "-o", tmp_path / "nowhere/inventory.yaml")
     assert done.exit_code == 2
@@ -205,6 +228,27 @@ def test_no_secret_of_a_good_configuration_comes_out(homeserver: Path, tmp_path:
     assert "database_driver" in done.stdout
     assert SECRET not in done.stdout
     assert SECRET not in done.stderr
+
+
+def test_what_may_not_be_looked_at_is_told(homeserver: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As whoever isn't root finds matrix-docker-ansible-deploy's directories."""
+
+    def shut(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", shut)
+    done = run()
+    assert done.exit_code == 2
+    assert f"{homeserver}: this can't be looked at" in done.stderr
+    assert "permission denied" in done.stderr
+    assert "sudo" in done.stderr
+
+
+def test_a_path_that_can_be_none_is_told(homeserver: Path) -> None:
+    for arguments in ((homeserver, "--haproxy", "x" * 5000), ("x" * 5000,), (homeserver, "-o", "x" * 5000)):
+        done = run(*arguments)
+        assert done.exit_code == 2, done.output
+        assert "file name too long" in done.stderr
 
 
 @pytest.mark.parametrize("option", ["--workers", "--units", "--haproxy", "--nginx"])

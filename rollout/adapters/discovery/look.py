@@ -43,8 +43,21 @@ def look(named: Named, root: Path = Path("/")) -> Looked:
     """
     Read everything that was named, or that is where such files usually are.
 
-    Raises InvalidFileError: no homeserver.yaml anywhere, a file that can't be read, or YAML that is none.
+    Raises InvalidFileError: no homeserver.yaml anywhere, a file or directory that can't be read, or YAML that is none.
     """
+    try:
+        return _look(named, root)
+    except OSError as error:
+        # Whoever may not enter a directory can't even be told whether a file is in it.
+        raise InvalidFileError(
+            "this can't be looked at",
+            where=str(error.filename or root),
+            why=(error.strerror or "").lower(),
+            remedy="sudo, or the paths of copies that can be read",
+        ) from error
+
+
+def _look(named: Named, root: Path) -> Looked:
     all_named = found(named, root)
     configs = list(files_in(all_named.configs, is_yaml))
     workers = [path for path in files_in(all_named.workers, is_yaml) if path not in configs]

@@ -52,7 +52,8 @@ def found(named: Named, root: Path) -> Named:
     """
     configs = named.configs
     if not configs:
-        configs = tuple(path for path in (root / one for one in HOMESERVERS) if path.is_file())[:1]
+        first = next((path for path in (root / one for one in HOMESERVERS) if path.is_file()), None)
+        configs = () if first is None else (first,)
         if not configs:
             looked = ", ".join(str(root / one) for one in HOMESERVERS)
             raise InvalidFileError("no homeserver.yaml was found", why=f"looked for {looked}", remedy="rollout init PATH/homeserver.yaml")

@@ -1,6 +1,6 @@
 """`init`: an inventory from what is there."""
 
-import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -15,6 +15,7 @@ from rollout.model.errors import InvalidFileError
 
 # Where this machine's own files are looked for.
 ROOT = Path("/")
+_IS_READ = "this is one of the files that the inventory was made from"
 
 
 @click.command()
@@ -75,22 +76,22 @@ def _say(derived: Derived, looked: Looked, output_path: Path | None) -> None:
 
 def _write(path: Path, text: str, looked: Looked, *, force: bool) -> None:
     """Write it, whole or not at all. Raises InvalidFileError where a file is, and whatever is asked for where it is one that was read."""
-    if any(path.exists() and one.exists() and path.samefile(one) for one in looked.files):
-        raise InvalidFileError("this is one of the files that the inventory was made from", where=str(path), remedy="-o with another path")
-    half = path.with_name(f".{path.name}.half")
+    half: Path | None = None
     try:
-        half.write_text(text, encoding="utf-8")
-        if force:
-            half.replace(path)
-        else:
-            # It fails if something is there, even if that came a moment ago.
-            os.link(half, path)
+        if any(path.exists() and one.exists() and path.samefile(one) for one in looked.files):
+            raise InvalidFileError(_IS_READ, where=str(path), remedy="-o with another path")
+        half = path.with_name(f".{path.name}.half") if force else path
+        # It fails if something is there, even if that came a moment ago.
+        with half.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+        half.replace(path)
     except FileExistsError:
         raise InvalidFileError(
             "a file is there already", where=str(path), remedy="-o with another path, or --force to replace it"
         ) from None
-    except OSError as error:
-        why = (error.strerror or str(error)).lower()
+    except (OSError, ValueError) as error:
+        if half is not None:
+            with suppress(OSError):
+                half.unlink(missing_ok=True)
+        why = ((error.strerror or "" if isinstance(error, OSError) else "") or str(error)).lower()
         raise InvalidFileError("the inventory can't be written", where=str(path), why=why, remedy="-o with another path") from error
-    finally:
-        half.unlink(missing_ok=True)
