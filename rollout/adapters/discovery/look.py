@@ -14,11 +14,11 @@ from rollout.adapters.discovery.places import (
     Named,
     files_in,
     found,
-    is_haproxys,
     is_link,
-    is_nginxs,
-    is_supervisords,
-    is_units,
+    is_of_haproxy,
+    is_of_nginx,
+    is_of_supervisord,
+    is_of_systemd,
     is_yaml,
 )
 from rollout.adapters.discovery.supervisord_conf import parse_supervisord
@@ -61,12 +61,12 @@ def _look(named: Named, root: Path) -> Looked:
     all_named = found(named, root)
     configs = list(files_in(all_named.configs, is_yaml))
     workers = [path for path in files_in(all_named.workers, is_yaml) if path not in configs]
-    units = list(files_in(all_named.units, is_units, deep=True))
-    haproxy = list(files_in(all_named.haproxy, is_haproxys))
-    nginx = list(files_in(all_named.nginx, is_nginxs))
+    units = list(files_in(all_named.units, is_of_systemd, deep=True))
+    haproxy = list(files_in(all_named.haproxy, is_of_haproxy))
+    nginx = list(files_in(all_named.nginx, is_of_nginx))
     proxies = [parse_haproxy(_texts(haproxy))] if haproxy else []
     proxies += [parse_nginx(_texts(nginx))] if nginx else []
-    supervisord = list(files_in(all_named.supervisord, is_supervisords))
+    supervisord = list(files_in(all_named.supervisord, is_of_supervisord))
     here = not named.configs
     started = parse_units(_units(units, named.units), [str(path) for path in units if is_link(path)])
     sources = Sources(

@@ -104,22 +104,22 @@ def is_yaml(path: Path) -> bool:
     return path.suffix == ".yaml" and path.is_file()
 
 
-def is_haproxys(path: Path) -> bool:
+def is_of_haproxy(path: Path) -> bool:
     """As HAProxy does with a directory."""
     return path.suffix == ".cfg" and path.is_file()
 
 
-def is_supervisords(path: Path) -> bool:
+def is_of_supervisord(path: Path) -> bool:
     """As Debian has them included."""
     return path.suffix in {".conf", ".ini"} and path.is_file()
 
 
-def is_nginxs(path: Path) -> bool:
+def is_of_nginx(path: Path) -> bool:
     """A site's file is called as somebody likes, often by its domain; what editors and packages leave beside it is not read by nginx."""
     return path.is_file() and not path.name.startswith(".") and not path.name.endswith(_LEFT_BEHIND)
 
 
-def is_units(path: Path) -> bool:
+def is_of_systemd(path: Path) -> bool:
     """A unit, a drop-in, or the link by which one is enabled, wherever that leads from here."""
     return path.suffix == ".service" or (path.suffix == ".conf" and path.parent.name.endswith(".service.d"))
 
