@@ -23,6 +23,7 @@ ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "examples").rglob("*.md")))
 WALK = ROOT / "examples/lab/README.md"
 REHEARSING = ROOT / "docs/rehearsing.md"
+INVENTORY = ROOT / "docs/inventory.md"
 WALK_TIMEOUT_S = 1200
 
 
@@ -36,7 +37,7 @@ def test_every_console_block_is_run_by_a_test() -> None:
     with_commands = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES if commands(page)}
     # `make demo` is tests/end_to_end/test_demo.py, `make test` is what runs this.
     assert with_commands.pop("README.md") == ["make demo", "make test"]
-    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING)}
+    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING, INVENTORY)}
 
 
 def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -46,6 +47,15 @@ def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         rehearsed = CliRunner().invoke(cli, command.split()[1:])
         assert rehearsed.exit_code == 0, rehearsed.output
         assert "nothing happened that never may" in rehearsed.stdout
+
+
+def test_the_example_of_an_inventory_from_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for command in commands(INVENTORY):
+        written = CliRunner().invoke(cli, command.split()[1:])
+        assert written.exit_code == 0, written.output
+        assert "homeserver: example.org" in written.stdout
+        assert "rollout check -i FILE" in written.stderr
 
 
 @pytest.mark.end_to_end

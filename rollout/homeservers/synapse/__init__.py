@@ -7,4 +7,5 @@ canaries.py      requests of our own that harm nobody
 schema_rules.py  which release may run on which database, and whether there is a way back
 hazards.py       what the upgrade notes say of the releases between two others
 topology.py      who does what, as the configuration says
+deriving/        an inventory from its configurations
 """

@@ -5,6 +5,7 @@ __init__.py   the table of commands, and what every error ends in
 options.py    options that several commands share
 opening.py    files, drivers and journal, opened
 selecting.py  what to roll to, from options to a plan
+init.py       init
 preview.py    check, plan
 rolling.py    deploy, resume, abort, rollback
 speaking.py   pause, continue, skip
@@ -38,6 +39,7 @@ from rollout.model.errors import DriverError, RefusedError, RolloutError
 
 # Name -> where it is, and what it does in a few words.
 COMMANDS: dict[str, tuple[str, str]] = {
+    "init": ("rollout.interfaces.cli.init:init", "write an inventory from the configurations that are there"),
     "check": ("rollout.interfaces.cli.preview:check", "check inventory and playbook"),
     "preflight": ("rollout.interfaces.cli.preflight:preflight", "say whether a rollout could begin now"),
     "plan": ("rollout.interfaces.cli.preview:plan", "show what a rollout would do, and why"),
