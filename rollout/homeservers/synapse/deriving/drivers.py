@@ -63,7 +63,16 @@ def _traffic(sources: Sources, proxy: Proxy | None, known: Mapping[str, Collecti
         )
     kind = proxy.kind if proxy is not None else sources.proxies[0].kind if sources.proxies else "haproxy"
     _say_if_unknown("traffic", kind, known, findings)
-    return {"driver": "nginx"} if kind == "nginx" else _haproxy(sources, proxy, findings)
+    return _nginx(findings) if kind == "nginx" else _haproxy(sources, proxy, findings)
+
+
+def _nginx(findings: Findings) -> dict[str, object]:
+    findings.missing(
+        ("traffic_driver", "include"),
+        "rollout changes a file of upstreams that nobody else changes, and no file says which that shall be",
+        "a file with these upstreams alone, weight=100 at each server, included by nginx (docs/nginx.md)",
+    )
+    return {"driver": "nginx", "include": None}
 
 
 def _haproxy(sources: Sources, proxy: Proxy | None, findings: Findings) -> dict[str, object]:
