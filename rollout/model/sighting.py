@@ -77,13 +77,14 @@ class PoolSighting:
     """
     What the proxy says of one backend.
 
-    *requests* counts since the proxy started, *arrivals_per_s* is over its last second. *can_hold*: its requests pass through the hold.
+    *requests* counts since the proxy started, *arrivals_per_s* is over its last second; None where it doesn't count. *can_hold*: its
+    requests pass through the hold.
     *held* and the rest are as in ProxySighting and HoldSighting. *algorithm* is how the proxy calls its way to choose a server, "" where it
     doesn't say; *hash_points* are the points that each server has at least on its hash ring, 0 where there is none or it isn't known.
     """
 
-    requests: int
-    arrivals_per_s: float
+    requests: int | None
+    arrivals_per_s: float | None
     can_hold: bool = False
     held: bool = False
     hold: HoldSighting = HoldSighting()

@@ -38,8 +38,10 @@ def is_held(worker: Worker, situation: Situation) -> bool:
     return situation.inventory.pools[worker.pool].hold
 
 
-def pile(seen: PoolSighting, hold_s: float) -> Pile:
-    """Reckon what piles up."""
+def pile(seen: PoolSighting, hold_s: float) -> Pile | None:
+    """Reckon what piles up; None where the proxy doesn't say what comes in."""
+    if seen.arrivals_per_s is None:
+        return None
     arrivals_per_s = ARRIVALS_MARGIN * seen.arrivals_per_s
     return Pile(seen.arrivals_per_s, seen.arrivals_per_s * BOOT_S, arrivals_per_s * hold_s)
 
@@ -51,7 +53,7 @@ def refusals(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
             continue
         seen = situation.observation.pools.get(worker.pool)
         if seen is None:
-            yield f"{worker.id}: what comes in for pool {worker.pool} could not be seen at the proxy, nor so what a hold would pile up"
+            yield _unknown(worker)
         elif not seen.can_hold:
             yield (
                 f"{worker.id}: the inventory says that pool {worker.pool} can be held, but its requests don't pass through the hold of the "
@@ -65,7 +67,10 @@ def refusals(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
 def too_much(worker: Worker, seen: PoolSighting, proxy: ProxyLimits | None, hold: HoldBound) -> Iterator[str]:
     """Say what a hold of a worker's pool would be too much for. Asked when it is planned, and again before it begins."""
     piled = pile(seen, hold.hold_s)
-    whole = f"{ARRIVALS_MARGIN:g} × {seen.arrivals_per_s:g} requests a second × hold_s of {hold.hold_s:g} s = {piled.most:.0f}"
+    if piled is None:
+        yield _unknown(worker)
+        return
+    whole = f"{ARRIVALS_MARGIN:g} × {piled.arrivals_per_s:g} requests a second × hold_s of {hold.hold_s:g} s = {piled.most:.0f}"
     if piled.most > hold.hold_max:
         yield f"{worker.id}: a hold could pile up {whole}, and hold_max is {hold.hold_max}: the others would be refused"
     if proxy is None:
@@ -83,6 +88,10 @@ def too_much(worker: Worker, seen: PoolSighting, proxy: ProxyLimits | None, hold
         )
 
 
+def _unknown(worker: Worker) -> str:
+    return f"{worker.id}: what comes in for pool {worker.pool} could not be seen at the proxy, nor so what a hold would pile up"
+
+
 def notes(worker: Worker, situation: Situation) -> Iterator[str]:
     """Say what a hold will pile up, against what there is room for; or, where there is no hold, what will be cut."""
     if worker.pool is None or worker.duty is Duty.REPLACEABLE or worker.id in situation.ours:
@@ -94,17 +103,22 @@ def notes(worker: Worker, situation: Situation) -> Iterator[str]:
         return
     alone = f"it is alone in pool {worker.pool}, which has no hold, so nobody takes over"
     expected = ""
-    if seen is not None:
+    if seen is not None and seen.arrivals_per_s is not None:
         expected = f": about {seen.arrivals_per_s:g} requests a second × {BOOT_S:g} s of boot = {seen.arrivals_per_s * BOOT_S:.0f}"
+    elif seen is not None:
+        expected = " (the proxy doesn't say how many come in)"
     yield f"{worker.id} can't be drained ({alone}): requests in flight and those during its boot will be cut{expected}"
 
 
 def _of_hold(worker: Worker, seen: PoolSighting, situation: Situation) -> str:
     hold, proxy = situation.playbook.strategy.hold, situation.observation.proxy
     piled = pile(seen, hold.hold_s)
+    usual = (
+        "how many is not known" if piled is None else f"about {piled.arrivals_per_s:g} a second × {BOOT_S:g} s of boot = {piled.usual:.0f}"
+    )
     text = (
-        f"{worker.id}'s requests wait at the proxy: about {seen.arrivals_per_s:g} a second × {BOOT_S:g} s of boot = {piled.usual:.0f}; "
-        f"the proxy lets go by itself after {hold.hold_s:g} s, and refuses (503, Retry-After) more than {hold.hold_max}"
+        f"{worker.id}'s requests wait at the proxy: {usual}; the proxy lets go by itself after {hold.hold_s:g} s, and refuses "
+        f"(503, Retry-After) more than {hold.hold_max}"
     )
     if proxy is None:
         return text

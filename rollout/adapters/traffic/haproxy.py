@@ -350,8 +350,8 @@ def _in_pool(hold: HoldSighting) -> dict[str, Any]:
 
 def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
     return PoolSighting(
-        requests=one.requests + other.requests,
-        arrivals_per_s=one.arrivals_per_s + other.arrivals_per_s,
+        requests=(one.requests or 0) + (other.requests or 0),
+        arrivals_per_s=(one.arrivals_per_s or 0.0) + (other.arrivals_per_s or 0.0),
         can_hold=one.can_hold and other.can_hold,
         held=one.held and other.held,
         hold=_both_holds(one.hold, other.hold),

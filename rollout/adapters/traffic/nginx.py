@@ -119,7 +119,7 @@ class Nginx:
         with translated():
             text = nginx.read(self._include)
         methods = _methods(text)
-        return {name: PoolSighting(requests=0, arrivals_per_s=0.0, algorithm=methods[name]) for name in backends if name in methods}
+        return {name: PoolSighting(requests=None, arrivals_per_s=None, algorithm=methods[name]) for name in backends if name in methods}
 
     def limits(self, timeout_s: float) -> ProxyLimits:
         """See ports.traffic. Needs to see the file handles of nginx's workers, so its user or root."""
