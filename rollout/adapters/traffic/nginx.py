@@ -159,11 +159,9 @@ class Nginx:
             raise TransientDriverError("nginx doesn't run", where=str(self._pid_file))
         has_read_it = loaded is None and max(workers.values()) < time() - self._include.stat().st_mtime - SURELY_S
         if loaded != text and not has_read_it:
-            command = " ".join([*self._command, "-s", "reload"])
-            beside = f" && rm -f {self._include}{nginx.LOADED}" if loaded is not None else ""
-            raise TransientDriverError(
-                "nginx may not have read its file of upstreams since it was changed", where=str(self._include), remedy=command + beside
-            )
+            remedy = f"{' '.join(self._command)} -s reload && cp {self._include} {self._include}{nginx.LOADED}"
+            what = "nginx may not have read its file of upstreams since it was changed"
+            raise TransientDriverError(what, where=str(self._include), remedy=remedy)
         if unweighted := [name for (_, name), entry in found.items() if entry.weight is None]:
             remedy = "weight=100 behind the address of every server"
             raise PermanentDriverError(f"{unweighted[0]} has no weight in nginx's file", where=str(self._include), remedy=remedy)

@@ -5,6 +5,7 @@ A rollout that stopped must be easy to pick up by somebody who was just woken. W
 own words for it, which need nothing of ours.
 """
 
+import shlex
 from collections.abc import Mapping
 
 from rollout.engine.drivers import servers
@@ -19,6 +20,8 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
     if place is None:
         return (f"the inventory doesn't say where {worker} stands at the proxy",)
     settings = inventory.traffic_driver.settings()
+    if inventory.traffic_driver.driver == "nginx":
+        return (_in_nginx(place.name, settings),)
     if inventory.traffic_driver.driver != "haproxy":
         return (f"admit server {place.name} of {place.backend} at the proxy",)
     name = f"{place.backend}/{place.name}"
@@ -28,6 +31,14 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
         f"echo 'set server {name} weight 100%; set server {name} state ready{let_go}' | socat - UNIX-CONNECT:{socket}"
         for socket in (sockets if isinstance(sockets, list) else [])
     )
+
+
+def _in_nginx(server: str, settings: Mapping[str, object]) -> str:
+    file, said = shlex.quote(str(settings.get("include"))), settings.get("nginx")
+    nginx = shlex.join(map(str, said)) if isinstance(said, list) else "nginx"
+    # The line with its address or its name, in GNU sed's words; what nginx has loaded then is the file again.
+    edit = shlex.quote(rf"\%server {server} \|# *{server} *$%{{s/ down;/;/;s/weight=[0-9]*/weight=100/}}")
+    return f"sed -i {edit} {file} && {nginx} -t && {nginx} -s reload && cp {file} {file}.loaded"
 
 
 def _can_be_held(inventory: Inventory, worker: WorkerId) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -12,11 +13,14 @@ import pytest
 from rollout.adapters.traffic.nginx import Nginx, open_connections
 from rollout.agent import nginx as agent
 from rollout.agent.fault import Fault
+from rollout.interfaces.report.advice import by_hand
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
+from rollout.model.inventory import DriverSettings
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import ProxySighting
 from rollout.ports.traffic import Server
+from rollout.simulation.rehearse import set_stage
 from tests.contracts.nginx import Nginx as Proxy
 from tests.contracts.nginx import make_older, nginx
 from tests.contracts.proxy import until
@@ -54,6 +58,21 @@ def test_only_weight_and_down_are_changed_and_the_text_before_is_kept(proxy: Pro
     assert proxy.include.read_text() == before
 
 
+def test_what_a_person_types_to_bring_a_worker_back_does_so(proxy: Proxy) -> None:
+    """It is printed where a rollout has left somebody out, and nothing of ours is needed for it."""
+    settings = {"driver": "nginx", "include": str(proxy.include), "nginx": list(proxy.command), "pid_file": str(proxy.pid_file)}
+    inventory = set_stage(dict.fromkeys(SERVERS, ("sync", "sync"))).inventory
+    inventory = inventory.model_copy(update={"traffic_driver": DriverSettings.model_validate(settings)})
+    (command,) = by_hand(inventory, SYNC1)
+    before = proxy.include.read_text()
+    _driver(proxy).admit(SERVERS[SYNC2], 50, TIMEOUT_S)
+    _driver(proxy).admit(SERVERS[SYNC1], 50, TIMEOUT_S)
+    _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
+    subprocess.run(["sh", "-c", command], check=True, timeout=TIMEOUT_S)
+    assert proxy.include.read_text() == before.replace(" weight=100; # sync2", " weight=50; # sync2")
+    assert (_look(proxy)[SYNC1].admitted, _look(proxy)[SYNC1].weight) == (True, 100)
+
+
 def test_other_parameters_of_a_server_stay() -> None:
     text = "upstream a {\n  least_conn;\n\tserver 10.0.0.1:80 max_fails=0 weight=100 fail_timeout=5s;  # one\n}\n"
     down = agent.with_server(text, "file", "a", "one", None)
@@ -83,7 +102,7 @@ def test_what_was_written_and_not_yet_read_is_not_believed(proxy: Proxy) -> None
     proxy.include.write_text(agent.with_server(proxy.include.read_text(), "file", "sync", "sync1", None))
     with pytest.raises(TransientDriverError, match="may not have read its file") as unknown:
         _look(proxy)
-    assert unknown.value.remedy == f"{' '.join(proxy.command)} -s reload && rm -f {proxy.include}.loaded"
+    assert unknown.value.remedy == f"{' '.join(proxy.command)} -s reload && cp {proxy.include} {proxy.include}.loaded"
     workers = agent.workers(str(proxy.pid_file))
     _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
     assert not _look(proxy)[SYNC1].admitted
@@ -96,8 +115,7 @@ def test_a_file_that_is_younger_than_nginx_is_not_believed(tmp_path: Path) -> No
         proxy.include.touch()
         with pytest.raises(TransientDriverError, match="may not have read its file") as unknown:
             _look(proxy)
-        assert unknown.value.remedy == f"{' '.join(proxy.command)} -s reload"
-        make_older(proxy.include, 60.0)
+        subprocess.run(["sh", "-c", unknown.value.remedy], check=True, timeout=TIMEOUT_S)
         assert _look(proxy)[SYNC1].admitted
 
 
