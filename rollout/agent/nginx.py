@@ -2,17 +2,19 @@
 nginx's upstream servers, in an include file that only we change: `weight` and `down` of one `server` line, and nothing else.
 
 Open-source nginx can't be told at run time; it reads its configuration again when it is reloaded. What the file says is true only once new
-workers have begun and the old ones have stopped to accept, so the text that was confirmed in that way is kept beside it (`.loaded`). The
-text before is kept too (`.before`). Sources: nginx.org, ngx_http_upstream_module (`server`), "Controlling nginx" (changing configuration).
+workers have begun and the old ones have stopped to accept. So three files stand beside it, hidden, or a pattern that includes the directory
+would take them in: `pending` is what is being changed to and who accepted before, `loaded` what was confirmed last, `before` the text that
+the last change replaced. Sources: nginx.org, ngx_http_upstream_module (`server`), "Controlling nginx" (changing configuration).
 """
 
 import fcntl
+import json
 import os
 import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -20,8 +22,10 @@ from typing import Any
 from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
 from rollout.agent.processes import status
 
-LOADED, BEFORE = ".loaded", ".before"
+LOADED, BEFORE, PENDING = "loaded", "before", "pending"
 WAIT_S = 0.05
+# A worker that began so long after the file was written has read it; the two times come from different clocks.
+SURELY_S = 1.0
 LINES_MAX = 12
 # Fields of `status`: the parent's id first, and the start in ticks since the machine's.
 _PARENT, _STARTED = 0, 18
@@ -56,6 +60,8 @@ def servers(text: str, where: str) -> dict[tuple[str, str], Entry]:
             if match is None or upstream is None:
                 remedy = "`server ADDRESS weight=100; # WORKER`, a line each, in `upstream NAME {`"
                 raise Fault(PERMANENT, "this server can't be read", where=f"{where}, line {number + 1}", why=line.strip(), remedy=remedy)
+            if any(word.startswith("weight=") and not word[7:].isdecimal() for word in match["rest"].split()):
+                raise Fault(PERMANENT, "this weight is no number", where=f"{where}, line {number + 1}", why=line.strip())
             key = upstream, match["name"] or match["address"]
             if key in found:
                 raise Fault(PERMANENT, f"upstream {upstream} has {key[1]} twice", where=f"{where}, line {number + 1}")
@@ -87,23 +93,74 @@ def tell(act: Mapping[str, Any]) -> None:
     with _turn(file, end_s):
         text = read(file)
         wanted = with_server(text, str(file), act["upstream"], act["server"], act["weight"])
-        if wanted == text and loaded(file) == text:
-            return
         before = workers(act["pid_file"])
         if not before:
             raise Fault(TRANSIENT, "nginx doesn't run", where=act["pid_file"])
+        was_read, pending = is_read(file, text, before), beside(file, PENDING)
+        if wanted == text and was_read:
+            return
+        earlier = _text(pending)
+        # From here on nothing else tells whether nginx has the file as it is.
+        _write(pending, json.dumps({"text": wanted, "before": sorted(before)}))
         if wanted != text:
-            _write(file.with_name(file.name + BEFORE), text)
+            _write(beside(file, BEFORE), text)
             _write(file, wanted)
         try:
             _run([*act["nginx"], "-t"], end_s, PERMANENT, "nginx would not take its configuration, so nothing was reloaded")
             _run([*act["nginx"], "-s", "reload"], end_s, TRANSIENT, "nginx can't be reloaded")
         except Fault as fault:
             if fault.kind != UNKNOWN:
-                _write(file, text)
+                _put_back(file, text, earlier, was_read=was_read)
             raise
         _await(lambda: _has_new_workers(act["pid_file"], before), end_s)
-        _write(file.with_name(file.name + LOADED), wanted)
+        # If this fails, what is pending says the same.
+        with suppress(Fault):
+            _write(beside(file, LOADED), wanted)
+            pending.unlink(missing_ok=True)
+
+
+def beside(file: Path, name: str) -> Path:
+    """Name one of the files that stand beside the file of upstreams."""
+    return file.with_name(f".{file.name}.{name}")
+
+
+def is_read(file: Path, text: str, now: Mapping[tuple[int, int], float]) -> bool:
+    """
+    Tell whether the workers *now* have the file as it is, which is *text*. Raises Fault.
+
+    What we have changed is read once nobody accepts who did before. For what somebody else has changed there is nothing but ages.
+    """
+    if not now:
+        return False
+    if (said := _text(beside(file, PENDING))) is not None:
+        pending = _as_pending(said)
+        if pending is not None and pending[0] == text:
+            return not now.keys() & pending[1]
+    elif _text(beside(file, LOADED)) == text:
+        return True
+    try:
+        stat = file.stat()
+    except OSError as error:
+        raise Fault(TRANSIENT, "nginx's file of upstreams can't be seen", where=str(file), why=str(error)) from error
+    return max(now.values()) < time.time() - max(stat.st_mtime, stat.st_ctime) - SURELY_S
+
+
+def _as_pending(said: str) -> tuple[str, set[tuple[int, int]]] | None:
+    try:
+        found = json.loads(said)
+        return str(found["text"]), {(int(pid), int(started)) for pid, started in found["before"]}
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def _put_back(file: Path, text: str, earlier: str | None, *, was_read: bool) -> None:
+    _write(file, text)
+    if was_read:
+        _write(beside(file, LOADED), text)
+    if was_read or earlier is None:
+        beside(file, PENDING).unlink(missing_ok=True)
+    else:
+        _write(beside(file, PENDING), earlier)
 
 
 def read(file: Path) -> str:
@@ -114,14 +171,13 @@ def read(file: Path) -> str:
         raise Fault(PERMANENT, "nginx's file of upstreams can't be read", where=str(file), why=str(error)) from error
 
 
-def loaded(file: Path) -> str | None:
-    """Return the text that nginx was seen to take over last; None when that was never seen."""
+def _text(file: Path) -> str | None:
     try:
-        return file.with_name(file.name + LOADED).read_text()
+        return file.read_text()
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise Fault(TRANSIENT, "what nginx has loaded can't be read", where=str(file), why=str(error)) from error
+        raise Fault(TRANSIENT, "what nginx has read can't be known", where=str(file), why=str(error)) from error
 
 
 def workers(pid_file: str) -> dict[tuple[int, int], float]:

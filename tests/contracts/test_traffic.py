@@ -16,7 +16,7 @@ from rollout.model.sighting import PoolSighting, ProxySighting
 from rollout.ports.traffic import Server, Traffic
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.nginx import Nginx as NginxProxy
-from tests.contracts.nginx import make_older, nginx
+from tests.contracts.nginx import nginx, say_that_it_is_read
 from tests.contracts.proxy import Proxy, haproxy, until
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
@@ -85,7 +85,7 @@ def _real(proxy: Proxy) -> Plant:
 
 
 def _nginx(proxy: NginxProxy) -> Plant:
-    make_older(proxy.include, 5.0)
+    say_that_it_is_read(proxy.include)
     traffic = Nginx(proxy.include, proxy.command, proxy.pid_file)
 
     def begun() -> int:

@@ -9,13 +9,11 @@ port (a check of ours) count too: that is only a longer drain.
 
 import ipaddress
 import re
-import socket
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from time import time  # noqa: TID251  (how old a file is, against processes)
 from typing import Annotated
 
 from pydantic import Field
@@ -31,10 +29,9 @@ from rollout.model.sighting import PoolSighting, ProxyLimits, ProxySighting
 from rollout.ports.acts import Acts
 from rollout.ports.traffic import Server
 
-# A worker that began so long after the file was written has read it; the two times come from different clocks.
-SURELY_S = 1.0
 _ESTABLISHED = "01"
-_WORKER_CONNECTIONS = re.compile(r"^\s*worker_connections\s+(\d+)\s*;", re.MULTILINE)
+_WORKER_CONNECTIONS = re.compile(r"\bworker_connections\s+(\d+)\s*;")
+_COMMENT = re.compile(r"#.*")
 # Of the upstream module, the ways to choose a server.
 _METHODS = {"least_conn": "leastconn", "ip_hash": "source", "hash": "hash", "random": ""}
 # nginx's own default.
@@ -72,7 +69,7 @@ class Nginx:
         entries = self._running()
         connections = open_connections()
         keys = {worker: (server.backend, server.name) for worker, server in servers.items()}
-        return {worker: _sighting(entries[key], connections) for worker, key in keys.items() if key in entries}
+        return {worker: self._sighting(entries[key], connections) for worker, key in keys.items() if key in entries}
 
     def known(self, timeout_s: float) -> frozenset[Server]:  # noqa: ARG002  (files only)
         """See ports.traffic."""
@@ -154,18 +151,27 @@ class Nginx:
         with translated():
             text = nginx.read(self._include)
             found = nginx.servers(text, str(self._include))
-            workers, loaded = nginx.workers(str(self._pid_file)), nginx.loaded(self._include)
+            workers = nginx.workers(str(self._pid_file))
+            is_read = nginx.is_read(self._include, text, workers)
         if not workers:
             raise TransientDriverError("nginx doesn't run", where=str(self._pid_file))
-        has_read_it = loaded is None and max(workers.values()) < time() - self._include.stat().st_mtime - SURELY_S
-        if loaded != text and not has_read_it:
-            remedy = f"{' '.join(self._command)} -s reload && cp {self._include} {self._include}{nginx.LOADED}"
+        if not is_read:
+            command = " ".join(self._command)
+            remedy = f"{command} -t && {command} -s reload"
             what = "nginx may not have read its file of upstreams since it was changed"
             raise TransientDriverError(what, where=str(self._include), remedy=remedy)
         if unweighted := [name for (_, name), entry in found.items() if entry.weight is None]:
             remedy = "weight=100 behind the address of every server"
             raise PermanentDriverError(f"{unweighted[0]} has no weight in nginx's file", where=str(self._include), remedy=remedy)
         return found
+
+    def _sighting(self, entry: nginx.Entry, connections: Counter[tuple[str, int]]) -> ProxySighting:
+        places = _places(entry.address)
+        if places is None:
+            what, remedy = f"what {entry.address} still has can't be counted", "an IP address or localhost, with a port, in nginx's file"
+            raise PermanentDriverError(what, where=str(self._include), remedy=remedy)
+        sessions = sum(connections[place] for place in places)
+        return ProxySighting(admitted=not entry.down, weight=entry.weight or 0, up=True, sessions=sessions, requests=None, cuts=None)
 
     def _connections_each(self, timeout_s: float) -> int:
         argv = [*self._command, "-T"]
@@ -174,26 +180,27 @@ class Nginx:
         except (OSError, subprocess.SubprocessError) as error:
             what = "nginx doesn't say how many connections it may have"
             raise TransientDriverError(what, where=" ".join(argv), why=str(error)) from error
-        said = _WORKER_CONNECTIONS.search(done.stdout.decode(errors="replace"))
+        said = _WORKER_CONNECTIONS.search(_COMMENT.sub("", done.stdout.decode(errors="replace")))
         return int(said[1]) if said else CONNECTIONS_EACH
 
 
-def _sighting(entry: nginx.Entry, connections: Counter[tuple[str, int]]) -> ProxySighting:
-    places = _places(entry.address)
-    sessions = None if places is None else sum(connections[place] for place in places)
-    return ProxySighting(admitted=not entry.down, weight=entry.weight or 0, up=True, sessions=sessions, requests=None, cuts=None)
-
-
 def _places(address: str) -> set[tuple[str, int]] | None:
-    """Find the addresses and the port that a server's address means; None for one that connections can't be counted of."""
+    """
+    Find where connections to a server lead; None where that can't be known for certain.
+
+    What a name meant when nginx looked it up need not be what it means now.
+    """
     if address.startswith("unix:"):
         return None
     host, _, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "80")
+    if host == "localhost":
+        return {("127.0.0.1", int(port)), ("::1", int(port))}
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
-    except OSError:
+        literal = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
         return None
-    return {(str(ipaddress.ip_address(one[4][0])), int(port)) for one in found}
+    mapped = literal.ipv4_mapped if isinstance(literal, ipaddress.IPv6Address) else None
+    return None if literal.is_unspecified else {(str(mapped or literal), int(port))}
 
 
 def open_connections() -> Counter[tuple[str, int]]:

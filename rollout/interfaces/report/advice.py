@@ -21,7 +21,7 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
         return (f"the inventory doesn't say where {worker} stands at the proxy",)
     settings = inventory.traffic_driver.settings()
     if inventory.traffic_driver.driver == "nginx":
-        return (_in_nginx(place.name, settings),)
+        return (_in_nginx(place.backend, place.name, settings),)
     if inventory.traffic_driver.driver != "haproxy":
         return (f"admit server {place.name} of {place.backend} at the proxy",)
     name = f"{place.backend}/{place.name}"
@@ -33,12 +33,13 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
     )
 
 
-def _in_nginx(server: str, settings: Mapping[str, object]) -> str:
+def _in_nginx(upstream: str, server: str, settings: Mapping[str, object]) -> str:
     file, said = shlex.quote(str(settings.get("include"))), settings.get("nginx")
-    nginx = shlex.join(map(str, said)) if isinstance(said, list) else "nginx"
-    # The line with its address or its name, in GNU sed's words; what nginx has loaded then is the file again.
-    edit = shlex.quote(rf"\%server {server} \|# *{server} *$%{{s/ down;/;/;s/weight=[0-9]*/weight=100/}}")
-    return f"sed -i {edit} {file} && {nginx} -t && {nginx} -s reload && cp {file} {file}.loaded"
+    nginx = shlex.join(map(str, said)) if isinstance(said, list) else "/usr/sbin/nginx"
+    # The line with its address or its name, in GNU sed's words. A moment later, or nobody could tell that nginx has read it.
+    change = rf"\%server {server} \|# *{server} *$%{{s/ down;/;/;s/weight=[0-9]*/weight=100/}}"
+    edit = shlex.quote(rf"/upstream *{upstream} *{{/,/^}}/{{{change}}}")
+    return f"sed -i {edit} {file} && sleep 2 && {nginx} -t && {nginx} -s reload"
 
 
 def _can_be_held(inventory: Inventory, worker: WorkerId) -> bool:
