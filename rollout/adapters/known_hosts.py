@@ -16,6 +16,7 @@ from pathlib import Path
 
 _HASHED = "|1|"
 _FIELDS_MIN = 3
+SSH_PORT = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class KnownKeys:
 
 def name_of(address: str, port: int) -> str:
     """Return the name by which a host stands in such a file."""
-    return address if port == 22 else f"[{address}]:{port}"  # noqa: PLR2004  (SSH's own port)
+    return address if port == SSH_PORT else f"[{address}]:{port}"
 
 
 def keys_of(name: str, files: Iterable[Path]) -> KnownKeys:

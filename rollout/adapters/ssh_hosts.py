@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
+from rollout.adapters.known_hosts import SSH_PORT
 from rollout.adapters.problem import Problem
 from rollout.adapters.secrecy import HIDDEN
 from rollout.adapters.settings import FilePath, Settings, refused
@@ -43,7 +44,7 @@ class HostEntry(Settings):
 
     address: Annotated[str, AfterValidator(_is_address)]
     user: Annotated[str, AfterValidator(_is_user)]
-    port: int = Field(default=22, ge=1, le=65_535)
+    port: int = Field(default=SSH_PORT, ge=1, le=65_535)
     identity_file: FilePath | None = None
     known_hosts: FilePath | None = None
     agent: bool = Field(default=True, description="try the keys of the SSH agent, too")
@@ -51,7 +52,7 @@ class HostEntry(Settings):
 
     def spelled(self) -> str:
         """Write it as people do."""
-        return f"{self.user}@{self.address}" + ("" if self.port == 22 else f":{self.port}")  # noqa: PLR2004  (SSH's own port)
+        return f"{self.user}@{self.address}" + ("" if self.port == SSH_PORT else f":{self.port}")
 
     def known_hosts_files(self) -> tuple[Path, ...]:
         return tuple(path.expanduser() for path in (KNOWN_HOSTS if self.known_hosts is None else (self.known_hosts,)))

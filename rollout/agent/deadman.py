@@ -115,6 +115,8 @@ def _admit(book: Book, worker: str, mark: Mark, now_s: float) -> Ruling:
         if fault.kind == STALE or (fault.kind == TRANSIENT and fault.where == worker):
             return Ruling(WAIT, "busy", fault.sentence())
         return Ruling(PAGE, "failed", f"it answers, and can't be admitted: {fault.sentence()}")
+    except Exception as error:  # noqa: BLE001  (nobody else is left who would see it: a watcher that ends here leaves it out without a word)
+        return Ruling(PAGE, "failed", f"it answers, and can't be admitted: {type(error).__name__}: {error}")
     return Ruling(ADMIT, "admitted", f"nobody lives who would have done it, so it was admitted again; it was out because: {mark['why']}")
 
 

@@ -99,24 +99,25 @@ def tell(act: Mapping[str, Any]) -> None:
         was_read, pending = is_read(file, text, before), beside(file, PENDING)
         if wanted == text and was_read:
             return
+        if was_read:
+            _settle(file, text)
         earlier = _text(pending)
-        # From here on nothing else tells whether nginx has the file as it is.
-        _write(pending, json.dumps({"text": wanted, "before": sorted(before)}))
-        if wanted != text:
-            _write(beside(file, BEFORE), text)
-            _write(file, wanted)
         try:
+            # From here on nothing else tells whether nginx has the file as it is.
+            _write(pending, json.dumps({"text": wanted, "before": sorted(before)}))
+            if wanted != text:
+                _write(beside(file, BEFORE), text)
+                _write(file, wanted)
             _run([*act["nginx"], "-t"], end_s, PERMANENT, "nginx would not take its configuration, so nothing was reloaded")
             _run([*act["nginx"], "-s", "reload"], end_s, TRANSIENT, "nginx can't be reloaded")
         except Fault as fault:
             if fault.kind != UNKNOWN:
-                _put_back(file, text, earlier, was_read=was_read)
+                _put_back(file, text, earlier)
             raise
         _await(lambda: _has_new_workers(act["pid_file"], before), end_s)
         # If this fails, what is pending says the same.
         with suppress(Fault):
-            _write(beside(file, LOADED), wanted)
-            pending.unlink(missing_ok=True)
+            _settle(file, wanted)
 
 
 def beside(file: Path, name: str) -> Path:
@@ -153,14 +154,30 @@ def _as_pending(said: str) -> tuple[str, set[tuple[int, int]]] | None:
         return None
 
 
-def _put_back(file: Path, text: str, earlier: str | None, *, was_read: bool) -> None:
-    _write(file, text)
-    if was_read:
-        _write(beside(file, LOADED), text)
-    if was_read or earlier is None:
-        beside(file, PENDING).unlink(missing_ok=True)
-    else:
-        _write(beside(file, PENDING), earlier)
+def _settle(file: Path, text: str) -> None:
+    """Write down that nginx has the file as it is, and nothing is pending."""
+    _write(beside(file, LOADED), text)
+    _remove(beside(file, PENDING))
+
+
+def _put_back(file: Path, text: str, earlier: str | None) -> None:
+    """Have everything as it was before. Raises Fault (UNKNOWN): a change that stays is taken over whenever somebody reloads."""
+    try:
+        if read(file) != text:
+            _write(file, text)
+        if earlier is None:
+            _remove(beside(file, PENDING))
+        else:
+            _write(beside(file, PENDING), earlier)
+    except Fault as fault:
+        raise Fault(UNKNOWN, "nginx did not take the change, and it can't be taken back", where=str(file), why=str(fault)) from fault
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise Fault(PERMANENT, "this file can't be removed", where=str(file), why=str(error)) from error
 
 
 def read(file: Path) -> str:
@@ -181,13 +198,19 @@ def _text(file: Path) -> str | None:
 
 
 def workers(pid_file: str) -> dict[tuple[int, int], float]:
-    """Name the processes that accept, by number and start (ticks), with how many seconds ago that was; none when nginx doesn't run."""
+    """
+    Name the processes that accept, by number and start (ticks), with how many seconds ago that was; none when nginx doesn't run.
+
+    Raises Fault (TRANSIENT) where that can't be seen.
+    """
     try:
         master = int(Path(pid_file).read_text())
         children = Path(f"/proc/{master}/task/{master}/children").read_text().split()
         up_s = float(Path("/proc/uptime").read_text().split()[0])
-    except (OSError, ValueError):
+    except (FileNotFoundError, ProcessLookupError):
         return {}
+    except (OSError, ValueError) as error:
+        raise Fault(TRANSIENT, "whether nginx runs can't be seen", where=pid_file, why=str(error)) from error
     found = {}
     for pid in map(int, children):
         fields = status(pid)
@@ -201,7 +224,11 @@ def workers(pid_file: str) -> dict[tuple[int, int], float]:
 
 
 def _has_new_workers(pid_file: str, before: Mapping[tuple[int, int], float]) -> bool:
-    now = workers(pid_file)
+    try:
+        now = workers(pid_file)
+    except Fault:
+        # By now it may have happened: that it can't be seen is no reason to say that it has not.
+        return False
     return bool(now) and not now.keys() & before.keys()
 
 

@@ -2,15 +2,12 @@
 
 import shutil
 import socket
-import subprocess
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from rollout.agent.nginx import LOADED, beside, workers
-from tests.contracts.proxy import WAIT_S, Backend, until
+from tests.contracts.proxy import Front, free_port, running, serving, until
 
 
 def nginx_binary() -> Path:
@@ -20,15 +17,8 @@ def nginx_binary() -> Path:
     return Path(found)
 
 
-@dataclass(slots=True)
-class Nginx:
-    """nginx with upstream `sync` and servers named as *backends*; *include* is the file of upstreams."""
-
-    place: Path
-    port: int
-    backends: dict[str, Backend]
-    process: subprocess.Popen[bytes]
-    open: list[socket.socket] = field(default_factory=list)
+class Nginx(Front):
+    """nginx, with upstream `sync`; *include* is the file of upstreams."""
 
     @property
     def include(self) -> Path:
@@ -46,28 +36,17 @@ class Nginx:
     def command(self) -> tuple[str, ...]:
         return (str(nginx_binary()), "-p", str(self.place), "-c", str(self.configuration))
 
-    def begin_request(self) -> None:
-        """Begin a request that ends when its backend is released."""
-        one = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
-        one.sendall(f"GET /sync HTTP/1.1\r\nHost: localhost\r\nFrom: {one.getsockname()[1]}\r\n\r\n".encode())
-        self.open.append(one)
-
-    def answers(self) -> list[int]:
-        """Read the status of each answer to the requests that were begun."""
-        return [int(one.recv(65_536).split()[1]) for one in self.open]
-
 
 @contextmanager
 def nginx(place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, processes: int = 2) -> Iterator[Nginx]:
     """Run one, with so many workers, in front of a backend for each name."""
-    backends = {name: Backend() for name in names}
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    servers = "\n".join(f"    server 127.0.0.1:{backend.server_port} weight=100; # {name}" for name, backend in backends.items())
-    (place / "upstreams.conf").write_text(f"# Of rollout.\nupstream sync {{\n{servers}\n}}\n")
-    (place / "nginx.conf").write_text(
-        f"""\
+    with serving(names) as backends:
+        port = free_port()
+        found = Nginx(place, port, backends)
+        servers = "\n".join(f"    server 127.0.0.1:{backend.server_port} weight=100; # {name}" for name, backend in backends.items())
+        found.include.write_text(f"# Of rollout.\nupstream sync {{\n{servers}\n}}\n")
+        found.configuration.write_text(
+            f"""\
 worker_processes {processes};
 pid {place}/nginx.pid;
 error_log {place}/error.log;
@@ -86,27 +65,11 @@ http {{
     }}
 }}
 """
-    )
-    threads = [threading.Thread(target=backend.serve_forever, args=(0.02,), daemon=True) for backend in backends.values()]
-    for thread in threads:
-        thread.start()
-    with (place / "nginx.log").open("wb") as log:
-        command = [str(nginx_binary()), "-p", str(place), "-c", str(place / "nginx.conf"), "-g", "daemon off;"]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    found = Nginx(place, port, backends, process)
-    try:
-        until(lambda: len(workers(str(found.pid_file))) == processes and _listens(port))
-        yield found
-    finally:
-        for backend in backends.values():
-            backend.released.set()
-        for one in found.open:
-            one.close()
-        process.terminate()
-        process.wait(WAIT_S)
-        for backend in backends.values():
-            backend.shutdown()
-            backend.server_close()
+        )
+        with running(found, [*found.command, "-g", "daemon off;"]):
+            until(lambda: found.pid_file.exists() and found.pid_file.read_text() != "")
+            until(lambda: len(workers(str(found.pid_file))) == processes and _listens(port))
+            yield found
 
 
 def _listens(port: int) -> bool:

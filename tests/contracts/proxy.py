@@ -64,21 +64,13 @@ class _Answer(BaseHTTPRequestHandler):
 
 
 @dataclass(slots=True)
-class Proxy:
-    """HAProxy with backend `sync` and servers named as *backends*."""
+class Front:
+    """A proxy on *port*, in front of servers named as *backends*; its files are in *place*."""
 
     place: Path
     port: int
     backends: dict[str, Backend]
     open: list[socket.socket] = field(default_factory=list)
-
-    @property
-    def admin(self) -> Path:
-        return self.place / "admin.sock"
-
-    @property
-    def master(self) -> Path:
-        return self.place / "master.sock"
 
     def begin_request(self) -> None:
         """Begin a request that ends when its backend is released."""
@@ -93,6 +85,56 @@ class Proxy:
     def whole_answers(self) -> list[bytes]:
         """Read each answer to the requests that were begun; the first part of it, with its headers."""
         return [one.recv(65_536) for one in self.open]
+
+
+@contextmanager
+def serving(names: tuple[str, ...]) -> Iterator[dict[str, Backend]]:
+    """Let a backend answer for each name."""
+    backends = {name: Backend() for name in names}
+    for backend in backends.values():
+        threading.Thread(target=backend.serve_forever, args=(0.02,), daemon=True).start()
+    try:
+        yield backends
+    finally:
+        for backend in backends.values():
+            backend.shutdown()
+            backend.server_close()
+
+
+@contextmanager
+def running(front: Front, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run the proxy's process; at its end nothing waits for it any more."""
+    with (front.place / "proxy.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        yield process
+    finally:
+        for backend in front.backends.values():
+            backend.released.set()
+        for one in front.open:
+            one.close()
+        # A master ends its workers, old ones too; killed, it would leave them behind.
+        process.terminate()
+        process.wait(WAIT_S)
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+class Proxy(Front):
+    """HAProxy, with backend `sync`."""
+
+    @property
+    def admin(self) -> Path:
+        return self.place / "admin.sock"
+
+    @property
+    def master(self) -> Path:
+        return self.place / "master.sock"
 
     def reload(self) -> None:
         """Start a new process with a fresh view; the old one keeps its sessions."""
@@ -138,15 +180,13 @@ def haproxy(
     place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True, balance: str = "roundrobin"
 ) -> Iterator[Proxy]:
     """Run one, with a master, in front of a backend for each name."""
-    backends = {name: Backend() for name in names}
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    proxy = Proxy(place, port, backends)
-    check = "check inter 100ms rise 1 fall 1 weight 100"
-    servers = "\n".join(f"    server {name} 127.0.0.1:{backend.server_port} {check}" for name, backend in backends.items())
-    (place / "haproxy.cfg").write_text(
-        f"""\
+    with serving(names) as backends:
+        port = free_port()
+        proxy = Proxy(place, port, backends)
+        check = "check inter 100ms rise 1 fall 1 weight 100"
+        servers = "\n".join(f"    server {name} 127.0.0.1:{backend.server_port} {check}" for name, backend in backends.items())
+        (place / "haproxy.cfg").write_text(
+            f"""\
 global
     stats socket {proxy.admin} mode 600 level admin expose-fd listeners
     {f"lua-load {HOLD_LUA}" if can_hold else ""}
@@ -164,24 +204,7 @@ backend sync
     {"http-request lua.rollout_hold" if can_hold else ""}
 {servers}
 """
-    )
-    threads = [threading.Thread(target=backend.serve_forever, args=(0.02,), daemon=True) for backend in backends.values()]
-    for thread in threads:
-        thread.start()
-    command = [str(haproxy_binary()), "-W", "-db", "-S", str(proxy.master), "-f", str(place / "haproxy.cfg")]
-    with (place / "haproxy.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        until(lambda: _pid(proxy.admin) is not None and _serves(proxy.master))
-        yield proxy
-    finally:
-        for backend in backends.values():
-            backend.released.set()
-        for one in proxy.open:
-            one.close()
-        # The master ends its workers, old ones too; killed, it would leave them behind.
-        process.terminate()
-        process.wait(WAIT_S)
-        for backend in backends.values():
-            backend.shutdown()
-            backend.server_close()
+        )
+        with running(proxy, [str(haproxy_binary()), "-W", "-db", "-S", str(proxy.master), "-f", str(place / "haproxy.cfg")]):
+            until(lambda: _pid(proxy.admin) is not None and _serves(proxy.master))
+            yield proxy

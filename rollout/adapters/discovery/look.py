@@ -75,8 +75,8 @@ def _look(named: Named, root: Path) -> Looked:
         units=started,
         supervisor=parse_supervisord(_texts(supervisord)) if supervisord else None,
         proxies=tuple(proxies),
-        looked_for_units=_looked(all_named.units, root, UNITS, here),
-        looked_for_proxies=_looked((*all_named.haproxy, *all_named.nginx), root, (*HAPROXY, *NGINX), here),
+        looked_for_units=_looked(all_named.units, root, UNITS, here=here),
+        looked_for_proxies=_looked((*all_named.haproxy, *all_named.nginx), root, (*HAPROXY, *NGINX), here=here),
     )
     of_units = [Path(unit.place.file) for unit in started]
     return Looked(sources, tuple(dict.fromkeys((*configs, *workers, *of_units, *supervisord, *haproxy, *nginx))))
@@ -101,5 +101,5 @@ def _units(paths: Iterable[Path], named: Iterable[Path]) -> dict[str, str]:
     return texts
 
 
-def _looked(paths: tuple[Path, ...], root: Path, usual: Iterable[str], here: bool) -> tuple[str, ...]:  # noqa: FBT001  (told apart by its name)
+def _looked(paths: tuple[Path, ...], root: Path, usual: Iterable[str], *, here: bool) -> tuple[str, ...]:
     return tuple(map(str, paths)) or (tuple(str(root / one) for one in usual) if here else ())

@@ -65,10 +65,10 @@ def found(named: Named, root: Path) -> Named:
     return Named(
         configs,
         named.workers or tuple(_workers_beside(beside, configs)),
-        named.units or _there(root, UNITS, here),
-        named.supervisord or _there(root, SUPERVISORD, here),
-        named.haproxy or (() if named.nginx else _there(root, HAPROXY, here)),
-        named.nginx or (() if named.haproxy else _there(root, NGINX, here)),
+        named.units or _there(root, UNITS, here=here),
+        named.supervisord or _there(root, SUPERVISORD, here=here),
+        named.haproxy or (() if named.nginx else _there(root, HAPROXY, here=here)),
+        named.nginx or (() if named.haproxy else _there(root, NGINX, here=here)),
     )
 
 
@@ -137,5 +137,5 @@ def _workers_beside(beside: Path, configs: tuple[Path, ...]) -> Iterator[Path]:
     yield from (path for path in sorted(beside.glob("worker*.yaml")) if path not in configs and path.is_file())
 
 
-def _there(root: Path, places: Iterable[str], here: bool) -> tuple[Path, ...]:  # noqa: FBT001  (told apart by its name)
+def _there(root: Path, places: Iterable[str], *, here: bool) -> tuple[Path, ...]:
     return tuple(path for path in (root / one for one in places) if path.exists()) if here else ()

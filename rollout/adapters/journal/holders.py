@@ -11,6 +11,8 @@ from pathlib import Path
 _PROC = Path("/proc")
 # What SQLite locks to write: with a log, this byte of the file beside it (walformat.html, "WAL-Index Locks"); else any of the file itself.
 _WRITE_BYTE = 120
+# `1: POSIX ADVISORY WRITE 1234 fe:00:5678 120 120`; who only waits for it has an arrow after the number, which is one more.
+_FIELDS = 8
 _STOPPED = frozenset({"T", "t"})
 
 
@@ -38,8 +40,7 @@ def _holder(path: Path) -> int | None:
         return None
     for line in lines:
         fields = line.split()
-        # `1: POSIX ADVISORY WRITE 1234 fe:00:5678 120 120`; who only waits for it has an arrow after the number.
-        if len(fields) != 8 or fields[3] != "WRITE" or fields[5] not in files:  # noqa: PLR2004  (the fields that a line has)
+        if len(fields) != _FIELDS or fields[3] != "WRITE" or fields[5] not in files:
             continue
         byte, last = files[fields[5]], fields[7]
         if byte is None or (int(fields[6]) <= byte and (last == "EOF" or byte <= int(last))):

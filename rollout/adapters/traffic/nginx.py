@@ -120,7 +120,8 @@ class Nginx:
 
     def limits(self, timeout_s: float) -> ProxyLimits:
         """See ports.traffic. Needs to see the file handles of nginx's workers, so its user or root."""
-        pids = [pid for pid, _ in nginx.workers(str(self._pid_file))]
+        with translated():
+            pids = [pid for pid, _ in nginx.workers(str(self._pid_file))]
         if not pids:
             raise TransientDriverError("nginx doesn't run", where=str(self._pid_file))
         each = self._connections_each(timeout_s)

@@ -1,5 +1,6 @@
 """What is particular to nginx: nothing is true until it has reloaded, and what it won't take is never left behind."""
 
+import errno
 import os
 import re
 import signal
@@ -204,6 +205,56 @@ def test_an_nginx_that_is_gone_is_told(tmp_path: Path) -> None:
         with pytest.raises(TransientDriverError, match="nginx doesn't run"):
             does()
     assert "down" not in proxy.include.read_text()
+
+
+def test_what_can_not_be_seen_is_not_said_to_be_gone(proxy: Proxy) -> None:
+    pid = proxy.pid_file.read_text()
+    proxy.pid_file.write_text("somebody")
+    for does in (lambda: _look(proxy), lambda: _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S), lambda: _driver(proxy).limits(TIMEOUT_S)):
+        with pytest.raises(TransientDriverError, match="whether nginx runs can't be seen"):
+            does()
+    proxy.pid_file.write_text(pid)
+    assert _look(proxy)[SYNC1].admitted
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+def test_a_full_disk_leaves_everything_as_it_was(proxy: Proxy, monkeypatch: pytest.MonkeyPatch, written: int) -> None:
+    """Whichever of the files it was that could not be written: the drain did not happen, and nobody is blind because of it."""
+    before, left = proxy.include.read_text(), [written]
+    genuine = os.fsync
+
+    def sync(handle: int) -> None:
+        # Room for so many, and for one more that was there before.
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        genuine(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(PermanentDriverError, match="can't be written"):
+        _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
+    assert proxy.include.read_text() == before
+    assert _look(proxy)[SYNC1].admitted
+    _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
+    assert not _look(proxy)[SYNC1].admitted
+
+
+def test_a_change_that_can_not_be_taken_back_is_in_doubt(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is taken over whenever somebody reloads."""
+    proxy.configuration.write_text(proxy.configuration.read_text().replace("access_log off;", "access_lgo off;"))
+    genuine, left = os.fsync, [4]
+
+    def sync(handle: int) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        genuine(handle)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with pytest.raises(OutcomeUnknownError, match="it can't be taken back"):
+        _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
+    with pytest.raises(TransientDriverError, match="may not have read"):
+        _look(proxy)
 
 
 def test_main_can_not_be_held_and_is_let_through_already(proxy: Proxy) -> None:

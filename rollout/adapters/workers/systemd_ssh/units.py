@@ -70,8 +70,10 @@ def _blocks(shown: str) -> Iterator[dict[str, str]]:
         key, equals, value = line.partition("=")
         if equals:
             block[key] = value
-        elif not line and "Id" in block:
-            yield block
+        elif not line:
+            # A service of which it isn't said whether it has a process is no answer, or it would read as one that doesn't run.
+            if "Id" in block and (block.get("MainPID", "").isdecimal() or not block["Id"].endswith(".service")):
+                yield block
             block = {}
 
 
