@@ -126,6 +126,24 @@ def test_a_good_one_is_admitted_once_nobody_lives_and_its_time_is_over(tmp_path:
     assert "sync1: nobody lives who would have done it, so it was admitted again" in hook.bodies[0]["sentence"]
 
 
+def test_a_way_back_that_nobody_expected_to_break_is_told_of(tmp_path: Path, hook: _Hook, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watcher that ended by it would leave the worker out without a word. It is tried again."""
+
+    def breaks(_acts: object) -> None:
+        raise ValueError("1O0")
+
+    with well() as url:
+        place = Place(tmp_path, url)
+        with monkeypatch.context() as patch:
+            patch.setattr("rollout.agent.acts.run", breaks)
+            assert place.sweep(page="env:ROLLOUT_PAGE")
+        assert list(place.marks) == ["sync1"]
+        assert [body["severity"] for body in hook.bodies] == ["critical"]
+        assert "it answers, and can't be admitted: ValueError: 1O0" in hook.bodies[0]["sentence"]
+        assert not place.sweep()
+    assert done(place.log) == [Verb.DRAIN, "admitted"]
+
+
 def test_a_condemned_one_stays_out_and_somebody_is_told_once(tmp_path: Path, hook: _Hook) -> None:
     """With the same form of a page as the rollout's own; once it runs something else, it comes back."""
     with well() as url:

@@ -79,6 +79,9 @@ def test_units_are_read_in_their_order() -> None:
     )
     assert (failed.name, failed.running, failed.gone, failed.started_at_s) == ("b.service", False, True, None)
     assert failed.fate == "it was killed by signal 9, systemd: signal, NRestarts=5"
+    # Whether it has a process is not said: that is no answer, and no "it doesn't run".
+    assert units_in("Id=a.service\nLoadState=loaded\nActiveState=inactive\n") == []
+    assert [unit.name for unit in units_in("Id=a.target\nLoadState=loaded\n")] == ["a.target"]
     assert units_in("") == units_in("Failed to connect to bus: No such file or directory\n") == []
 
 
