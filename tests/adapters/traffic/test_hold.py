@@ -50,6 +50,12 @@ def _begin(proxy: Proxy, requests: int) -> None:
         until(partial(_waits, proxy, wanted))
 
 
+def _hang_up(proxy: Proxy) -> None:
+    for one in proxy.open:
+        one.close()
+    proxy.open.clear()
+
+
 def _waits(proxy: Proxy, requests: int) -> bool:
     return _pool(proxy).hold.waiting == requests
 
@@ -119,13 +125,72 @@ def test_who_came_first_goes_on_first_and_not_all_at_once(proxy: Proxy) -> None:
     assert max(arrived)[0] - began_s >= 40 / 250 / 2
 
 
+def test_a_server_that_does_not_answer_yet_gets_few_at_a_time(proxy: Proxy) -> None:
+    """It is cold, or the machine is slow: with all of them at once it would answer nobody, not even its health check."""
+    backend = proxy.backends["main"]
+    backend.released.clear()
+    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
+    _begin(proxy, 60)
+    backend.arrived.clear()
+    _driver(proxy).let_go(SERVER, TIMEOUT_S)
+    until(lambda: len(backend.arrived) >= 12)
+    time.sleep(1.0)
+    # 12, and 10 more a second: long-polls, which are not answered for long, don't hold up the others.
+    assert 15 <= len(backend.arrived) <= 30
+    backend.released.set()
+    assert proxy.answers() == [200] * 60
+
+
+def test_who_comes_while_they_are_let_go_goes_behind_them(proxy: Proxy) -> None:
+    """Otherwise a server that is still slow is kept busy by them, and who has waited for its whole boot waits on."""
+    backend = proxy.backends["main"]
+    backend.released.clear()
+    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
+    _begin(proxy, 40)
+    backend.arrived.clear()
+    _driver(proxy).let_go(SERVER, TIMEOUT_S)
+    until(lambda: len(backend.arrived) >= 12)
+    for _ in range(3):
+        proxy.begin_request()
+    until(lambda: _pool(proxy).hold.waiting >= 3 and not _pool(proxy).held)
+    backend.released.set()
+    assert proxy.answers() == [200] * 43
+    last = [client for _, client in sorted(backend.arrived)][-10:]
+    assert {one.getsockname()[1] for one in proxy.open[40:]} <= set(last)
+    seen = _pool(proxy).hold
+    assert (seen.waiting, seen.waiting_max, seen.shed, seen.let_go_late) == (0, 40, 0, 0), "they were not held"
+    _hang_up(proxy)
+    proxy.begin_request()
+    assert proxy.answers() == [200], "and afterwards nobody waits any more"
+
+
+def test_nobody_is_let_go_to_a_server_that_is_down_within_the_holds_time(proxy: Proxy) -> None:
+    """It fell over again, or the proxy took it for down, under the first of them: the others would be answered 503."""
+    _driver(proxy).hold(SERVER, HoldBound(hold_s=4.0, hold_max=100), TIMEOUT_S)
+    _begin(proxy, 5)
+    ask(proxy.admin, "disable health sync/main")
+    ask(proxy.admin, "set server sync/main health down")
+    _driver(proxy).let_go(SERVER, TIMEOUT_S)
+    time.sleep(0.5)
+    assert _waits(proxy, 5)
+    ask(proxy.admin, "set server sync/main health up")
+    assert proxy.answers() == [200] * 5
+
+    _hang_up(proxy)
+    began_s = time.monotonic()
+    _driver(proxy).hold(SERVER, HoldBound(hold_s=2.0, hold_max=100), TIMEOUT_S)
+    _begin(proxy, 2)
+    ask(proxy.admin, "set server sync/main health down")
+    _driver(proxy).let_go(SERVER, TIMEOUT_S)
+    assert proxy.answers() == [503] * 2, "but nobody waits longer than was said"
+    assert 1.9 <= time.monotonic() - began_s < 6
+
+
 def test_who_hangs_up_while_waiting_leaves_nothing_behind_when_the_hold_is_over(proxy: Proxy) -> None:
     """Until then HAProxy doesn't notice, and counts them: who plans a hold has to reckon with those who try again."""
     _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
     _begin(proxy, 3)
-    for one in proxy.open:
-        one.close()
-    proxy.open.clear()
+    _hang_up(proxy)
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     until(lambda: _pool(proxy).hold.waiting == 0)
     proxy.begin_request()
