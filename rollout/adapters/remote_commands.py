@@ -35,11 +35,12 @@ def may_as_root(argv: Argv, user: str) -> Argv:
     return ("true",) if user == "root" else ("sudo", "-n", "-l", "--", *argv)
 
 
-def script(commands: Sequence[Argv], mark: str) -> str:
-    """Write *commands* as one line, each begun whatever became of the one before."""
+def script(commands: Sequence[Argv], mark: str, *, fed: bool = False) -> str:
+    """Write *commands* as one line, each begun whatever became of the one before. If *fed*, the last reads what comes on stdin."""
     # Messages and dates are the same everywhere, and what a worker wrote stays UTF-8.
     steps = ["export LC_ALL=C.UTF-8", f"echo {mark}"]
-    steps += [f"{shlex.join(argv)} 2>&1 </dev/null; printf '\\n%s %d\\n' {mark} $?" for argv in commands]
+    sources = [*[" </dev/null"] * (len(commands) - 1), "" if fed else " </dev/null"]
+    steps += [f"{shlex.join(argv)} 2>&1{source}; printf '\\n%s %d\\n' {mark} $?" for argv, source in zip(commands, sources, strict=True)]
     return shlex.join(("exec", "sh", "-c", "; ".join(steps)))
 
 
