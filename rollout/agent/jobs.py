@@ -30,6 +30,8 @@ PROBE_TIMEOUT_S = 60.0
 YIELDING = ("nice", "-n", "5")
 _LOCK_AGAIN_S = 0.2
 _MB = 1_000_000
+# With less than that nothing can be installed, and hardly anything be logged.
+_FULL_BYTES = 10 * _MB
 
 
 def note_of(target: Path, job: str) -> Path:
@@ -113,6 +115,8 @@ class _Alone:
                 pass_fds=(self._lock.fileno(),),
                 cwd=cwd,
                 process_group=0,
+                # What it says last shall be last in the log.
+                env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
         except OSError as error:
             raise Fault(PERMANENT, f"{what}: {argv[0]} can't be run", why=str(error)) from error
@@ -123,7 +127,12 @@ class _Alone:
             process.wait()
             raise Fault(UNKNOWN, f"{what} took longer than {self._job.request['timeout_s']:.0f} s", why=self.tail()) from error
         if code != 0:
-            raise Fault(PERMANENT, f"{what} ended with status {code}", why=self.tail())
+            raise Fault(PERMANENT, f"{what} ended with status {code}", why=f"{self._full()}{self.tail()}".strip())
+
+    def _full(self) -> str:
+        """Say that the disk is full, which its log would have no room for."""
+        free = shutil.disk_usage(self._job.target).free
+        return f"the disk is full: {free // 1000} kB are free at {self._job.target}\n" if free < _FULL_BYTES else ""
 
     def tail(self) -> str:
         return "\n".join(Path(self.log.name).read_text(errors="replace").splitlines()[-LINES_MAX:])

@@ -1,4 +1,4 @@
-"""What every driver of the port `releases` promises: virtual environments here and on hosts, and the simulated one."""
+"""What every driver of the port `releases` promises: environments and commands, here and on hosts, and the simulated one."""
 
 import threading
 import time
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from rollout.adapters.releases.command import CommandReleases
 from rollout.adapters.releases.venv import VenvReleases
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
@@ -85,13 +86,39 @@ def _on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
     releases.close()
 
 
+def _commands_on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
+    target = f"{targets.DISK}/{targets.NAME}/{place.name}"
+    for host in HOSTS:
+        targets.make(bed, host, target)
+        targets.soft_on(bed, host)
+    soft = targets.soft_commands(targets.SOFT, f"{target}/soft")
+    releases = targets.command_on(bed, target, {SYNC1: "a", CLIENT1: "b"}, **soft)
+    yield _commanded(releases, place, 10)
+    releases.close()
+
+
+def _commands_here(place: Path) -> Target:
+    target = place / targets.NAME
+    target.mkdir()
+    soft = targets.soft_commands(targets.soft_here(place), f"{target}/soft")
+    return _commanded(targets.command_on(None, str(target), {SYNC1: "local", CLIENT1: "local"}, **soft), place, 20)
+
+
+def _commanded(releases: CommandReleases, place: Path, switches: int) -> Target:
+    base = releases.prepare(releases.identify_first("1.0.0", write_configuration(place / "first", sync1={})), TIMEOUT_S)
+    for worker in (SYNC1, CLIENT1):
+        releases.activate(worker, base.id)
+    other = write_configuration(place / "other", {"max_upload_size": "9M"}, sync1={})
+    return Target(releases, base, str(other), time.time, time.sleep, switches)
+
+
 def _simulated() -> Target:
     stage = set_stage(dict.fromkeys((SYNC1, CLIENT1), ("sync", "sync")))
     now_s = stage.clock.now_s
     return Target(stage.drivers.releases, stage.old, "other", now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds))
 
 
-@pytest.fixture(params=["venv", "venv_on_hosts", "simulated"])
+@pytest.fixture(params=["venv", "venv_on_hosts", "command", "command_on_hosts", "simulated"])
 def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Every driver in turn."""
     match request.param:
@@ -99,6 +126,10 @@ def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pyt
             yield _venv(tmp_path, shared_venvs(tmp_path_factory))
         case "venv_on_hosts":
             yield from _on_hosts(request.getfixturevalue("bed"), tmp_path)
+        case "command":
+            yield _commands_here(tmp_path)
+        case "command_on_hosts":
+            yield from _commands_on_hosts(request.getfixturevalue("bed"), tmp_path)
         case _:
             yield _simulated()
 

@@ -22,8 +22,9 @@ from rollout.agent.fault import Fault
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
 ASK_TIMEOUT_S = 30.0
-# One answer of a watch; a cable that was pulled is noticed after that, and a few seconds more.
+# So long a watch waits there before it says that nothing has changed; after that, and as long again, nobody is there.
 _WATCH_S = 5.0
+_WATCH_TIMEOUT_S = 2 * _WATCH_S
 _AGAIN_S = 1.0
 # A job ends by itself when its time is over; what is left of it is told within this.
 _AFTERWARDS_S = 10.0
@@ -139,7 +140,7 @@ class Installer:
         stage, heard_s = "beginning", monotonic()
         while True:
             try:
-                said = self.ask("watch", {"job": job, "wait_s": _WATCH_S}, _WATCH_S + ASK_TIMEOUT_S, changes=False)
+                said = self.ask("watch", {"job": job, "wait_s": _WATCH_S}, _WATCH_TIMEOUT_S, changes=False)
             except TransientDriverError as error:
                 if monotonic() >= (heard_s + SILENCE_MAX_S if end_s is None else end_s):
                     why = f"the last that was heard of it: {stage}\n{error.what}: {error.why}"

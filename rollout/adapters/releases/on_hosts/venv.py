@@ -14,6 +14,7 @@ from rollout.adapters.places import Places
 from rollout.adapters.releases.artefacts import CHECK, MIGRATION, PROBE, named_in, read_lock, room_needed
 from rollout.adapters.releases.configuration import pools_in, settings_in
 from rollout.adapters.releases.identifying import base_of, identified
+from rollout.adapters.releases.on_hosts.installer import ASK_TIMEOUT_S
 from rollout.adapters.releases.on_hosts.settings import WHERE, HostsSettings, check_version, hosts_of, places_of
 from rollout.adapters.releases.on_hosts.site import Site
 from rollout.adapters.settings import FilePath, check
@@ -150,7 +151,7 @@ class VenvOnHosts:
             raise PermanentDriverError(what, where=str(self._locks / f"{release.version}.txt"), remedy="plan again")
         files = {REQUIREMENTS: lock, **named_in(lock, self._locks)}
         place = self._site.target / "locks" / release.artefact_lock[:12]
-        side_by_side(hosts, lambda host: self._site.store(host, place, files, timeout_s))
+        side_by_side(hosts, lambda host: self._site.store(host, place, files, max(timeout_s, ASK_TIMEOUT_S)))
 
     def _prepare_on(self, host: str, release: Release, largest: int, timeout_s: float) -> Release:
         needed, basis = room_needed(largest)
