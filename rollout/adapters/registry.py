@@ -21,7 +21,7 @@ DRIVERS: dict[str, dict[str, str]] = {
         "supervisor": "rollout.adapters.workers.supervisor:build",
         "systemd_ssh": "rollout.adapters.workers.systemd_ssh:build",
     },
-    "releases": {"venv": "rollout.adapters.releases.venv:build"},
+    "releases": {"venv": "rollout.adapters.releases.venv:build", "command": "rollout.adapters.releases.command:build"},
     "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build", "nginx": "rollout.adapters.traffic.nginx:build"},
     "metrics": {"scrape": "rollout.adapters.metrics.scrape:build"},
     "probe": {"http": "rollout.adapters.probe.http:build"},

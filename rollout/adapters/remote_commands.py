@@ -35,11 +35,29 @@ def may_as_root(argv: Argv, user: str) -> Argv:
     return ("true",) if user == "root" else ("sudo", "-n", "-l", "--", *argv)
 
 
-def script(commands: Sequence[Argv], mark: str) -> str:
-    """Write *commands* as one line, each begun whatever became of the one before."""
+# $0: what shall be said; $1: the command that says it; $2: the command that makes it so, each of these two as one quoted line; $3: whether
+# that is done in any case.
+_SO_THAT = """
+[ -z "$3" ] && said=$(eval "$1" 2>/dev/null) && [ "$said" = "$0" ] && exit 0
+eval "$2" || exit
+said=$(eval "$1") || { status=$?; echo "$said"; echo "what it is now can't be told"; exit "$status"; }
+[ "$said" = "$0" ] && exit 0
+echo "it is done, and now it says that it is $said, not $0"
+exit 1
+"""
+
+
+def so_that(says: Argv, wanted: str, act: Argv, *, always: bool = False) -> Argv:
+    """Do *act* unless *says* prints *wanted* already (*always*: even then), and fail unless it does afterwards."""
+    return ("/bin/sh", "-c", _SO_THAT, wanted, shlex.join(says), shlex.join(act), "always" if always else "")
+
+
+def script(commands: Sequence[Argv], mark: str, *, fed: bool = False) -> str:
+    """Write *commands* as one line, each begun whatever became of the one before. If *fed*, the last reads what comes on stdin."""
     # Messages and dates are the same everywhere, and what a worker wrote stays UTF-8.
     steps = ["export LC_ALL=C.UTF-8", f"echo {mark}"]
-    steps += [f"{shlex.join(argv)} 2>&1 </dev/null; printf '\\n%s %d\\n' {mark} $?" for argv in commands]
+    sources = [*[" </dev/null"] * (len(commands) - 1), "" if fed else " </dev/null"]
+    steps += [f"{shlex.join(argv)} 2>&1{source}; printf '\\n%s %d\\n' {mark} $?" for argv, source in zip(commands, sources, strict=True)]
     return shlex.join(("exec", "sh", "-c", "; ".join(steps)))
 
 

@@ -55,9 +55,10 @@ class Host:
         self._line: _Line | None = None
         self._pending: Future[_Line] | None = None
 
-    def run(self, commands: Sequence[Argv], timeout_s: float, *, changes: bool) -> tuple[Said, ...]:
+    def run(self, commands: Sequence[Argv], timeout_s: float, *, changes: bool, stdin: bytes | None = None) -> tuple[Said, ...]:
         """
-        Run *commands*, one after the other, in one round trip.
+        Run *commands*, one after the other, in one round trip. The last one reads *stdin*: what stands there is in nobody's list of
+        processes.
 
         TransientDriverError when nothing was sent; what was sent and isn't answered by then is that too, unless it *changes* something:
         OutcomeUnknownError. PermanentDriverError when the host doesn't let us in, or isn't the one it was.
@@ -68,7 +69,7 @@ class Host:
             with self._used(end_s) as line:
                 channel = self._session(line, end_s)
                 if channel is not None:
-                    return self._exchange(line, channel, commands, end_s, changes=changes)
+                    return self._exchange(line, channel, commands, end_s, stdin, changes=changes)
             # A kept line may have ended since: nothing was sent on it.
             if not again:
                 raise TransientDriverError(
@@ -169,7 +170,7 @@ class Host:
         return channel
 
     def _exchange(
-        self, line: _Line, channel: paramiko.Channel, commands: Sequence[Argv], end_s: float, *, changes: bool
+        self, line: _Line, channel: paramiko.Channel, commands: Sequence[Argv], end_s: float, stdin: bytes | None, *, changes: bool
     ) -> tuple[Said, ...]:
         mark = secrets.token_hex(12)
         late = Timer(max(0.0, end_s - monotonic()), _shut, [channel])
@@ -178,7 +179,9 @@ class Host:
         why = "the connection was lost before it answered"
         try:
             channel.set_combine_stderr(True)
-            channel.exec_command(script(commands, mark))
+            channel.exec_command(script(commands, mark, fed=stdin is not None))
+            if stdin is not None:
+                _feed(channel, stdin)
             output = _read(channel)
         except Exception as error:  # noqa: BLE001  (once it was sent, whatever goes wrong leaves the same doubt)
             output, why = b"", f"{why} ({str(error) or type(error).__name__})"
@@ -199,6 +202,13 @@ def _shut(channel: paramiko.Channel) -> None:
     """Have whoever waits for it wait no longer; that is done before the host is told, which may be gone."""
     with suppress(EOFError, OSError, paramiko.SSHException):
         channel.close()
+
+
+def _feed(channel: paramiko.Channel, stdin: bytes) -> None:
+    # Who ends before it has read all of it says why in its output, which is read in any case.
+    with suppress(OSError):
+        channel.sendall(stdin)
+        channel.shutdown_write()
 
 
 def _read(channel: paramiko.Channel) -> bytes:

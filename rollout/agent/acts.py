@@ -7,7 +7,8 @@ What can be done at the target, as data: each act is a JSON object whose `kind` 
                                                                                     no weight (null) is down
 {"kind": "supervisord", "socket": "...", "program": "...", "do": "stop" | "start", "timeout_s": 60.0}
 {"kind": "link", "link": "...", "goal": "..."}                                      switched by a rename; one that is right is left alone
-{"kind": "command", "argv": [...], "timeout_s": 30.0}                               no shell; status 0 is success
+{"kind": "command", "argv": [...], "timeout_s": 30.0}                               no shell; status 0 is success; `called` is how it is
+                                                                                    named when it fails
 ```
 
 What fails raises Fault; the acts after it are not done.
@@ -85,7 +86,7 @@ def _link(act: Act) -> None:
 def _command(act: Act) -> None:
     import subprocess  # noqa: PLC0415  (as above)
 
-    name = act["argv"][0]
+    name = act.get("called", act["argv"][0])
     try:
         # In a process group of its own, so that what it starts itself ends with it.
         process = subprocess.Popen(  # noqa: S603  (a list, and no shell)

@@ -1,6 +1,7 @@
 """What a driver does as root on hosts, for whoever has to allow it there."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 
@@ -21,3 +22,12 @@ class Privileged(Protocol):
     def privileges(self) -> tuple[Privileges, ...]:
         """List all that it may ever do as root; connects to nothing."""
         ...
+
+
+def together(privileges: Sequence[Privileges]) -> tuple[Privileges, ...]:
+    """Make one of those that are for the same account on the same host, whichever driver they are from."""
+    found: dict[tuple[str, str], Privileges] = {}
+    for one in privileges:
+        key = (one.reached, one.user)
+        found[key] = replace(found[key], commands=found[key].commands + one.commands) if key in found else one
+    return tuple(found.values())

@@ -38,9 +38,9 @@ class HomeServerConfig:
         return settings
 """
 
-# Writes into the "database" which code it was, or fails with many words.
+# Writes into the "database" which code it was, or fails with many words. Takes long if it is to be interrupted.
 _MIGRATION = """
-import json, pathlib, sys
+import json, pathlib, sys, time
 import synapse
 
 settings = json.loads(pathlib.Path(sys.argv[sys.argv.index("--database-config") + 1]).read_text())
@@ -48,6 +48,9 @@ if "migration_fails" in settings:
     for number in range(100):
         print("statement", number)
     sys.exit(settings["migration_fails"])
+if "migration_takes_s" in settings:
+    pathlib.Path(settings["database"]).with_suffix(".begun").touch()
+    time.sleep(settings["migration_takes_s"])
 with open(settings["database"], "a") as database:
     print(synapse.__version__, file=database)
 """

@@ -1,13 +1,14 @@
-"""What every driver of the port `releases` promises: virtual environments at a target and the simulated one."""
+"""What every driver of the port `releases` promises: environments and commands, here and on hosts, and the simulated one."""
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from rollout.adapters.releases.command import CommandReleases
 from rollout.adapters.releases.venv import VenvReleases
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
@@ -16,8 +17,12 @@ from rollout.model.sighting import START_PRECISION_S
 from rollout.ports.releases import Activation, Releases
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.artefacts import shared_venvs, write_configuration, write_locks
+from tests.hosts import targets
+from tests.hosts.bed import Bed, hosts
 
 SYNC1, CLIENT1, STRANGER = WorkerId("sync1"), WorkerId("client1"), WorkerId("nobody")
+HOSTS = ("a", "b")
+SHARED = f"{targets.DISK}/venvs"
 UNKNOWN = ReleaseId("1.0.0-00000000")
 TIMEOUT_S = 60.0
 
@@ -27,7 +32,7 @@ class Target:
     """
     Where *base* (1.0.0) is prepared, and SYNC1 and CLIENT1 are told to run it. 2.0.0 has a lock and 9.0.0 has none.
 
-    *config* is another configuration; *let_pass* lets seconds pass.
+    *config* is another configuration; *let_pass* lets seconds pass. *switches*: how often may be switched in a test of moments.
     """
 
     releases: Releases
@@ -35,6 +40,7 @@ class Target:
     config: str
     now_s: Callable[[], float]
     let_pass: Callable[[float], None]
+    switches: int = 200
 
     def identify(self, version: str | None = None, config: str | None = None, *, next_generation: bool = False) -> Release:
         """Say what would result on top of *base*."""
@@ -54,16 +60,78 @@ def _venv(place: Path, venvs: Path) -> Target:
     return Target(releases, base, str(other), time.time, time.sleep)
 
 
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    """Two hosts for all tests: SYNC1 is on the first, CLIENT1 on the second."""
+    with hosts(tmp_path_factory.mktemp("beds"), *HOSTS) as bed:
+        for host in HOSTS:
+            targets.mount(bed, host, targets.DISK, targets.DISK_MB)
+            targets.make(bed, host, SHARED)
+        yield bed
+
+
+def _on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
+    """A target of its own for each test, with the environments of all."""
+    target = f"{targets.DISK}/{targets.NAME}/{place.name}"
+    for host in HOSTS:
+        targets.make(bed, host, target)
+        bed.run(host, "ln", "-s", SHARED, f"{target}/venvs")
+    write_locks(place / "locks")
+    releases = targets.venv_on(bed, target, place / "locks", {SYNC1: "a", CLIENT1: "b"})
+    base = releases.prepare(releases.identify_first("1.0.0", write_configuration(place / "first", sync1={})), TIMEOUT_S)
+    for worker in (SYNC1, CLIENT1):
+        releases.activate(worker, base.id)
+    other = write_configuration(place / "other", {"max_upload_size": "9M"}, sync1={})
+    yield Target(releases, base, str(other), time.time, time.sleep, switches=10)
+    releases.close()
+
+
+def _commands_on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
+    target = f"{targets.DISK}/{targets.NAME}/{place.name}"
+    for host in HOSTS:
+        targets.make(bed, host, target)
+        targets.soft_on(bed, host)
+    soft = targets.soft_commands(targets.SOFT, f"{target}/soft")
+    releases = targets.command_on(bed, target, {SYNC1: "a", CLIENT1: "b"}, **soft)
+    yield _commanded(releases, place, 10)
+    releases.close()
+
+
+def _commands_here(place: Path) -> Target:
+    target = place / targets.NAME
+    target.mkdir()
+    soft = targets.soft_commands(targets.soft_here(place), f"{target}/soft")
+    return _commanded(targets.command_on(None, str(target), {SYNC1: "local", CLIENT1: "local"}, **soft), place, 20)
+
+
+def _commanded(releases: CommandReleases, place: Path, switches: int) -> Target:
+    base = releases.prepare(releases.identify_first("1.0.0", write_configuration(place / "first", sync1={})), TIMEOUT_S)
+    for worker in (SYNC1, CLIENT1):
+        releases.activate(worker, base.id)
+    other = write_configuration(place / "other", {"max_upload_size": "9M"}, sync1={})
+    return Target(releases, base, str(other), time.time, time.sleep, switches)
+
+
 def _simulated() -> Target:
     stage = set_stage(dict.fromkeys((SYNC1, CLIENT1), ("sync", "sync")))
     now_s = stage.clock.now_s
     return Target(stage.drivers.releases, stage.old, "other", now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds))
 
 
-@pytest.fixture(params=["venv", "simulated"])
-def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Target:
+@pytest.fixture(params=["venv", "venv_on_hosts", "command", "command_on_hosts", "simulated"])
+def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Every driver in turn."""
-    return _venv(tmp_path, shared_venvs(tmp_path_factory)) if request.param == "venv" else _simulated()
+    match request.param:
+        case "venv":
+            yield _venv(tmp_path, shared_venvs(tmp_path_factory))
+        case "venv_on_hosts":
+            yield from _on_hosts(request.getfixturevalue("bed"), tmp_path)
+        case "command":
+            yield _commands_here(tmp_path)
+        case "command_on_hosts":
+            yield from _commands_on_hosts(request.getfixturevalue("bed"), tmp_path)
+        case _:
+            yield _simulated()
 
 
 def _activations(target: Target) -> dict[WorkerId, Activation]:
@@ -171,7 +239,7 @@ def test_a_worker_is_told_to_run_something_at_every_moment(target: Target) -> No
     thread = threading.Thread(target=look)
     thread.start()
     try:
-        for _ in range(200):
+        for _ in range(target.switches):
             target.releases.activate(SYNC1, new.id)
             target.releases.activate(SYNC1, target.base.id)
     finally:

@@ -27,9 +27,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-import yaml
-
 from rollout.adapters.faults import run
+from rollout.adapters.releases.artefacts import CHECK, MIGRATION, PROBE, read_lock, room_needed
+from rollout.adapters.releases.configuration import HOMESERVER, digest_of, files_in, pools_in, settings_in
+from rollout.adapters.releases.identifying import base_of, identified
+from rollout.adapters.releases.on_hosts.settings import on_hosts
 from rollout.adapters.settings import FilePath, Settings, check
 from rollout.agent.acts import switch
 from rollout.homeservers.synapse.topology import read_modules, read_topology
@@ -40,45 +42,16 @@ from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release, make_release
 from rollout.ports.acts import Acts
-from rollout.ports.releases import Activation
+from rollout.ports.releases import Activation, Releases
 
 PROVEN = "PROVEN"
 MANIFEST = "release.json"
 LINES_MAX = 12
-# A Synapse environment is 250 MB; twice that is asked for, so that what runs beside it can still write. Where those that are there are
-# larger (a release with many modules), twice the largest.
-FREE_BYTES_MIN = 500_000_000
-ROOM_MARGIN = 2
-# Of twisted.enterprise.adbapi.ConnectionPool: what Synapse gets where its configuration doesn't say.
-POOL_MAX = 5
 # What st_blocks counts.
 BLOCK_BYTES = 512
 # The homeserver on the same machine comes first. Not more: on a busy machine preparing has to end all the same (10 took minutes).
 YIELDING = ("nice", "-n", "5")
 PROBE_TIMEOUT_S = 60.0
-
-# Run by the release's own interpreter: what it says of itself, and the deltas that it would apply to PostgreSQL, named as in
-# applied_schema_deltas.
-_PROBE = """
-import json, pathlib
-import synapse, synapse.storage.schema as schema
-deltas = set()
-for path in pathlib.Path(schema.__file__).parent.glob("*/delta/*/*"):
-    if path.suffix in (".py", ".sql") or path.name.endswith(".sql.postgres"):
-        deltas.add(path.parent.name + "/" + path.name)
-# Inside a git checkout Synapse adds the branch and commit to its version.
-print(json.dumps([synapse.__version__.split()[0], schema.SCHEMA_VERSION, schema.SCHEMA_COMPAT_VERSION, sorted(deltas)]))
-"""
-# Synapse's own reading of a configuration, which neither binds a port nor opens the database.
-_CHECK = """
-import json, sys
-from synapse.config.homeserver import HomeServerConfig
-for worker, paths in json.loads(sys.argv[1]).items():
-    try:
-        HomeServerConfig.load_config("", [argument for path in paths for argument in ("-c", path)])
-    except Exception as error:
-        sys.exit(f"{worker}: {error}")
-"""
 
 
 class VenvSettings(Settings):
@@ -88,8 +61,12 @@ class VenvSettings(Settings):
     locks: FilePath
 
 
-def build(settings: Mapping[str, object], inventory: Inventory) -> "VenvReleases":
-    """Open the driver. Raises InvalidFileError for settings that don't fit."""
+def build(settings: Mapping[str, object], inventory: Inventory) -> Releases:
+    """Open the driver: on hosts, if workers run on hosts. Raises InvalidFileError for settings that don't fit."""
+    if on_hosts(settings, inventory):
+        from rollout.adapters.releases.on_hosts.venv import build as build_on_hosts  # noqa: PLC0415  (who needs no hosts doesn't wait)
+
+        return build_on_hosts(settings, inventory)
     checked = check(VenvSettings, settings, "releases_driver")
     return VenvReleases(checked.target, checked.locks, tuple(inventory.workers))
 
@@ -104,19 +81,12 @@ class VenvReleases:
 
     def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
         """See ports.releases. The configuration is copied under its digest, where nothing uses it yet."""
-        old = self.prepared().get(base)
-        if old is None:
-            raise PermanentDriverError(f"release {base} is not at the target", where=str(self._target))
-        wanted = version or old.version
+        known = self.prepared()
+        old = base_of(known, base, str(self._target))
         # A version that is named is what its lock says today, also when it runs already from an earlier lock.
         lock = old.artefact_lock if version is None else self._digest_of_lock(version)
         config = old.config_digest if config_from is None else self.adopt_config(Path(config_from))
-        settings = self._settings(config)
-        generation = old.generation if (lock, config) == (old.artefact_lock, old.config_digest) else 1
-        if next_generation:
-            same = [known.generation for known in self.prepared().values() if (known.artefact_lock, known.config_digest) == (lock, config)]
-            generation = max(same, default=generation) + 1
-        return make_release(wanted, lock, config, read_modules(settings), generation, read_topology(settings))
+        return identified(old, version or old.version, lock, config, self._settings(config), known, next_generation=next_generation)
 
     def identify_first(self, version: str, config_from: Path) -> Release:
         """Identify a release where none is yet."""
@@ -126,25 +96,17 @@ class VenvReleases:
 
     def adopt_config(self, source: Path) -> str:
         """Copy a configuration tree under its digest, and return the digest."""
-        if not (source / "homeserver.yaml").is_file():
-            raise PermanentDriverError("there is no homeserver.yaml", where=str(source))
+        digest = digest_of(files_in(source))
+        place = self._target / "configs" / digest[:12]
         try:
-            return self._copy_config(source)
+            if not place.is_dir():
+                half = place.with_name(f"{place.name}.{os.getpid()}.half")
+                shutil.rmtree(half, ignore_errors=True)
+                shutil.copytree(source, half)
+                half.rename(place)
         except OSError as error:
             raise PermanentDriverError("the configuration can't be copied", where=str(source), why=str(error)) from error
-
-    def _copy_config(self, source: Path) -> str:
-        digest = hashlib.sha256()
-        for path in sorted(source.rglob("*")):
-            if path.is_file():
-                digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
-        place = self._target / "configs" / digest.hexdigest()[:12]
-        if not place.is_dir():
-            half = place.with_name(f"{place.name}.{os.getpid()}.half")
-            shutil.rmtree(half, ignore_errors=True)
-            shutil.copytree(source, half)
-            half.rename(place)
-        return digest.hexdigest()
+        return digest
 
     def prepare(self, release: Release, timeout_s: float) -> Release:
         """See ports.releases."""
@@ -174,7 +136,7 @@ class VenvReleases:
     def migrate(self, release: ReleaseId) -> None:
         """See ports.releases."""
         place = self._place(release)
-        command = [str(place / "venv/bin/python"), "-m", "synapse._scripts.update_synapse_database"]
+        command = [str(place / "venv/bin/python"), *MIGRATION]
         command += ["--database-config", str(place / "config/homeserver.yaml")]
         with self._one_at_a_time("migrate") as (lock, log):
             code = subprocess.run(  # noqa: S603  (our own interpreter)
@@ -222,19 +184,15 @@ class VenvReleases:
             largest = max(map(_size, running), default=0)
         except OSError as error:
             raise TransientDriverError("how much room there is can't be told", where=str(self._target), why=str(error)) from error
-        if largest * ROOM_MARGIN <= FREE_BYTES_MIN:
-            return Room(free, FREE_BYTES_MIN, f"at least {ROOM_MARGIN} × what an environment of Synapse's takes")
-        return Room(free, largest * ROOM_MARGIN, f"{ROOM_MARGIN} × the environment that runs, {largest // 1_000_000} MB")
+        return Room(free, *room_needed(largest))
 
     def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
         """See ports.releases."""
         place = self._target / "configs" / release.config_digest[:12]
         try:
-            shared = self._settings(release.config_digest)
+            return pools_in(files_in(place), workers, str(place))
         except PermanentDriverError:
             return {}
-        found = {worker: _pool_max({**shared, **_read_yaml(place / "workers" / f"{worker}.yaml")}) for worker in workers}
-        return {worker: most for worker, most in found.items() if most is not None}
 
     def _venv(self, release: Release) -> Path:
         return self._target / "venvs" / release.artefact_lock[:12]
@@ -246,21 +204,11 @@ class VenvReleases:
         return place
 
     def _digest_of_lock(self, version: str) -> str:
-        lock = self._locks / f"{version}.txt"
-        if not lock.is_file():
-            known = ", ".join(sorted(path.stem for path in self._locks.glob("*.txt"))) or "none"
-            raise PermanentDriverError(
-                f"there is no recorded lock for {version}", where=str(lock), why=f"locks: {known}", remedy="record one"
-            )
-        return hashlib.sha256(lock.read_bytes()).hexdigest()
+        return hashlib.sha256(read_lock(self._locks, version)).hexdigest()
 
     def _settings(self, config_digest: str) -> dict[str, object]:
-        path = self._target / "configs" / config_digest[:12] / "homeserver.yaml"
-        try:
-            settings = yaml.safe_load(path.read_text())
-        except (OSError, yaml.YAMLError) as error:
-            raise PermanentDriverError("the configuration can't be read", where=str(path), why=str(error)) from error
-        return settings if isinstance(settings, dict) else {}
+        place = self._target / "configs" / config_digest[:12]
+        return settings_in(files_in(place), str(place / HOMESERVER))
 
     def _install(self, release: Release, lock: int, log: IO[bytes], timeout_s: float) -> Path:
         venv = self._venv(release)
@@ -287,7 +235,7 @@ class VenvReleases:
         return venv
 
     def _probe(self, venv: Path) -> tuple[str, int, int, list[str]]:
-        said = self._python(venv, _PROBE, (), "the release doesn't import")
+        said = self._python(venv, PROBE, (), "the release doesn't import")
         version, schema_version, compat_version, deltas = json.loads(said)
         return version, schema_version, compat_version, deltas
 
@@ -296,7 +244,7 @@ class VenvReleases:
         place = self._target / "releases" / release.id
         own = {worker: place / "config/workers" / f"{worker}.yaml" for worker in self._workers}
         paths = {worker: [str(place / "config/homeserver.yaml"), *([str(path)] if path.is_file() else [])] for worker, path in own.items()}
-        self._python(place / "venv", _CHECK, (json.dumps(paths),), f"Synapse {release.version} refuses the configuration")
+        self._python(place / "venv", CHECK, (json.dumps(paths),), f"Synapse {release.version} refuses the configuration")
 
     @staticmethod
     def _python(venv: Path, program: str, arguments: Sequence[str], what: str) -> str:
@@ -330,31 +278,6 @@ class VenvReleases:
 def _size(directory: Path) -> int:
     """Count the bytes on disk below a directory, links not followed."""
     return sum(path.lstat().st_blocks * BLOCK_BYTES for path in directory.rglob("*"))
-
-
-def _read_yaml(path: Path) -> dict[str, object]:
-    """Read what a worker's own file says; nothing where there is none, or none that is YAML: Synapse says so in PREPARE."""
-    try:
-        said = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return said if isinstance(said, dict) else {}
-
-
-def _pool_max(settings: Mapping[str, object]) -> int | None:
-    """Add up the pools of every database that a configuration names (`database`, or several `databases`)."""
-    several = settings.get("databases")
-    databases = list(several.values()) if isinstance(several, dict) else [settings.get("database")]
-    most = 0
-    for database in databases:
-        if not isinstance(database, dict) or database.get("name") != "psycopg2":
-            return None
-        arguments = database.get("args")
-        said = arguments.get("cp_max", POOL_MAX) if isinstance(arguments, dict) else POOL_MAX
-        if not isinstance(said, int):
-            return None
-        most += said
-    return most
 
 
 def _run(command: Sequence[str], log: IO[bytes], lock: int, timeout_s: float, *, cwd: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.adapters.releases import venv
+from rollout.adapters.releases import artefacts, venv
 from rollout.adapters.releases.venv import VenvReleases, build
 from rollout.lab.processes import wait_until
 from rollout.model.errors import InvalidFileError, OutcomeUnknownError, PermanentDriverError
@@ -227,7 +227,7 @@ def test_a_configuration_that_cannot_be_read_is_refused(site: Path, trouble: str
 
 def test_a_disk_without_room_is_left_alone(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What runs there needs some of it."""
-    monkeypatch.setattr(venv, "FREE_BYTES_MIN", 10**18)
+    monkeypatch.setattr(artefacts, "FREE_BYTES_MIN", 10**18)
     release = _releases(site).identify_first("1.0.0", site / "config")
     with pytest.raises(PermanentDriverError, match="1000000000000 MB are needed"):
         _releases(site).prepare(release, TIMEOUT_S)
@@ -238,11 +238,11 @@ def test_room_is_asked_for_by_what_runs(site: Path, monkeypatch: pytest.MonkeyPa
     """Twice what the environment that runs takes, where that is more than Synapse's own."""
     releases = _releases(site)
     first = releases.identify_first("1.0.0", site / "config")
-    assert releases.room(first).needed_bytes == venv.FREE_BYTES_MIN
+    assert releases.room(first).needed_bytes == artefacts.FREE_BYTES_MIN
     running = releases.prepare(first, TIMEOUT_S)
     releases.activate(SYNC1, running.id)
     (site / "target/venvs" / running.artefact_lock[:12] / "modules").write_bytes(os.urandom(3_000_000))
-    monkeypatch.setattr(venv, "FREE_BYTES_MIN", 1_000_000)
+    monkeypatch.setattr(artefacts, "FREE_BYTES_MIN", 1_000_000)
     room = releases.room(releases.identify("2.0.0", None, running.id, next_generation=False))
     assert 6_000_000 < room.needed_bytes < 500_000_000
     assert "the environment that runs" in room.basis

@@ -23,6 +23,7 @@ from time import monotonic, time  # noqa: TID251  (how long a host takes, and th
 from typing import TYPE_CHECKING
 
 from rollout.adapters.remote_commands import Argv, Said, as_root, may_as_root
+from rollout.adapters.several import together
 from rollout.adapters.workers.systemd_ssh import commands, refusals
 from rollout.adapters.workers.systemd_ssh.clocks import check_clock
 from rollout.adapters.workers.systemd_ssh.settings import SystemdSshSettings, read_settings
@@ -83,7 +84,7 @@ class SystemdSsh:
             answers = [pool.submit(self._look_at, host, asked, timeout_s) for host, asked in by_host.items()]
         failed = [error for answer in answers if (error := answer.exception()) is not None]
         if failed:
-            raise refusals.together(failed)
+            raise together(failed)
         return {worker: process for answer in answers for worker, process in answer.result().items()}
 
     def stop(self, worker: WorkerId, timeout_s: float) -> None:
