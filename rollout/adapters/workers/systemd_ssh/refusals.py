@@ -1,6 +1,6 @@
 """What is said when it can't be done."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NoReturn
 
 from rollout.adapters.remote_commands import Argv, Said
@@ -52,12 +52,3 @@ def not_loaded(worker: WorkerId, host: str, name: str, unit: Unit) -> PermanentD
 
 def lost_sight(worker: WorkerId, error: DriverError) -> NoReturn:
     raise OutcomeUnknownError("what became of it can't be seen", where=worker, why=f"{error.where}: {error.what}") from error
-
-
-def together(failed: Sequence[BaseException]) -> BaseException:
-    """Make one error of several hosts'. One that will never mend makes the whole one that."""
-    first, *others = sorted(failed, key=lambda error: not isinstance(error, PermanentDriverError))
-    if not others or not isinstance(first, DriverError):
-        return first
-    also = [f"also {error.where}: {error.what}" if isinstance(error, DriverError) else f"also {error}" for error in others]
-    return type(first)(first.what, where=first.where, why="\n".join([first.why, *also]).strip(), remedy=first.remedy)
