@@ -24,10 +24,10 @@ PYTHON = "/usr/bin/python3"
 # What each order needs besides `there` and `fault`.
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "haproxy": ("proxy",),
-    "nginx": ("nginx", "nginx_configuration", "nginx_state", "processes"),
-    "nginx_limits": ("nginx", "nginx_configuration", "nginx_state", "processes"),
-    "nginx_text": ("nginx", "nginx_configuration", "nginx_state", "processes"),
-    "acts": ("acts", "proxy", "nginx", "nginx_configuration", "processes"),
+    "nginx": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
+    "nginx_limits": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
+    "nginx_text": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
+    "acts": ("acts", "proxy", "nginx", "nginx_configuration", "process_table"),
 }
 # `match` is of that version.
 _OLDEST = (3, 10)

@@ -20,7 +20,7 @@ from typing import Any
 
 from rollout.agent import nginx_configuration as configuration
 from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
-from rollout.agent.processes import status
+from rollout.agent.process_table import status
 
 LOADED, BEFORE, PENDING = "loaded", "before", "pending"
 WAIT_S = 0.05
@@ -109,7 +109,7 @@ def tell(act: Mapping[str, Any]) -> None:
             if wanted != text:
                 _write(beside(file, BEFORE), text)
                 _write(file, wanted)
-            said = configuration.tested(act["nginx"], end_s, "nginx would not take its configuration, so nothing was reloaded")
+            said = configuration.as_tested(act["nginx"], end_s, "nginx would not take its configuration, so nothing was reloaded")
             configuration.refuse_what_leads_nowhere(said, file, [act["upstream"]])
             configuration.reload(act["nginx"], end_s)
         except Fault as fault:

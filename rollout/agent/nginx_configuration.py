@@ -21,7 +21,7 @@ _WORKER_CONNECTIONS = re.compile(r"\bworker_connections\s+(\d+)\s*;")
 _SUDO = ("sudo", "-n", "--")
 
 
-def tested(nginx: Sequence[str], end_s: float, what: str = "nginx would not take its configuration as it stands") -> dict[str, str]:
+def as_tested(nginx: Sequence[str], end_s: float, what: str = "nginx would not take its configuration as it stands") -> dict[str, str]:
     """Have nginx test what stands there now, and return the files that it reads, without comments. Raises Fault: nothing was changed."""
     return files(run([*nginx, "-T"], end_s, PERMANENT, what))
 

@@ -42,7 +42,7 @@ def see(order: Mapping[str, Any]) -> dict[str, Any]:
     generation = [list(one) for one in sorted(now)]
     if generation != order["configured"]:
         configuration.refuse_what_sudo_forbids(command, [["-T"]], end_s)
-        configuration.refuse_what_leads_nowhere(configuration.tested(command, end_s), file, {upstream for upstream, _ in found})
+        configuration.refuse_what_leads_nowhere(configuration.as_tested(command, end_s), file, {upstream for upstream, _ in found})
     connections = [[host, port, count] for (host, port), count in open_connections().items()]
     return {"text": said, "configured": generation, "connections": connections}
 
@@ -58,7 +58,7 @@ def limits(order: Mapping[str, Any]) -> dict[str, Any]:
     if not pids:
         raise Fault(TRANSIENT, "nginx doesn't run", where=order["pid_file"])
     configuration.refuse_what_sudo_forbids(order["nginx"], [["-T"]], end_s)
-    each = configuration.connections_each(configuration.tested(order["nginx"], end_s))
+    each = configuration.connections_each(configuration.as_tested(order["nginx"], end_s))
     try:
         files_max = sum(_files_max(pid) for pid in pids)
         sockets, files = _open_of(pids)

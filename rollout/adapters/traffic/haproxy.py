@@ -154,6 +154,11 @@ class Haproxies:
         found = [_limits_at(answers) for answers in ask(self._everywhere, _INFO, monotonic() + timeout_s).proxies]
         return min(found, key=lambda one: one.connections_max - one.connections)
 
+    def close(self) -> None:
+        """End the connections to hosts that no other driver uses."""
+        for place in self._places.values():
+            place.close()
+
     def _reach(self, timeout_s: float) -> Callable[[Place], object]:
         end_s = monotonic() + timeout_s
         at = {one.place.name: one for one in self._everywhere}

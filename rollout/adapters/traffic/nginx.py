@@ -157,6 +157,11 @@ class Nginxes:
         found = self._everywhere(partial(self._ask, "nginx_limits"), monotonic() + timeout_s).values()
         return min((ProxyLimits(**said) for said in found), key=lambda one: one.connections_max - one.connections)
 
+    def close(self) -> None:
+        """End the connections to hosts that no other driver uses."""
+        for place in self._places.values():
+            place.close()
+
     def _change(self, server: Server, weight: int | None, timeout_s: float) -> dict[str, Acts]:
         told: dict[str, object] = {
             "kind": "nginx",

@@ -38,6 +38,10 @@ class Place(Protocol):
         """Say where a file or socket of that place is."""
         ...
 
+    def close(self) -> None:
+        """End the connection, if nobody else uses it."""
+        ...
+
 
 class Here:
     """On this machine, in this process."""
@@ -57,6 +61,9 @@ class Here:
     def where(self, path: str) -> str:
         """See Place."""
         return path
+
+    def close(self) -> None:
+        """See Place: there is none."""
 
 
 class There:
@@ -80,6 +87,10 @@ class There:
     def where(self, path: str) -> str:
         """See Place."""
         return f"{self._hosts.get(self.name).where}, {path}"
+
+    def close(self) -> None:
+        """See Place."""
+        self._hosts.close()
 
     def _sent(self, order: Mapping[str, Any], timeout_s: float, *, changes: bool) -> dict[str, Any]:
         host = self._hosts.get(self.name)

@@ -10,7 +10,7 @@ from rollout.adapters.registry import open_driver
 from rollout.interfaces.cli.options import inventory_option
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError
-from rollout.ports.privileges import Privileged
+from rollout.ports.privileges import Privileged, joined
 
 
 @click.command()
@@ -25,19 +25,20 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     document = read_document(inventory_path)
     inventory = inventory_in(document)
     try:
-        workers = open_driver("workers", inventory.workers_driver, inventory)
+        drivers = (open_driver("workers", inventory.workers_driver, inventory), open_driver("traffic", inventory.traffic_driver, inventory))
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
         raise explained(document, inventory) or error from None
-    found = workers.privileges() if isinstance(workers, Privileged) else ()
+    found = joined(one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges())
     if not found:
         raise InvalidFileError(
             "rollout does nothing as root there, so sudo need allow nothing",
             where=str(inventory_path),
-            why="the workers_driver acts with the rights of whoever runs rollout",
+            why="the drivers act with the rights of whoever runs rollout",
         )
     chosen = [one for one in found if only in {None, one.host}]
     if not chosen:
-        raise InvalidFileError(f"no worker is on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found))
+        what = f"rollout does nothing as root on host {only!r}"
+        raise InvalidFileError(what, where=str(inventory_path), remedy=", ".join(one.host for one in found))
     click.echo(sudoers_text(chosen), nl=False)
     return 0
