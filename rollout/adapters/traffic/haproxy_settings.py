@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.settings import FilePath, InvalidSettingsError, Settings, refused
@@ -22,9 +22,18 @@ class ProxySocket(Settings):
     master: FilePath | None = None
 
 
-def _each_once(sockets: tuple[FilePath | ProxySocket, ...]) -> tuple[FilePath | ProxySocket, ...]:
+def _in_full(written: object) -> object:
+    """Take a path alone for a socket on this machine."""
+    if isinstance(written, str):
+        return {"path": written}
+    if not isinstance(written, Mapping):
+        raise refused("an entry of sockets must be a path, or a mapping", "{host: …, path: /run/haproxy/admin.sock}")
+    return written
+
+
+def _each_once(sockets: tuple[ProxySocket, ...]) -> tuple[ProxySocket, ...]:
     # A proxy that is asked twice would count twice.
-    places = [(one.host, one.path) if isinstance(one, ProxySocket) else (None, one) for one in sockets]
+    places = [(one.host, one.path) for one in sockets]
     if twice := [(host, str(path)) for host, path in dict.fromkeys(places) if places.count((host, path)) > 1]:
         host, path = twice[0]
         raise refused(f"sockets names {shortened(path)}{'' if host is None else f' of host {shortened(host)}'} twice", "remove one of them")
@@ -47,14 +56,14 @@ class HaproxySettings(OnHosts):
     Without a master there is no reload that leaves old processes behind.
     """
 
-    sockets: Annotated[tuple[FilePath | ProxySocket, ...], Field(min_length=1), AfterValidator(_each_once)]
+    sockets: Annotated[tuple[Annotated[ProxySocket, BeforeValidator(_in_full)], ...], Field(min_length=1), AfterValidator(_each_once)]
     master_socket: FilePath | None = None
 
     def by_place(self) -> tuple[Grouped, dict[str, Grouped]]:
         """Return what is on this machine, and what is on each host."""
         here = Grouped(masters=() if self.master_socket is None else (str(self.master_socket.absolute()),))
         hosts: dict[str, Grouped] = {}
-        for one in self.proxies():
+        for one in self.sockets:
             group = here if one.host is None else hosts.setdefault(one.host, Grouped())
             whole = Path.absolute if one.host is None else Path
             group.sockets += (str(whole(one.path)),)
@@ -62,18 +71,13 @@ class HaproxySettings(OnHosts):
                 group.masters += (str(whole(one.master)),)
         return here, hosts
 
-    def proxies(self) -> tuple[ProxySocket, ...]:
-        """Return each in full."""
-        return tuple(one if isinstance(one, ProxySocket) else ProxySocket(path=one) for one in self.sockets)
-
 
 def read_settings(settings: Mapping[str, object], inventory: Inventory) -> HaproxySettings:
     """Check the settings. Raises InvalidSettingsError."""
     checked = checked_with_hosts(HaproxySettings, settings, inventory)
-    proxies = checked.proxies()
-    named = ((("sockets", number, "host"), one.host) for number, one in enumerate(proxies) if one.host is not None)
+    named = ((("sockets", number, "host"), one.host) for number, one in enumerate(checked.sockets) if one.host is not None)
     problems = [*unknown(checked.hosts, named)]
-    for number, one in enumerate(proxies):
+    for number, one in enumerate(checked.sockets):
         for key, path in (("path", one.path), ("master", one.master)):
             if one.host is not None and path is not None and not path.is_absolute():
                 what = f"{key} on a host must be a whole path, not {shortened(str(path))}"

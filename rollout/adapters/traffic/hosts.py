@@ -41,7 +41,8 @@ def checked_with_hosts(kind: type[_Checked], settings: Mapping[str, object], inv
     """Check settings, and add the workers' hosts to their own. Raises InvalidSettingsError."""
     checked = check(kind, settings, WHERE)
     hosts = {**_of_workers(inventory), **checked.hosts}
-    if problems := tuple(jumps_that_lead_nowhere(hosts)):
+    # Of the workers' hosts their own driver says what is wrong.
+    if problems := tuple(problem for problem in jumps_that_lead_nowhere(hosts) if problem.path[1] in checked.hosts):
         raise InvalidSettingsError(WHERE, problems)
     return checked.model_copy(update={"hosts": hosts})
 
