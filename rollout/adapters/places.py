@@ -1,19 +1,16 @@
-"""Where commands are run: on a host over SSH, or on this machine, alike. Fabric is loaded with the first host that is asked."""
+"""Where commands are run: on a host over SSH, or on this machine, alike."""
 
 import os
 import secrets
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from threading import Lock
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from rollout.adapters.remote_commands import Argv, Said, said_in, script
 from rollout.adapters.ssh_hosts import HostEntry
+from rollout.adapters.ssh_shared import Hosts
 from rollout.model.errors import OutcomeUnknownError, TransientDriverError
-
-if TYPE_CHECKING:
-    from rollout.adapters.ssh import Host
 
 
 class Place(Protocol):
@@ -55,35 +52,16 @@ class ThisMachine:
 
 
 class Places:
-    """Opens each host once; a name that is none of *hosts* is this machine. For use by several threads."""
+    """The hosts of one driver by name; a name that is none of *hosts* is this machine. For use by several threads."""
 
     def __init__(self, hosts: Mapping[str, HostEntry], connect_timeout_s: float) -> None:
-        self._entries = dict(hosts)
-        self._connect_timeout_s = connect_timeout_s
-        self._hosts: dict[str, Host] = {}
-        self._lock = Lock()
+        self._names = frozenset(hosts)
+        self._hosts = Hosts(hosts, connect_timeout_s)
 
     def at(self, name: str) -> Place:
         """Return the place of this name; nothing is connected by that."""
-        if name not in self._entries:
-            return ThisMachine()
-        from rollout.adapters.ssh import Host  # noqa: PLC0415  (who only checks an inventory doesn't wait for Fabric)
-
-        with self._lock:
-            # The jump first, so that hosts behind one share its connection.
-            names = [name]
-            while (jump := self._entries[names[-1]].jump) is not None:
-                names.append(jump)
-            for one in reversed(names):
-                if one not in self._hosts:
-                    entry = self._entries[one]
-                    before = None if entry.jump is None else self._hosts[entry.jump]
-                    self._hosts[one] = Host(one, entry, before, self._connect_timeout_s)
-            return self._hosts[name]
+        return self._hosts.get(name) if name in self._names else ThisMachine()
 
     def close(self) -> None:
-        """End all connections."""
-        with self._lock:
-            hosts, self._hosts = self._hosts, {}
-        for host in hosts.values():
-            host.close()
+        """End the connections that no other driver uses."""
+        self._hosts.close()

@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import re
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,14 +18,14 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
+from rollout.agent import nginx_configuration as configuration
 from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
-from rollout.agent.processes import status
+from rollout.agent.process_table import status
 
 LOADED, BEFORE, PENDING = "loaded", "before", "pending"
 WAIT_S = 0.05
 # A worker that began so long after the file was written has read it; the two times come from different clocks.
 SURELY_S = 1.0
-LINES_MAX = 12
 # Fields of `status`: the parent's id first, and the start in ticks since the machine's.
 _PARENT, _STARTED = 0, 18
 _UPSTREAM = re.compile(r"\s*upstream\s+(\S+?)\s*\{\s*(?:#.*)?$")
@@ -90,12 +89,14 @@ def tell(act: Mapping[str, Any]) -> None:
     """Change one server, and return once nginx has taken it over; what is so already is left alone. Raises Fault."""
     end_s = monotonic() + act["timeout_s"]
     file = Path(act["include"])
+    configuration.refuse_what_sudo_forbids(act["nginx"], [["-T"], ["-s", "reload"]], end_s)
     with _turn(file, end_s):
         text = read(file)
         wanted = with_server(text, str(file), act["upstream"], act["server"], act["weight"])
         before = workers(act["pid_file"])
         if not before:
             raise Fault(TRANSIENT, "nginx doesn't run", where=act["pid_file"])
+        refuse_while_upgraded(act["pid_file"])
         was_read, pending = is_read(file, text, before), beside(file, PENDING)
         if wanted == text and was_read:
             return
@@ -108,8 +109,9 @@ def tell(act: Mapping[str, Any]) -> None:
             if wanted != text:
                 _write(beside(file, BEFORE), text)
                 _write(file, wanted)
-            _run([*act["nginx"], "-t"], end_s, PERMANENT, "nginx would not take its configuration, so nothing was reloaded")
-            _run([*act["nginx"], "-s", "reload"], end_s, TRANSIENT, "nginx can't be reloaded")
+            said = configuration.as_tested(act["nginx"], end_s, "nginx would not take its configuration, so nothing was reloaded")
+            configuration.refuse_what_leads_nowhere(said, file, [act["upstream"]])
+            configuration.reload(act["nginx"], end_s)
         except Fault as fault:
             if fault.kind != UNKNOWN:
                 _put_back(file, text, earlier)
@@ -223,6 +225,15 @@ def workers(pid_file: str) -> dict[tuple[int, int], float]:
     return found
 
 
+def refuse_while_upgraded(pid_file: str) -> None:
+    """Raise Fault (TRANSIENT) while nginx's program is being replaced: the old master's workers accept too, and are told nothing."""
+    old = f"{pid_file}.oldbin"
+    if accepting := workers(old):
+        why = f"the master before this one has {len(accepting)} workers that still accept, and no reload reaches them"
+        remedy = f"end the old one with `kill -QUIT $(cat {old})`, or the new one"
+        raise Fault(TRANSIENT, "nginx's program is being upgraded", where=old, why=why, remedy=remedy)
+
+
 def _has_new_workers(pid_file: str, before: Mapping[tuple[int, int], float]) -> bool:
     try:
         now = workers(pid_file)
@@ -272,18 +283,3 @@ def _write(file: Path, text: str) -> None:
     except OSError as error:
         half.unlink(missing_ok=True)
         raise Fault(PERMANENT, "nginx's file of upstreams can't be written", where=str(file), why=str(error)) from error
-
-
-def _run(argv: list[str], end_s: float, kind: str, what: str) -> None:
-    try:
-        left_s = max(0.001, end_s - monotonic())
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=left_s, check=False)  # noqa: S603  (no shell)
-    except OSError as error:
-        raise Fault(PERMANENT, f"{argv[0]} can't be run", why=str(error)) from error
-    except subprocess.TimeoutExpired as error:
-        if argv[-1] == "-t":
-            raise Fault(TRANSIENT, "nginx did not say in time whether its configuration is right", why=" ".join(argv)) from error
-        raise Fault(UNKNOWN, "nginx did not say whether it reloads", why=" ".join(argv)) from error
-    if done.returncode != 0:
-        why = "\n".join((done.stderr or done.stdout).decode(errors="replace").splitlines()[-LINES_MAX:])
-        raise Fault(kind, what, why=why)

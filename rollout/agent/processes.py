@@ -1,19 +1,15 @@
-"""
-Starting and stopping through supervisord's XML-RPC on its unix socket: a program has its worker's id as its name.
-
-A process that has ended but was not yet waited for (a zombie) does not run.
-"""
+"""Starting and stopping through supervisord's XML-RPC on its unix socket: a program has its worker's id as its name."""
 
 import http.client
 import socket
 import time
-from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ExpatError
 from xmlrpc.client import Error, ServerProxy, Transport
 from xmlrpc.client import Fault as Refusal
 
 from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
+from rollout.agent.process_table import status
 
 # Fault codes of supervisor.xmlrpc.Faults.
 BAD_NAME = 10
@@ -86,18 +82,6 @@ def _runs(place: str, program: str) -> bool:
     except Fault as fault:
         raise Fault(UNKNOWN, "what became of it can't be seen", where=program, why=str(fault)) from fault
     return any(status(int(one["pid"])) is not None for one in known if one["name"] == program)
-
-
-def status(pid: int) -> list[str] | None:
-    """Return what /proc says of a process, from its parent's id on (its start time is the 19th then); None when it doesn't run."""
-    if pid == 0:
-        return None
-    try:
-        # The command's name stands in brackets and may hold spaces; the state is the first field behind it.
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except OSError:
-        return None
-    return None if state == "Z" else fields
 
 
 def call(place: str, method: str, arguments: tuple[Any, ...], timeout_s: float, *, changes: bool) -> Any:  # noqa: ANN401  (XML-RPC)

@@ -1,19 +1,23 @@
 """
-Telling HAProxy's runtime API: one command, one answer, one connection, within a time.
+Telling and asking HAProxy's runtime API: one command, one answer, one connection, within a time.
 
 Every answer ends with an empty line; without it HAProxy hung up before it was done. Success of a command is nothing but that line; any
-text is an error. Source: HAProxy's management guide, section 9.3.
+text is an error. Source: HAProxy's management guide, sections 9.3 (socket commands) and 9.4 (master CLI).
 """
 
+import re
 import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 from rollout.agent.fault import PERMANENT, TRANSIENT, UNKNOWN, Fault
 
 # `show stat` of a thousand servers is about half of this.
 ANSWER_BYTES_MAX = 4_000_000
 WORDS_MAX = 60
+_OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
 
 
 def tell_all(places: list[str], commands: list[str], timeout_s: float) -> None:
@@ -33,6 +37,8 @@ def tell_all(places: list[str], commands: list[str], timeout_s: float) -> None:
 def tell(place: str, command: str, end_s: float) -> None:
     try:
         connection = connect(place, end_s)
+    except PermissionError as error:
+        raise _not_allowed(place) from error
     except OSError as error:
         raise Fault(TRANSIENT, "the proxy can't be reached", where=place, why=reason(place, error)) from error
     with connection:
@@ -45,6 +51,90 @@ def tell(place: str, command: str, end_s: float) -> None:
         raise Fault(UNKNOWN, "the proxy hung up without saying whether it did it", where=place, why=command)
     if answer.strip():
         raise Fault(PERMANENT, f"the proxy refused {command!r}", where=place, why=_shortened(answer.strip()))
+
+
+def questions(order: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    Ask each socket of *order* its commands, and then each master for the statistics of the processes that a reload left behind: later,
+    because a reload meanwhile then has a session counted twice, and not left out.
+
+    What a socket answers is a list of texts, or a Fault as data if one of its answers did not come; of masters see `of_old_workers`.
+    """
+    end_s = monotonic() + order["timeout_s"]
+    sockets = {place: _answers(place, commands, end_s) for place, commands in order["sockets"].items()}
+    return {"sockets": sockets, "masters": {place: of_old_workers(place, end_s) for place in order["masters"]}}
+
+
+def _answers(place: str, commands: Sequence[str], end_s: float) -> list[str] | dict[str, object]:
+    try:
+        return [question(place, command, end_s) for command in commands]
+    except Fault as fault:
+        return fault.as_data()
+
+
+def of_old_workers(place: str, end_s: float) -> list[str] | dict[str, object]:
+    """Return what a master says of its processes, and behind it the statistics of each old one."""
+    try:
+        processes = question(place, "show proc", end_s)
+        return [processes, *(question(place, f"@!{pid} show stat", end_s) for pid in _old_workers(processes))]
+    except Fault as fault:
+        return fault.as_data()
+
+
+def question(place: str, command: str, end_s: float) -> str:
+    """Return whatever is answered. Raises Fault: nothing has changed by it."""
+    try:
+        with connect(place, end_s) as connection:
+            return ask(connection, command, end_s)
+    except PermissionError as error:
+        raise _not_allowed(place) from error
+    except OSError as error:
+        raise Fault(TRANSIENT, "the proxy can't be asked", where=place, why=f"{command}: {reason(place, error)}") from error
+
+
+def _old_workers(text: str) -> list[str]:
+    """Read `show proc`: the processes below `# old workers`."""
+    found: list[str] = []
+    old = False
+    for line in text.splitlines():
+        if line.startswith("# "):
+            old = line.startswith("# old workers")
+        elif old and (match := _OLD_WORKER.match(line)):
+            found.append(match.group(1))
+    return found
+
+
+def _not_allowed(place: str) -> Fault:
+    """Say who may, as far as that can be seen."""
+    import grp  # noqa: PLC0415  (only for this)
+    import os  # noqa: PLC0415  (as above)
+    import pwd  # noqa: PLC0415  (as above)
+
+    try:
+        me = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        me = str(os.geteuid())
+    try:
+        stat = Path(place).stat()
+        group = grp.getgrgid(stat.st_gid).gr_name
+    except (OSError, KeyError):
+        why, group = f"{me} may not even look into its directory", "haproxy"
+    else:
+        why = f"it is for {_owner(stat.st_uid)} and group {group} (mode {stat.st_mode & 0o777:03o}), and this is {me}"
+    remedy = (
+        f"`stats socket {place} mode 660 level admin group {group}` in haproxy.cfg, and `usermod -aG {group} {me}`; then reload HAProxy "
+        "and log in anew"
+    )
+    return Fault(PERMANENT, "the proxy's socket may not be used", where=place, why=why, remedy=remedy)
+
+
+def _owner(uid: int) -> str:
+    import pwd  # noqa: PLC0415  (as above)
+
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def reason(place: str, error: OSError) -> str:

@@ -12,7 +12,7 @@ class Load:
 
     *utilisation* has one figure per window, in CPU seconds per second: Synapse runs in one thread, so 1.0 is all there is. Over all of
     them *requests* were completed, long-polls among them, for *request_cpu_s* CPU seconds each; *p95_s* is the 95th percentile of ordinary
-    ones, None where there were too few. *source* says where this is from.
+    ones, None where there were too few. *source* says where this is from. *requests_per_s* is None where nobody knows how long that took.
     """
 
     utilisation: tuple[float, ...]
@@ -20,6 +20,7 @@ class Load:
     request_cpu_s: float
     p95_s: float | None
     source: str
+    requests_per_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

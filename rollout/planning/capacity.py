@@ -133,7 +133,8 @@ def load_of(tallies: Sequence[Tally], source: str) -> Load | None:
     cpu_s = sum(tally.cpu_s for tally in lasting)
     counts = [sum(bucket) for bucket in zip(*(tally.latency for tally in lasting), strict=True)]
     utilisation = tuple(tally.cpu_s / (tally.until_s - tally.since_s) for tally in lasting)
-    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, _p95_of(counts), source)
+    per_s = requests / sum(tally.until_s - tally.since_s for tally in lasting)
+    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, _p95_of(counts), source, per_s)
 
 
 def _p95_of(counts: Sequence[float]) -> float | None:

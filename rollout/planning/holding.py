@@ -106,8 +106,20 @@ def notes(worker: Worker, situation: Situation) -> Iterator[str]:
     if seen is not None and seen.arrivals_per_s is not None:
         expected = f": about {seen.arrivals_per_s:g} requests a second × {BOOT_S:g} s of boot = {seen.arrivals_per_s * BOOT_S:.0f}"
     elif seen is not None:
-        expected = " (the proxy doesn't say how many come in)"
+        expected = _by_its_own_count(worker, situation)
     yield f"{worker.id} can't be drained ({alone}): requests in flight and those during its boot will be cut{expected}"
+
+
+def _by_its_own_count(worker: Worker, situation: Situation) -> str:
+    """Reckon what is cut where the proxy doesn't count: by the worker's own metrics, and what it has open."""
+    load, sighting = situation.observation.loads.get(worker.id), situation.observation.sightings.get(worker.id)
+    if load is None or load.requests_per_s is None:
+        return " (how many is not known: the proxy doesn't say how many come in, and what the worker answers was not measured)"
+    during = load.requests_per_s * BOOT_S
+    arriving = f"about {load.requests_per_s:.2g} requests a second × {BOOT_S:g} s of boot = {during:.0f}"
+    sessions = None if sighting is None or sighting.proxy is None else sighting.proxy.sessions
+    under_way = "" if sessions is None else f", and {sessions} that are open now: {during + sessions:.0f}"
+    return f": {arriving}{under_way} (by its own count, which has other workers' requests to it as well: they try again)"
 
 
 def _of_hold(worker: Worker, seen: PoolSighting, situation: Situation) -> str:

@@ -50,6 +50,21 @@ class TrafficActs(Protocol):
 
 
 @runtime_checkable
+class TrafficActsByHost(Protocol):
+    """
+    The commands of proxies that stand on hosts: for each host by its name in the inventory, "" for this machine, in the order in which they
+    are done. Paths are that host's own, so its agent does them as they are.
+
+    A driver whose proxies are all on this machine is TrafficActs as well; of one that isn't, the agent here can do nothing.
+    """
+
+    def drain_by_host(self, server: Server, timeout_s: float) -> Mapping[str, Acts]: ...
+    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> Mapping[str, Acts]: ...
+    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> Mapping[str, Acts]: ...
+    def let_go_by_host(self, server: Server, timeout_s: float) -> Mapping[str, Acts]: ...
+
+
+@runtime_checkable
 class WorkersActs(Protocol):
     """A process manager's commands."""
 

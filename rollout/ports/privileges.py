@@ -1,6 +1,6 @@
 """What a driver does as root on hosts, for whoever has to allow it there."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -17,17 +17,18 @@ class Privileges:
 
 @runtime_checkable
 class Privileged(Protocol):
-    """A driver that acts as root on hosts."""
+    """A driver that acts as root on hosts, or one that looks as root there."""
 
     def privileges(self) -> tuple[Privileges, ...]:
         """List all that it may ever do as root; connects to nothing."""
         ...
 
 
-def together(privileges: Sequence[Privileges]) -> tuple[Privileges, ...]:
-    """Make one of those that are for the same account on the same host, whichever driver they are from."""
-    found: dict[tuple[str, str], Privileges] = {}
+def joined(privileges: Iterable[Privileges]) -> tuple[Privileges, ...]:
+    """Join what several drivers do on one host as one user: it has one file of rules."""
+    found: dict[tuple[str, str, str], Privileges] = {}
     for one in privileges:
-        key = (one.reached, one.user)
-        found[key] = replace(found[key], commands=found[key].commands + one.commands) if key in found else one
+        place = one.host, one.reached, one.user
+        before = found.get(place)
+        found[place] = one if before is None else replace(one, commands=(*before.commands, *one.commands))
     return tuple(found.values())

@@ -38,15 +38,19 @@ def workers(bed: Bed) -> Iterator[SystemdSsh]:
 
 def _opened(bed: Bed, places: dict[WorkerId, str] | None = None, **changed: object) -> Iterator[SystemdSsh]:
     workers = units.driver(units.settings_for(bed, **changed), places or PLACES)
-    yield workers
-    workers.close()
+    try:
+        yield workers
+    finally:
+        workers.close()
 
 
 def _refused(bed: Bed, **changed: object) -> DriverError:
     """Return what a look says with settings that don't fit."""
-    opened = _opened(bed, {SYNC1: "a"}, **changed)
+    workers = units.driver(units.settings_for(bed, **changed), {SYNC1: "a"})
     with pytest.raises(DriverError) as refused:
-        next(opened).look([SYNC1], TIMEOUT_S)
+        workers.look([SYNC1], TIMEOUT_S)
+    # Others who name the host in the same way would share its connection.
+    workers.close()
     return refused.value
 
 

@@ -27,8 +27,8 @@ class Backend(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        super().__init__((address, 0), _Answer)
         self.released = threading.Event()
         self.dying = threading.Event()
         self.arrived: list[tuple[float, int]] = []
@@ -71,10 +71,11 @@ class Front:
     port: int
     backends: dict[str, Backend]
     open: list[socket.socket] = field(default_factory=list)
+    address: str = "127.0.0.1"
 
     def begin_request(self) -> None:
         """Begin a request that ends when its backend is released."""
-        one = socket.create_connection(("127.0.0.1", self.port), WAIT_S)
+        one = socket.create_connection((self.address, self.port), WAIT_S)
         one.sendall(f"GET /sync HTTP/1.1\r\nHost: localhost\r\nFrom: {one.getsockname()[1]}\r\n\r\n".encode())
         self.open.append(one)
 
@@ -88,9 +89,9 @@ class Front:
 
 
 @contextmanager
-def serving(names: tuple[str, ...]) -> Iterator[dict[str, Backend]]:
+def serving(names: tuple[str, ...], address: str = "127.0.0.1") -> Iterator[dict[str, Backend]]:
     """Let a backend answer for each name."""
-    backends = {name: Backend() for name in names}
+    backends = {name: Backend(address) for name in names}
     for backend in backends.values():
         threading.Thread(target=backend.serve_forever, args=(0.02,), daemon=True).start()
     try:

@@ -1,4 +1,4 @@
-"""What every driver of the port `traffic` promises: HAProxy's, nginx's and the simulated one."""
+"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts over SSH, and the simulated one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +17,9 @@ from rollout.ports.traffic import Server, Traffic
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.nginx import Nginx as NginxProxy
 from tests.contracts.nginx import nginx, say_that_it_is_read
-from tests.contracts.proxy import Proxy, haproxy, until
+from tests.contracts.proxy import Front, Proxy, haproxy, until
+from tests.hosts import proxies
+from tests.hosts.bed import Bed, hosts
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
@@ -61,9 +63,30 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
         yield found
 
 
-def _real(proxy: Proxy) -> Plant:
-    traffic = Haproxy((proxy.admin,), proxy.master, {"sync"})
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with hosts(tmp_path_factory.mktemp("beds"), "a", "b") as bed:
+        proxies.prepare(bed, "a", "b")
+        yield bed
 
+
+@pytest.fixture
+def haproxies(bed: Bed) -> Iterator[Plant]:
+    with proxies.haproxies(bed, "a", "b") as front:
+        driver = proxies.haproxy_driver(bed, "a", "b")
+        yield _real(front, driver)
+        driver.close()
+
+
+@pytest.fixture
+def nginxes(bed: Bed) -> Iterator[Plant]:
+    with proxies.nginxes(bed, "a", "b") as front:
+        driver = proxies.nginx_driver(bed, "a", "b")
+        yield _nginx(front, driver)
+        driver.close()
+
+
+def _real(proxy: Front, traffic: Traffic) -> Plant:
     def total(count: Callable[[ProxySighting], int | None]) -> int:
         return sum(count(seen) or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values())
 
@@ -84,10 +107,7 @@ def _real(proxy: Proxy) -> Plant:
     )
 
 
-def _nginx(proxy: NginxProxy) -> Plant:
-    say_that_it_is_read(proxy.include)
-    traffic = Nginx(proxy.include, proxy.command, proxy.pid_file)
-
+def _nginx(proxy: Front, traffic: Traffic) -> Plant:
     def begun() -> int:
         return sum(len(backend.arrived) for backend in proxy.backends.values())
 
@@ -129,19 +149,25 @@ def _simulated() -> Plant:
     return Plant(traffic, lambda: None, end_requests, settle, pass_s, begun_at)
 
 
-@pytest.fixture(params=["haproxy", "nginx", "simulated"])
+@pytest.fixture(params=["haproxy", "nginx", "haproxies", "nginxes", "simulated"])
 def plant(request: pytest.FixtureRequest) -> Plant:
     match request.param:
         case "haproxy":
-            return _real(request.getfixturevalue("proxy"))
+            proxy: Proxy = request.getfixturevalue("proxy")
+            return _real(proxy, Haproxy((proxy.admin,), proxy.master, {"sync"}))
         case "nginx":
-            return _nginx(request.getfixturevalue("nginx_proxy"))
+            front: NginxProxy = request.getfixturevalue("nginx_proxy")
+            say_that_it_is_read(front.include)
+            return _nginx(front, Nginx(front.include, front.command, front.pid_file))
+        case "haproxies" | "nginxes":
+            found: Plant = request.getfixturevalue(request.param)
+            return found
         case _:
             return _simulated()
 
 
 # Open-source nginx can't hold.
-HOLDING = pytest.mark.parametrize("plant", ["haproxy", "simulated"], indirect=True)
+HOLDING = pytest.mark.parametrize("plant", ["haproxy", "haproxies", "simulated"], indirect=True)
 
 
 def test_all_are_seen_at_once_and_strangers_are_left_out(plant: Plant) -> None:

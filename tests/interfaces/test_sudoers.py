@@ -43,8 +43,9 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         yield bed
 
 
-def _said(tmp_path: Path, driver: dict[str, object] | None, *options: str) -> Result:
+def _said(tmp_path: Path, driver: dict[str, object] | None, *options: str, traffic: dict[str, object] | None = None) -> Result:
     inventory = yaml.safe_load(LAB.read_text())
+    inventory["traffic_driver"] = traffic or inventory["traffic_driver"]
     if driver is not None:
         inventory["workers_driver"] = {"driver": "systemd_ssh", **driver}
         inventory["workers"] = {name: {**entry, "host": "b" if name == "client2" else "a"} for name, entry in inventory["workers"].items()}
@@ -89,10 +90,26 @@ def test_one_host_or_all(tmp_path: Path) -> None:
     ]
 
 
-def test_a_host_that_has_no_worker(tmp_path: Path) -> None:
+def test_nginx_on_a_host_may_be_tested_and_reloaded_and_no_more(bed: Bed, tmp_path: Path) -> None:
+    """In the file of the host that it shares with workers; their hosts need not be written down twice."""
+    nginx: dict[str, object] = {"driver": "nginx", "include": "/etc/nginx/rollout/upstreams.conf", "proxies": ["b"]}
+    said = _said(tmp_path, _hosts(), "--host", "b", traffic=nginx)
+    assert said.exit_code == 0, said.output
+    rules = [line.partition("NOPASSWD: ")[2] for line in said.stdout.splitlines()[2:]]
+    assert rules[3:] == ["/usr/sbin/nginx -T", "/usr/sbin/nginx -s reload"]
+    bed.write("a", "/etc/sudoers.d/rollout", said.stdout, "440")
+    assert "parsed OK" in bed.run("a", "visudo", "-c")
+    tried = ("-T", "-s reload", "-t", "-s stop", "-s quit", "-c /tmp/x", "-T -c /tmp/x", "-g load_module", "")
+    assert [command for command in tried if bed.allows("a", "sudo", "-n", "-l", "--", "/usr/sbin/nginx", *command.split())] == [
+        "-T",
+        "-s reload",
+    ]
+
+
+def test_a_host_that_nothing_is_done_on(tmp_path: Path) -> None:
     said = _said(tmp_path, _hosts(), "--host", "c")
     assert (said.exit_code, said.stdout) == (2, "")
-    assert said.stderr.splitlines()[0].endswith("inventory.yaml: no worker is on host 'c'")
+    assert said.stderr.splitlines()[0].endswith("inventory.yaml: rollout does nothing as root on host 'c'")
     assert said.stderr.splitlines()[1] == "    try: a, b"
 
 

@@ -28,7 +28,7 @@ from rollout.adapters.releases.on_hosts.settings import WHERE, check_version, ho
 from rollout.adapters.releases.on_hosts.site import Site
 from rollout.adapters.remote_commands import Argv, so_that
 from rollout.adapters.settings import InvalidSettingsError, check
-from rollout.adapters.several import side_by_side
+from rollout.adapters.side_by_side import ask_each
 from rollout.adapters.ssh_hosts import HostEntry
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import load_release, to_plain
@@ -87,7 +87,7 @@ class CommandReleases:
         """See ports.releases. On all hosts, side by side; each that fails is named."""
         rooms = self._site.rooms(release, None)
         self._site.complete_configs(release, rooms)
-        done = side_by_side(rooms, lambda host: self._prepare_on(host, release, timeout_s))
+        done = ask_each(rooms, lambda host: self._prepare_on(host, release, timeout_s))
         return next(iter(done.values()))
 
     def prepared(self) -> dict[ReleaseId, Release]:
@@ -195,7 +195,7 @@ class CommandReleases:
         check_version(version)
         if self._settings.available is not None:
             argv = filled(self._settings.available, version=version)
-            side_by_side(self._site.hosts, lambda host: self._ask_whether_available(host, version, argv))
+            ask_each(self._site.hosts, lambda host: self._ask_whether_available(host, version, argv))
 
     def _ask_whether_available(self, host: str, version: str, argv: Argv) -> None:
         place = self._site.at(host)

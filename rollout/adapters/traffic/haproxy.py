@@ -1,33 +1,33 @@
 """
-HAProxy through its runtime API.
+HAProxy through its runtime API, on this machine or on hosts.
 
-Servers are read from `show servers state` (who may take requests) and `show
-stat` (sessions and counters), by the names in their headers. After a reload the old process keeps its sessions and the new one doesn't
-count them, so the master is asked for old processes and each of them for its sessions; where one can't be asked, the number of sessions
-is unknown.
+Servers are read from `show servers state` (who may take requests) and `show stat` (sessions and counters), by the names in their headers.
+After a reload the old process keeps its sessions and the new one doesn't count them, so the master is asked for old processes and each of
+them for its sessions; where one can't be asked, the number of sessions is unknown.
+
+Of several proxies all are asked, each host in one round trip. All must answer: what one that is silent does with a server nobody knows.
+What keeps requests away is told to one after the other, once all have been reached; what lets them through to each that can be told.
 
 What is set at run time is forgotten by a reload. Source: HAProxy's management guide, sections 9.1 (CSV), 9.3 (socket commands), 9.4
 (master CLI).
 """
 
 import csv
-import re
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import reduce
 from pathlib import Path
-from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
-from typing import Annotated, Any
+from time import monotonic  # noqa: TID251  (how long a proxy takes, whatever clock a rollout goes by)
+from typing import Any
 
-from pydantic import AfterValidator, Field
-
-from rollout.adapters.faults import run
-from rollout.adapters.settings import FilePath, Settings, check, refused
-from rollout.adapters.traffic.runtime_api import read
-from rollout.adapters.wording import reason_of, shortened
-from rollout.model.errors import DriverError, PermanentDriverError
+from rollout.adapters.ssh_shared import Hosts
+from rollout.adapters.traffic.haproxy_settings import read_settings
+from rollout.adapters.traffic.places import Here, Place, There, into_traffic, out_of_traffic
+from rollout.adapters.traffic.runtime_api import Answers, Sockets, ask
+from rollout.adapters.wording import reason_of
+from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
@@ -45,85 +45,83 @@ UNHASHED = frozenset({"roundrobin", "static-rr", "leastconn", "first", ""})
 # Of a server on the ring, for each unit of its weight (BE_WEIGHT_SCALE).
 POINTS_PER_WEIGHT = 16
 _HOLDS = "# backend,"
-_OLD_WORKER = re.compile(r"^(\d+)\s+worker\s")
+# What is asked, and what must be in the answer.
+_STATES = {"show servers state": "# be_id"}
+_STATS = {"show stat": "# pxname,"}
+_INFO = {"show info": "Maxconn:"}
+# Where hold.lua isn't loaded it is unknown, which is an answer too.
+_HOLDING = {"rollout-holds": ""}
 
 
-def _each_once(sockets: tuple[Path, ...]) -> tuple[Path, ...]:
-    # A proxy that is asked twice would count twice.
-    if twice := [str(one) for one in dict.fromkeys(sockets) if sockets.count(one) > 1]:
-        raise refused(f"sockets names {shortened(twice[0])} twice", "remove one of them")
-    return sockets
-
-
-class HaproxySettings(Settings):
-    """
-    *sockets*: every proxy in front of the homeserver; all must agree. *master_socket*: HAProxy's master (`-S`), if it has one.
-
-    Without a master there is no reload that leaves old processes behind.
-    """
-
-    sockets: Annotated[tuple[FilePath, ...], Field(min_length=1), AfterValidator(_each_once)]
-    master_socket: FilePath | None = None
-
-
-def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxy":
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxies":
     """Open the driver; nothing is connected yet."""
-    checked = check(HaproxySettings, settings, "traffic_driver")
+    checked = read_settings(settings, inventory)
     held = frozenset(pool.backend for pool in inventory.pools.values() if pool.hold)
-    return Haproxy(checked.sockets, checked.master_socket, held)
+    here, on_hosts = checked.by_place()
+    if not on_hosts:
+        return Haproxy([Path(one) for one in here.sockets], None, held, [Path(one) for one in here.masters])
+    reached = Hosts(checked.hosts, checked.connect_timeout_s)
+    everywhere = [Sockets(Here(), here.sockets, here.masters)] if here.sockets else []
+    for name, one in on_hosts.items():
+        place = There(name, checked.hosts[name].user, reached, checked.python)
+        everywhere.append(Sockets(place, one.sockets, one.masters))
+    return Haproxies(everywhere, held)
 
 
-class Haproxy:
-    """See ports.traffic."""
+class Haproxies:
+    """See ports.traffic; and, because an agent acts with the sockets of its own machine, ports.acts.TrafficActsByHost."""
 
-    def __init__(self, sockets: tuple[Path, ...], master: Path | None, may_be_held: Collection[str] = ()) -> None:
-        self._sockets = sockets
-        self._master = master
+    def __init__(self, everywhere: Sequence[Sockets], may_be_held: Collection[str] = ()) -> None:
+        self._everywhere = tuple(everywhere)
+        self._places = {one.place.name: one.place for one in everywhere}
         self._may_be_held = frozenset(may_be_held)
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic."""
-        end_s = monotonic() + timeout_s
-        joined, *others = [_look_at(place, servers, end_s) for place in self._sockets]
+        held = self._may_be_held & {server.backend for server in servers.values()}
+        commands = {**_STATES, **_STATS, **(_HOLDING if held else {})}
+        asked = ask(self._everywhere, commands, monotonic() + timeout_s, old=True)
+        joined, *others = [_look_at(answers, servers) for answers in asked.proxies]
         for seen in others:
             joined = {worker: _both(sighting, seen[worker]) for worker, sighting in joined.items() if worker in seen}
-        # Asked last: a reload meanwhile has a session counted twice, which is only a longer drain, and not left out.
-        old = self._old_sessions(end_s)
-        held = self._held({servers[worker].backend for worker in joined} & self._may_be_held, end_s)
+        old = _old_sessions(asked.old)
+        holds = _held(asked.proxies, {servers[worker].backend for worker in joined} & held)
         return {
-            worker: replace(_with_old(sighting, old, servers[worker]), **held.get(servers[worker].backend, {}))
+            worker: replace(_with_old(sighting, old, servers[worker]), **holds.get(servers[worker].backend, {}))
             for worker, sighting in joined.items()
         }
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.drain_acts(server, timeout_s))
+        out_of_traffic(self._places, self.drain_by_host(server, timeout_s), monotonic() + timeout_s, self._reach(timeout_s))
 
-    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+    def drain_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._commands(timeout_s, f"set server {server.backend}/{server.name} state drain")
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.admit_acts(server, weight, timeout_s))
+        into_traffic(self._places, self.admit_by_host(server, weight, timeout_s), monotonic() + timeout_s)
 
-    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts. The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
         return self._commands(timeout_s, f"set server {name} weight {weight}%", f"set server {name} state ready")
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic. A reload forgets a hold: its new process lets everything through."""
-        run(self.hold_acts(server, bound, timeout_s))
+        end_s = monotonic() + timeout_s
+        acts = self.hold_by_host(server, bound, timeout_s)
+        out_of_traffic(self._places, acts, end_s, self._reach(timeout_s))
 
-    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         end_s = monotonic() + timeout_s
-        for place in self._sockets:
-            if server.backend not in _holds(place, end_s):
+        for answers in ask(self._everywhere, _HOLDING, end_s).proxies:
+            if server.backend not in _holds(answers):
                 raise PermanentDriverError(
                     f"the proxy can't hold the requests of backend {server.backend}",
-                    where=str(place),
+                    where=answers.where,
                     why="they don't pass through hold.lua, or none has come since the proxy was started",
                     remedy=f"in haproxy.cfg: `lua-load …/hold.lua` in global, `http-request lua.rollout_hold` in backend {server.backend}",
                 )
@@ -132,90 +130,122 @@ class Haproxy:
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.let_go_acts(server, timeout_s))
+        into_traffic(self._places, self.let_go_by_host(server, timeout_s), monotonic() + timeout_s)
 
-    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+    def let_go_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._commands(timeout_s, f"rollout-let-go {server.backend}")
 
     def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
         """See ports.traffic. Of several proxies the counts are added up, and all of them must be able to hold."""
-        end_s = monotonic() + timeout_s
-        joined: dict[str, PoolSighting] = {}
-        for number, place in enumerate(self._sockets):
-            with _understood(place):
-                seen = _pools_at(place, backends, end_s)
-            joined = seen if number == 0 else {name: _both_pools(joined[name], seen[name]) for name in joined if name in seen}
+        asked = ask(self._everywhere, {**_STATES, **_STATS, **_HOLDING}, monotonic() + timeout_s)
+        joined, *others = [_pools_at(answers, backends) for answers in asked.proxies]
+        for seen in others:
+            joined = {name: _both_pools(pool, seen[name]) for name, pool in joined.items() if name in seen}
         return joined
 
     def known(self, timeout_s: float) -> frozenset[Server]:
         """See ports.traffic."""
-        end_s = monotonic() + timeout_s
-        return frozenset.intersection(*(_servers_at(place, end_s) for place in self._sockets))
+        asked = ask(self._everywhere, _STATES, monotonic() + timeout_s)
+        return frozenset.intersection(*(_servers_at(answers) for answers in asked.proxies))
 
     def limits(self, timeout_s: float) -> ProxyLimits:
         """See ports.traffic."""
-        end_s = monotonic() + timeout_s
-        found = [_limits_at(place, end_s) for place in self._sockets]
+        found = [_limits_at(answers) for answers in ask(self._everywhere, _INFO, monotonic() + timeout_s).proxies]
         return min(found, key=lambda one: one.connections_max - one.connections)
 
-    def _held(self, backends: Collection[str], end_s: float) -> dict[str, dict[str, Any]]:
-        """Say of backends whether every proxy holds them, and what holding has come to."""
-        if not backends:
-            return {}
-        rows: list[dict[str, HoldSighting]] = []
-        for place in self._sockets:
-            with _understood(place):
-                rows.append({name: _hold_of(row) for name, row in _holds(place, end_s).items() if name in backends})
-        return {
-            name: {
-                "held": all(name in row and row[name].held_for_s is not None for row in rows),
-                "hold": reduce(_both_holds, (row.get(name, HoldSighting()) for row in rows)),
-            }
-            for name in backends
+    def close(self) -> None:
+        """End the connections to hosts that no other driver uses."""
+        for place in self._places.values():
+            place.close()
+
+    def _reach(self, timeout_s: float) -> Callable[[Place], object]:
+        end_s = monotonic() + timeout_s
+        at = {one.place.name: one for one in self._everywhere}
+        return lambda place: ask([at[place.name]], _INFO, end_s)
+
+    def _commands(self, timeout_s: float, *commands: str) -> dict[str, Acts]:
+        told = {"kind": "haproxy", "commands": list(commands), "timeout_s": timeout_s}
+        return {one.place.name: ({**told, "sockets": list(one.sockets)},) for one in self._everywhere}
+
+
+class Haproxy(Haproxies):
+    """On this machine alone, so that an agent here does all of it; see ports.acts.TrafficActs."""
+
+    def __init__(
+        self, sockets: Sequence[Path], master: Path | None, may_be_held: Collection[str] = (), masters: Sequence[Path] = ()
+    ) -> None:
+        every = [*masters, *([] if master is None else [master])]
+        here = Sockets(Here(), tuple(str(one.absolute()) for one in sockets), tuple(str(one.absolute()) for one in every))
+        super().__init__([here], may_be_held)
+
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.drain_by_host(server, timeout_s)[""]
+
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.admit_by_host(server, weight, timeout_s)[""]
+
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.hold_by_host(server, bound, timeout_s)[""]
+
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.let_go_by_host(server, timeout_s)[""]
+
+
+def _old_sessions(statistics: Sequence[str] | None) -> dict[tuple[str, str], int] | None:
+    """Count sessions that old processes still hold; None when one of them can't be asked."""
+    if statistics is None:
+        return None
+    held: dict[tuple[str, str], int] = {}
+    try:
+        for text in statistics:
+            for key, row in _stats(text).items():
+                held[key] = held.get(key, 0) + int(row["scur"] or 0)
+    except (ValueError, LookupError, csv.Error):
+        return None
+    return held
+
+
+def _held(proxies: Sequence[Answers], backends: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Say of backends whether every proxy holds them, and what holding has come to."""
+    rows: list[dict[str, HoldSighting]] = []
+    for answers in proxies if backends else ():
+        with _understood(answers.where):
+            rows.append({name: _hold_of(row) for name, row in _holds(answers).items() if name in backends})
+    return {
+        name: {
+            "held": all(name in row and row[name].held_for_s is not None for row in rows),
+            "hold": reduce(_both_holds, (row.get(name, HoldSighting()) for row in rows)),
         }
-
-    def _commands(self, timeout_s: float, *commands: str) -> Acts:
-        sockets = [str(place.absolute()) for place in self._sockets]
-        return ({"kind": "haproxy", "sockets": sockets, "commands": list(commands), "timeout_s": timeout_s},)
-
-    def _old_sessions(self, end_s: float) -> dict[tuple[str, str], int] | None:
-        """Count sessions that old processes still hold; None when one of them can't be asked."""
-        if self._master is None:
-            return {}
-        held: dict[tuple[str, str], int] = {}
-        try:
-            for pid in _old_workers(read(self._master, "show proc", "#<PID>", end_s)):
-                for key, row in _stats(read(self._master, f"@!{pid} show stat", "# pxname,", end_s)).items():
-                    held[key] = held.get(key, 0) + int(row["scur"] or 0)
-        except (DriverError, ValueError, LookupError, csv.Error):
-            return None
-        return held
+        for name in backends
+    }
 
 
-def _look_at(place: Path, servers: Mapping[WorkerId, Server], end_s: float) -> dict[WorkerId, ProxySighting]:
+def _look_at(answers: Answers, servers: Mapping[WorkerId, Server]) -> dict[WorkerId, ProxySighting]:
     """See what the process that listens there knows."""
-    states_text, stats_text = read(place, "show servers state", "# be_id", end_s), read(place, "show stat", "# pxname,", end_s)
-    with _understood(place):
-        states = {(row["be_name"], row["srv_name"]): row for row in _states(states_text)}
-        stats = _stats(stats_text)
+    with _understood(answers.where):
+        states = {(row["be_name"], row["srv_name"]): row for row in _states(answers)}
+        stats = _stats(answers.texts["show stat"])
         places = {worker: (server.backend, server.name) for worker, server in servers.items()}
         return {worker: _sighting(states[key], stats[key]) for worker, key in places.items() if key in states and key in stats}
 
 
-def _servers_at(place: Path, end_s: float) -> frozenset[Server]:
-    text = read(place, "show servers state", "# be_id", end_s)
-    with _understood(place):
-        return frozenset(Server(row["be_name"], row["srv_name"]) for row in _states(text))
+def _servers_at(answers: Answers) -> frozenset[Server]:
+    with _understood(answers.where):
+        return frozenset(Server(row["be_name"], row["srv_name"]) for row in _states(answers))
 
 
 @contextmanager
-def _understood(place: Path) -> Iterator[None]:
+def _understood(where: str) -> Iterator[None]:
     """Tell of an answer that begins well and then makes no sense."""
     try:
         yield
     except (ValueError, LookupError, csv.Error) as error:
-        raise PermanentDriverError("the proxy's answer makes no sense", where=str(place), why=reason_of(error)) from error
+        raise PermanentDriverError("the proxy's answer makes no sense", where=where, why=reason_of(error)) from error
 
 
 def _sighting(state: Mapping[str, str], stat: Mapping[str, str]) -> ProxySighting:
@@ -252,8 +282,8 @@ def _with_old(sighting: ProxySighting, old: Mapping[tuple[str, str], int] | None
     return replace(sighting, sessions=None if old is None else (sighting.sessions or 0) + old.get((server.backend, server.name), 0))
 
 
-def _states(text: str) -> list[dict[str, str]]:
-    _, _, table = text.partition("# ")
+def _states(answers: Answers) -> list[dict[str, str]]:
+    _, _, table = answers.texts["show servers state"].partition("# ")
     header, *lines = table.splitlines()
     rows = (dict(zip(header.split(), line.split(), strict=False)) for line in lines)
     return [row for row in rows if "srv_iweight" in row]
@@ -264,49 +294,34 @@ def _stats(text: str) -> dict[tuple[str, str], dict[str, str]]:
     return {(row["pxname"], row["svname"]): row for row in rows if row.get("scur") is not None}
 
 
-def _old_workers(text: str) -> list[str]:
-    """Read `show proc`: the processes below `# old workers`."""
-    found: list[str] = []
-    old = False
-    for line in text.splitlines():
-        if line.startswith("# "):
-            old = line.startswith("# old workers")
-        elif old and (match := _OLD_WORKER.match(line)):
-            found.append(match.group(1))
-    return found
-
-
-def _holds(place: Path, end_s: float) -> dict[str, dict[str, str]]:
+def _holds(answers: Answers) -> dict[str, dict[str, str]]:
     """Read what hold.lua says of each backend; nothing where it isn't loaded."""
-    answer = read(place, "rollout-holds", "", end_s)
+    answer = answers.texts["rollout-holds"]
     if not answer.startswith(_HOLDS):
         return {}
     return {row["backend"]: row for row in csv.DictReader(answer.removeprefix("# ").strip().splitlines())}
 
 
-def _pools_at(place: Path, backends: Collection[str], end_s: float) -> dict[str, PoolSighting]:
-    stats = _stats(read(place, "show stat", "# pxname,", end_s))
-    holds = _holds(place, end_s)
-    loaded = read(place, "rollout-holds", "", end_s).startswith(_HOLDS)
-    algorithms = {name: _algorithm(stats.get((name, "BACKEND"), {})) for name in backends}
-    points = _hash_points(place, end_s) if not UNHASHED.issuperset(algorithms.values()) else {}
-    found: dict[str, PoolSighting] = {}
-    for name in backends:
-        row = stats.get((name, "BACKEND"))
-        if row is None:
-            continue
-        hold = holds.get(name)
-        requests = int(row["stot"] or 0)
-        found[name] = PoolSighting(
-            requests=requests,
-            arrivals_per_s=float(row["rate"] or 0),
-            # Where nothing has come yet, nothing tells whether it would pass through the hold.
-            can_hold=hold is not None or (loaded and requests == 0),
-            algorithm=algorithms[name],
-            hash_points=0 if algorithms[name] in UNHASHED else points.get(name, 0),
-            **({} if hold is None else _in_pool(_hold_of(hold))),
-        )
-    return found
+def _pools_at(answers: Answers, backends: Collection[str]) -> dict[str, PoolSighting]:
+    with _understood(answers.where):
+        stats, holds = _stats(answers.texts["show stat"]), _holds(answers)
+        loaded = answers.texts["rollout-holds"].startswith(_HOLDS)
+        points = _hash_points(answers)
+        rows = {name: row for name in backends if (row := stats.get((name, "BACKEND"))) is not None}
+        return {name: _pool(row, holds.get(name), points.get(name, 0), loaded=loaded) for name, row in rows.items()}
+
+
+def _pool(row: Mapping[str, str], hold: Mapping[str, str] | None, points: int, *, loaded: bool) -> PoolSighting:
+    requests, algorithm = int(row["stot"] or 0), _algorithm(row)
+    return PoolSighting(
+        requests=requests,
+        arrivals_per_s=float(row["rate"] or 0),
+        # Where nothing has come yet, nothing tells whether it would pass through the hold.
+        can_hold=hold is not None or (loaded and requests == 0),
+        algorithm=algorithm,
+        hash_points=0 if algorithm in UNHASHED else points,
+        **({} if hold is None else _in_pool(_hold_of(hold))),
+    )
 
 
 def _algorithm(row: Mapping[str, str]) -> str:
@@ -315,10 +330,10 @@ def _algorithm(row: Mapping[str, str]) -> str:
     return "" if said == "unknown" else said
 
 
-def _hash_points(place: Path, end_s: float) -> dict[str, int]:
+def _hash_points(answers: Answers) -> dict[str, int]:
     """Count the points on the ring of each backend's lightest server (with `hash-type consistent`, which is nowhere told)."""
     points: dict[str, int] = {}
-    for row in _states(read(place, "show servers state", "# be_id", end_s)):
+    for row in _states(answers):
         if weight := int(row["srv_iweight"]):
             points[row["be_name"]] = min(weight * POINTS_PER_WEIGHT, points.get(row["be_name"], sys.maxsize))
     return points
@@ -361,10 +376,9 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
     )
 
 
-def _limits_at(place: Path, end_s: float) -> ProxyLimits:
-    text = read(place, "show info", "Maxconn:", end_s)
-    info = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
-    with _understood(place):
+def _limits_at(answers: Answers) -> ProxyLimits:
+    info = dict(line.split(": ", 1) for line in answers.texts["show info"].splitlines() if ": " in line)
+    with _understood(answers.where):
         connections = int(info["CurrConns"])
         # Each connection of a client has one to a server beside it, while it is answered.
         return ProxyLimits(connections, int(info["Maxconn"]), 2 * connections, int(info["Ulimit-n"]))

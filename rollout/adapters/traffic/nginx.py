@@ -1,191 +1,274 @@
 """
-nginx through an include file of upstreams that only we change, and a reload for each change (rollout.agent.nginx).
+nginx through an include file of upstreams that only we change, and a reload for each change (rollout.agent.nginx), on this machine or on
+hosts: the same program does it there.
 
 Open-source nginx says nothing about its upstreams, so what can't be known is not said: it counts no requests of a server, sees nobody come
-up, and can't hold. What a server still has is counted as connections that lead to its address on this machine, of old workers too: with
-`keepalive` in an upstream an idle one counts until its worker ends, which a reload has it do. Others on this machine who speak to the same
+up, and can't hold. What a server still has is counted as connections that lead to its address on nginx's machine, of old workers too: with
+`keepalive` in an upstream an idle one counts until its worker ends, which a reload has it do. Others on that machine who speak to the same
 port (a check of ours) count too: that is only a longer drain.
+
+Of several hosts all must answer and have the server; a drain is told to one after the other, once all have been seen.
 """
 
 import ipaddress
 import re
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from threading import Lock
+from time import monotonic  # noqa: TID251  (how long a proxy takes, whatever clock a rollout goes by)
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from rollout.adapters.faults import run, translated
-from rollout.adapters.settings import FilePath, Settings, check
+from rollout.adapters.faults import translated
+from rollout.adapters.remote_commands import Argv, as_root
+from rollout.adapters.settings import FilePath, InvalidSettingsError, refused
+from rollout.adapters.side_by_side import ask_all
+from rollout.adapters.ssh_hosts import HostEntry
+from rollout.adapters.ssh_shared import Hosts
+from rollout.adapters.traffic.hosts import WHERE, OnHosts, checked_with_hosts, unknown
+from rollout.adapters.traffic.places import Here, Place, There, into_traffic, out_of_traffic
 from rollout.agent import nginx
-from rollout.model.errors import PermanentDriverError, TransientDriverError
+from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import PoolSighting, ProxyLimits, ProxySighting
 from rollout.ports.acts import Acts
+from rollout.ports.privileges import Privileges
 from rollout.ports.traffic import Server
 
-_ESTABLISHED = "01"
-_WORKER_CONNECTIONS = re.compile(r"\bworker_connections\s+(\d+)\s*;")
-_COMMENT = re.compile(r"#.*")
 # Of the upstream module, the ways to choose a server.
 _METHODS = {"least_conn": "leastconn", "ip_hash": "source", "hash": "hash", "random": ""}
-# nginx's own default.
-CONNECTIONS_EACH = 512
 _NO_HOLD = "take it out of the inventory's pools; the plan then says what is cut at a restart"
+# Its test prints the configuration, too, in which our file must be.
+ACTS: tuple[Argv, ...] = (("-T",), ("-s", "reload"))
+# What sudo would take for a pattern, or a shell for more than a word.
+_PLAIN = re.compile(r"[A-Za-z0-9/._+-]+")
 
 
-class NginxSettings(Settings):
+def _each_once(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    if names is not None and len(set(names)) < len(names):
+        raise refused("proxies names a host twice", "each host once")
+    return names
+
+
+class NginxSettings(OnHosts):
     """
     *include*: the file of upstreams, which nginx includes and only rollout changes; each `server` has `weight=100` and its worker's name in
     a comment behind it. *nginx*: the command, with `sudo -n` before it or `-c FILE` behind it where that is needed. *pid_file*: its `pid`.
+    *proxies*: the hosts that nginx is on, with these paths; this machine if absent.
     """
 
     include: FilePath
     nginx: Annotated[tuple[str, ...], Field(min_length=1)] = ("/usr/sbin/nginx",)
     pid_file: FilePath = Path("/run/nginx.pid")
+    proxies: Annotated[tuple[str, ...] | None, Field(min_length=1), AfterValidator(_each_once)] = None
 
 
-def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginx":  # noqa: ARG001  (as every driver's)
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginxes":
     """Open the driver; nothing is looked at yet."""
-    checked = check(NginxSettings, settings, "traffic_driver")
-    return Nginx(checked.include, checked.nginx, checked.pid_file)
+    checked = checked_with_hosts(NginxSettings, settings, inventory)
+    if checked.proxies is None:
+        return Nginx(checked.include, checked.nginx, checked.pid_file)
+    if problems := tuple(unknown(checked.hosts, ((("proxies", number), name) for number, name in enumerate(checked.proxies)))):
+        raise InvalidSettingsError(WHERE, problems)
+    hosts = {name: checked.hosts[name] for name in checked.proxies}
+    return NginxOnHosts(checked, hosts)
 
 
-class Nginx:
-    """See ports.traffic."""
+class Nginxes:
+    """See ports.traffic; and, because an agent acts on its own machine's nginx, ports.acts.TrafficActsByHost."""
 
-    def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path) -> None:
+    def __init__(self, places: Sequence[Place], include: Path, commands: Mapping[str, tuple[str, ...]], pid_file: Path) -> None:
+        self._places = {place.name: place for place in places}
         self._include = include
-        self._command = command
+        # With sudo before it where it is needed.
+        self._commands = dict(commands)
         self._pid_file = pid_file
+        # The workers of which it was seen that they include our file, for each place: asked once for each generation.
+        self._configured: dict[str, list[list[int]]] = {}
+        self._lock = Lock()
 
-    def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:  # noqa: ARG002  (files only)
+    def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic."""
-        entries = self._running()
-        connections = open_connections()
+        seen = self._everywhere(self._seen, monotonic() + timeout_s)
         keys = {worker: (server.backend, server.name) for worker, server in servers.items()}
-        return {worker: self._sighting(entries[key], connections) for worker, key in keys.items() if key in entries}
+        joined, *others = [self._sightings(self._places[name], said, keys) for name, said in seen.items()]
+        for other in others:
+            joined = {worker: _both(sighting, other[worker]) for worker, sighting in joined.items() if worker in other}
+        return joined
 
-    def known(self, timeout_s: float) -> frozenset[Server]:  # noqa: ARG002  (files only)
+    def known(self, timeout_s: float) -> frozenset[Server]:
         """See ports.traffic."""
-        return frozenset(Server(*key) for key in self._running())
+        seen = self._everywhere(self._seen, monotonic() + timeout_s)
+        return frozenset.intersection(*(frozenset(Server(*key) for key in self._entries(said)) for said in seen.values()))
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.drain_acts(server, timeout_s))
+        end_s = monotonic() + timeout_s
+        out_of_traffic(self._places, self.drain_by_host(server, timeout_s), end_s, lambda place: self._seen(place, end_s))
 
-    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+    def drain_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._change(server, None, timeout_s)
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.admit_acts(server, weight, timeout_s))
+        into_traffic(self._places, self.admit_by_host(server, weight, timeout_s), monotonic() + timeout_s)
 
-    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._change(server, weight, timeout_s)
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.hold_acts(server, bound, timeout_s))
+        self.hold_by_host(server, bound, timeout_s)
 
-    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:  # noqa: ARG002  (there is no hold)
+    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:  # noqa: ARG002  (there is no hold)
         """See ports.acts."""
         raise PermanentDriverError(f"nginx can't hold the requests of upstream {server.backend}", where=str(self._include), remedy=_NO_HOLD)
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        run(self.let_go_acts(server, timeout_s))
+        self.let_go_by_host(server, timeout_s)
 
-    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:  # noqa: ARG002  (there is no hold)
+    def let_go_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts: what isn't held is let through already."""
-        with translated():
-            upstreams = {upstream for upstream, _ in nginx.servers(nginx.read(self._include), str(self._include))}
-        if server.backend not in upstreams:
-            raise PermanentDriverError(f"nginx's file has no upstream {server.backend}", where=str(self._include))
-        return ()
+        for name, said in self._everywhere(self._text, monotonic() + timeout_s).items():
+            if server.backend not in {upstream for upstream, _ in self._entries(said)}:
+                raise PermanentDriverError(f"nginx's file has no upstream {server.backend}", where=self._where(name))
+        return dict.fromkeys(self._places, ())
 
-    def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:  # noqa: ARG002  (files only)
+    def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
         """See ports.traffic."""
-        with translated():
-            text = nginx.read(self._include)
-        methods = _methods(text)
-        return {name: PoolSighting(requests=None, arrivals_per_s=None, algorithm=methods[name]) for name in backends if name in methods}
+        found = [_methods(said["text"]) for said in self._everywhere(self._text, monotonic() + timeout_s).values()]
+        return {
+            # One that hashes, or that doesn't say, decides for all.
+            name: PoolSighting(None, None, algorithm=min((methods[name] for methods in found), key=lambda one: (one in _EVEN, one)))
+            for name in backends
+            if all(name in methods for methods in found)
+        }
 
     def limits(self, timeout_s: float) -> ProxyLimits:
-        """See ports.traffic. Needs to see the file handles of nginx's workers, so its user or root."""
+        """See ports.traffic. Who may not see the file handles of nginx's workers counts its user's sockets."""
+        found = self._everywhere(partial(self._ask, "nginx_limits"), monotonic() + timeout_s).values()
+        return min((ProxyLimits(**said) for said in found), key=lambda one: one.connections_max - one.connections)
+
+    def close(self) -> None:
+        """End the connections to hosts that no other driver uses."""
+        for place in self._places.values():
+            place.close()
+
+    def _change(self, server: Server, weight: int | None, timeout_s: float) -> dict[str, Acts]:
+        told: dict[str, object] = {
+            "kind": "nginx",
+            "include": str(self._include),
+            "upstream": server.backend,
+            "server": server.name,
+            "weight": weight,
+        }
+        told |= {"pid_file": str(self._pid_file), "timeout_s": timeout_s}
+        return {name: ({**told, "nginx": list(self._commands[name])},) for name in self._places}
+
+    def _everywhere(self, ask: Callable[[Place, float], dict[str, Any]], end_s: float) -> dict[str, dict[str, Any]]:
+        return ask_all({name: partial(ask, place, end_s) for name, place in self._places.items()})
+
+    def _seen(self, place: Place, end_s: float) -> dict[str, Any]:
+        """See the servers as nginx has them there. Raises DriverError when it may have them otherwise than its file."""
+        with self._lock:
+            configured = self._configured.get(place.name)
+        said = self._ask("nginx", place, end_s, configured=configured)
+        with self._lock:
+            self._configured[place.name] = said["configured"]
+        for (_, name), entry in self._entries(said).items():
+            if entry.weight is None:
+                remedy = "weight=100 behind the address of every server"
+                raise PermanentDriverError(f"{name} has no weight in nginx's file", where=self._where(place.name), remedy=remedy)
+        return said
+
+    def _text(self, place: Place, end_s: float) -> dict[str, Any]:
+        return self._ask("nginx_text", place, end_s)
+
+    def _ask(self, do: str, place: Place, end_s: float, **more: object) -> dict[str, Any]:
+        order = {"include": str(self._include), "nginx": list(self._commands[place.name]), "pid_file": str(self._pid_file), **more}
+        return place.ask({"do": do, **order}, end_s - monotonic())
+
+    def _entries(self, said: Mapping[str, Any]) -> dict[tuple[str, str], nginx.Entry]:
         with translated():
-            pids = [pid for pid, _ in nginx.workers(str(self._pid_file))]
-        if not pids:
-            raise TransientDriverError("nginx doesn't run", where=str(self._pid_file))
-        each = self._connections_each(timeout_s)
-        try:
-            handles = [[_goal(handle) for handle in Path(f"/proc/{pid}/fd").iterdir()] for pid in pids]
-            files_max = sum(_files_max(pid) for pid in pids)
-        except OSError as error:
-            raise TransientDriverError("what nginx has open can't be seen", where=str(error.filename), why=str(error)) from error
-        sockets = sum(goal.startswith("socket:") for one in handles for goal in one)
-        return ProxyLimits(sockets, each * len(pids), sum(map(len, handles)), files_max)
+            return nginx.servers(said["text"], str(self._include))
 
-    def _change(self, server: Server, weight: int | None, timeout_s: float) -> Acts:
-        return (
-            {
-                "kind": "nginx",
-                "include": str(self._include.absolute()),
-                "upstream": server.backend,
-                "server": server.name,
-                "weight": weight,
-                "nginx": list(self._command),
-                "pid_file": str(self._pid_file.absolute()),
-                "timeout_s": timeout_s,
-            },
-        )
+    def _where(self, name: str) -> str:
+        return self._places[name].where(str(self._include))
 
-    def _running(self) -> dict[tuple[str, str], nginx.Entry]:
-        """Read the servers as nginx has them. TransientDriverError when it may have them otherwise than the file."""
-        with translated():
-            text = nginx.read(self._include)
-            found = nginx.servers(text, str(self._include))
-            workers = nginx.workers(str(self._pid_file))
-            is_read = nginx.is_read(self._include, text, workers)
-        if not workers:
-            raise TransientDriverError("nginx doesn't run", where=str(self._pid_file))
-        if not is_read:
-            command = " ".join(self._command)
-            remedy = f"{command} -t && {command} -s reload"
-            what = "nginx may not have read its file of upstreams since it was changed"
-            raise TransientDriverError(what, where=str(self._include), remedy=remedy)
-        if unweighted := [name for (_, name), entry in found.items() if entry.weight is None]:
-            remedy = "weight=100 behind the address of every server"
-            raise PermanentDriverError(f"{unweighted[0]} has no weight in nginx's file", where=str(self._include), remedy=remedy)
-        return found
+    def _sightings(self, place: Place, said: Mapping[str, Any], keys: Mapping[WorkerId, tuple[str, str]]) -> dict[WorkerId, ProxySighting]:
+        connections = Counter({(host, port): count for host, port, count in said["connections"]})
+        entries = self._entries(said)
+        return {worker: self._sighting(place, entries[key], connections) for worker, key in keys.items() if key in entries}
 
-    def _sighting(self, entry: nginx.Entry, connections: Counter[tuple[str, int]]) -> ProxySighting:
-        places = _places(entry.address)
-        if places is None:
+    def _sighting(self, place: Place, entry: nginx.Entry, connections: Counter[tuple[str, int]]) -> ProxySighting:
+        goals = _goals(entry.address)
+        if goals is None:
             what, remedy = f"what {entry.address} still has can't be counted", "an IP address or localhost, with a port, in nginx's file"
-            raise PermanentDriverError(what, where=str(self._include), remedy=remedy)
-        sessions = sum(connections[place] for place in places)
+            raise PermanentDriverError(what, where=self._where(place.name), remedy=remedy)
+        sessions = sum(connections[goal] for goal in goals)
         return ProxySighting(admitted=not entry.down, weight=entry.weight or 0, up=True, sessions=sessions, requests=None, cuts=None)
 
-    def _connections_each(self, timeout_s: float) -> int:
-        argv = [*self._command, "-T"]
-        try:
-            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout_s, check=True)  # noqa: S603  (no shell)
-        except (OSError, subprocess.SubprocessError) as error:
-            what = "nginx doesn't say how many connections it may have"
-            raise TransientDriverError(what, where=" ".join(argv), why=str(error)) from error
-        said = _WORKER_CONNECTIONS.search(_COMMENT.sub("", done.stdout.decode(errors="replace")))
-        return int(said[1]) if said else CONNECTIONS_EACH
+
+class Nginx(Nginxes):
+    """On this machine, so that an agent here does all of it; see ports.acts.TrafficActs."""
+
+    def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path) -> None:
+        super().__init__([Here()], include.absolute(), {"": command}, pid_file.absolute())
+
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.drain_by_host(server, timeout_s)[""]
+
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.admit_by_host(server, weight, timeout_s)[""]
+
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.hold_by_host(server, bound, timeout_s)[""]
+
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self.let_go_by_host(server, timeout_s)[""]
 
 
-def _places(address: str) -> set[tuple[str, int]] | None:
+class NginxOnHosts(Nginxes):
+    """On hosts, where it runs as root and we don't."""
+
+    def __init__(self, settings: NginxSettings, hosts: Mapping[str, HostEntry]) -> None:
+        reached = Hosts(settings.hosts, settings.connect_timeout_s)
+        places = [There(name, entry.user, reached, settings.python) for name, entry in hosts.items()]
+        commands = {name: as_root(settings.nginx, entry.user) for name, entry in hosts.items()}
+        super().__init__(places, settings.include, commands, settings.pid_file)
+        self._hosts = dict(hosts)
+        self._as_root = tuple((*settings.nginx, *act) for act in ACTS)
+
+    def privileges(self) -> tuple[Privileges, ...]:
+        """See ports.privileges."""
+        return tuple(Privileges(name, entry.spelled(), entry.user, self._as_root) for name, entry in self._hosts.items())
+
+
+def _both(one: ProxySighting, other: ProxySighting) -> ProxySighting:
+    """Join what two say of a server: it takes requests if either sends it some; sessions add up."""
+    return ProxySighting(
+        admitted=one.admitted or other.admitted,
+        weight=min(one.weight, other.weight),
+        up=True,
+        sessions=(one.sessions or 0) + (other.sessions or 0),
+        requests=None,
+        cuts=None,
+    )
+
+
+def _goals(address: str) -> set[tuple[str, int]] | None:
     """
     Find where connections to a server lead; None where that can't be known for certain.
 
@@ -204,28 +287,7 @@ def _places(address: str) -> set[tuple[str, int]] | None:
     return None if literal.is_unspecified else {(str(mapped or literal), int(port))}
 
 
-def open_connections() -> Counter[tuple[str, int]]:
-    """Count this machine's open connections by where they lead to (proc(5), /proc/net/tcp)."""
-    found: Counter[tuple[str, int]] = Counter()
-    for name in ("tcp", "tcp6"):
-        try:
-            _, *lines = Path("/proc/net", name).read_text().splitlines()
-        except FileNotFoundError:  # no IPv6 here
-            continue
-        for line in lines:
-            _, _, remote, state, *_ = line.split()
-            if state == _ESTABLISHED:
-                found[_place(remote)] += 1
-    return found
-
-
-def _place(written: str) -> tuple[str, int]:
-    """Read an address as the kernel writes it: words of four bytes, each in the machine's own order."""
-    host, _, port = written.partition(":")
-    words = [int(host[at : at + 8], 16).to_bytes(4, sys.byteorder) for at in range(0, len(host), 8)]
-    address = ipaddress.ip_address(b"".join(words))
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address), int(port, 16)
+_EVEN = frozenset({"roundrobin", "leastconn"})
 
 
 def _methods(text: str) -> dict[str, str]:
@@ -242,15 +304,3 @@ def _methods(text: str) -> dict[str, str]:
         elif word == ["}"]:
             upstream = None
     return found
-
-
-def _goal(handle: Path) -> str:
-    try:
-        return str(handle.readlink())
-    except FileNotFoundError:  # it was closed just now
-        return ""
-
-
-def _files_max(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Max open files")).split()[3])

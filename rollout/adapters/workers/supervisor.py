@@ -15,7 +15,8 @@ from xmlrpc.client import Fault as Refusal
 
 from rollout.adapters.faults import run, translated
 from rollout.adapters.settings import FilePath, Settings, check
-from rollout.agent.processes import LOOK_TIMEOUT_S, call, status
+from rollout.agent.process_table import status
+from rollout.agent.processes import LOOK_TIMEOUT_S, call
 from rollout.model.errors import TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory

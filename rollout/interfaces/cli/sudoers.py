@@ -1,5 +1,6 @@
 """`sudoers`: what rollout has to be allowed on the hosts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -10,7 +11,8 @@ from rollout.adapters.registry import open_driver
 from rollout.interfaces.cli.options import inventory_option
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError
-from rollout.ports.privileges import Privileged, together
+from rollout.model.inventory import DriverSettings, Inventory
+from rollout.ports.privileges import Privileged, joined
 
 
 @click.command()
@@ -25,23 +27,21 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     document = read_document(inventory_path)
     inventory = inventory_in(document)
     try:
-        drivers = (
-            open_driver("workers", inventory.workers_driver, inventory),
-            open_driver("releases", inventory.releases_driver, inventory),
-        )
+        drivers = [open_driver(port, settings, inventory) for port, settings in _acting_on_hosts(inventory)]
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
         raise explained(document, inventory) or error from None
-    found = together([one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges()])
+    found = joined(one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges())
     if not found:
         raise InvalidFileError(
             "rollout does nothing as root there, so sudo need allow nothing",
             where=str(inventory_path),
-            why="workers_driver and releases_driver act with the rights of whoever runs rollout",
+            why="the drivers act with the rights of whoever runs rollout",
         )
     chosen = [one for one in found if only in {None, one.host}]
     if not chosen:
-        raise InvalidFileError(f"no worker is on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found))
+        what = f"rollout does nothing as root on host {only!r}"
+        raise InvalidFileError(what, where=str(inventory_path), remedy=", ".join(one.host for one in found))
     try:
         click.echo(sudoers_text(chosen), nl=False)
     except ValueError as error:
@@ -50,3 +50,12 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
             f"a rule that allows just this can't be written: {error}", where=str(inventory_path), remedy=remedy
         ) from None
     return 0
+
+
+def _acting_on_hosts(inventory: Inventory) -> Iterator[tuple[str, DriverSettings]]:
+    """Name the drivers that may act as root. A ledger that is a file never does, and would look for its secret here."""
+    yield "workers", inventory.workers_driver
+    yield "releases", inventory.releases_driver
+    yield "traffic", inventory.traffic_driver
+    if inventory.ledger_driver.driver != "file":
+        yield "ledger", inventory.ledger_driver

@@ -21,25 +21,68 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
         return (f"the inventory doesn't say where {worker} stands at the proxy",)
     settings = inventory.traffic_driver.settings()
     if inventory.traffic_driver.driver == "nginx":
-        return (_in_nginx(place.backend, place.name, settings),)
+        return _in_nginxes(inventory, place.backend, place.name, settings)
     if inventory.traffic_driver.driver != "haproxy":
         return (f"admit server {place.name} of {place.backend} at the proxy",)
     name = f"{place.backend}/{place.name}"
     let_go = f"; rollout-let-go {place.backend}" if _can_be_held(inventory, worker) else ""
+    told = f"echo 'set server {name} weight 100%; set server {name} state ready{let_go}'"
     sockets = settings.get("sockets")
-    return tuple(
-        f"echo 'set server {name} weight 100%; set server {name} state ready{let_go}' | socat - UNIX-CONNECT:{socket}"
-        for socket in (sockets if isinstance(sockets, list) else [])
-    )
+    return tuple(_at_socket(inventory, told, socket) for socket in (sockets if isinstance(sockets, list) else []))
 
 
-def _in_nginx(upstream: str, server: str, settings: Mapping[str, object]) -> str:
+def _at_socket(inventory: Inventory, told: str, socket: object) -> str:
+    if not isinstance(socket, Mapping):
+        return f"{told} | socat - UNIX-CONNECT:{socket}"
+    command = f"{told} | socat - UNIX-CONNECT:{socket.get('path')}"
+    host = socket.get("host")
+    return command if host is None else _on(inventory, str(host), command)
+
+
+def _on(inventory: Inventory, host: str, command: str) -> str:
+    """Write a command that is run on a host."""
+    hosts = _hosts(inventory)
+    if host not in hosts:
+        return f"on host {host}: {command}"
+    entry = hosts[host]
+    words = ["ssh"]
+    if entry.get("identity_file"):
+        words += ["-i", str(entry["identity_file"])]
+    if entry.get("known_hosts"):
+        words += ["-o", f"UserKnownHostsFile={entry['known_hosts']}"]
+    if entry.get("port"):
+        words += ["-p", str(entry["port"])]
+    if (jump := hosts.get(str(entry.get("jump")))) is not None:
+        words += ["-J", f"{jump.get('user')}@{jump.get('address')}" + (f":{jump['port']}" if jump.get("port") else "")]
+    return f"{' '.join(words)} {entry.get('user')}@{entry.get('address')} {shlex.quote(command)}"
+
+
+def _hosts(inventory: Inventory) -> dict[str, Mapping[str, object]]:
+    """Return how each host is reached: by the proxy's driver, or by the workers' where that doesn't say."""
+    found: dict[str, Mapping[str, object]] = {}
+    for driver in (inventory.workers_driver, inventory.traffic_driver):
+        hosts = driver.settings().get("hosts")
+        found |= {str(name): entry for name, entry in (hosts if isinstance(hosts, Mapping) else {}).items() if isinstance(entry, Mapping)}
+    return found
+
+
+def _in_nginx(upstream: str, server: str, settings: Mapping[str, object], sudo: str = "") -> str:
     file, said = shlex.quote(str(settings.get("include"))), settings.get("nginx")
-    nginx = shlex.join(map(str, said)) if isinstance(said, list) else "/usr/sbin/nginx"
+    nginx = sudo + (shlex.join(map(str, said)) if isinstance(said, list) else "/usr/sbin/nginx")
     # The line with its address or its name, in GNU sed's words. A moment later, or nobody could tell that nginx has read it.
     change = rf"\%server {server} \|# *{server} *$%{{s/ down;/;/;s/weight=[0-9]*/weight=100/}}"
     edit = shlex.quote(rf"/upstream *{upstream} *{{/,/^}}/{{{change}}}")
-    return f"sed -i {edit} {file} && sleep 2 && {nginx} -t && {nginx} -s reload"
+    # With sudo there is a rule for the one that prints, too.
+    test = "-T >/dev/null" if sudo else "-t"
+    return f"sed -i {edit} {file} && sleep 2 && {nginx} {test} && {nginx} -s reload"
+
+
+def _in_nginxes(inventory: Inventory, upstream: str, server: str, settings: Mapping[str, object]) -> tuple[str, ...]:
+    hosts = settings.get("proxies")
+    if not isinstance(hosts, list):
+        return (_in_nginx(upstream, server, settings),)
+    as_root = {name for name, entry in _hosts(inventory).items() if entry.get("user") == "root"}
+    return tuple(_on(inventory, host, _in_nginx(upstream, server, settings, "" if host in as_root else "sudo -n ")) for host in hosts)
 
 
 def _can_be_held(inventory: Inventory, worker: WorkerId) -> bool:

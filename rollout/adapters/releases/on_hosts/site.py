@@ -16,7 +16,7 @@ from rollout.adapters.places import Place, Places
 from rollout.adapters.releases.configuration import Files, digest_of, files_in
 from rollout.adapters.releases.on_hosts.installer import ASK_TIMEOUT_S, Installer
 from rollout.adapters.remote_commands import Argv, Said
-from rollout.adapters.several import side_by_side
+from rollout.adapters.side_by_side import ask_each
 from rollout.agent.jobs import MANIFEST
 from rollout.model.codec import load_release
 from rollout.model.conditions import Room
@@ -71,7 +71,7 @@ class Site:
     def activations(self, workers: Sequence[WorkerId], folder: str = "current") -> dict[WorkerId, Activation]:
         """See ports.releases. Raises DriverError if one of the hosts can't be asked."""
         known = {worker: self.on[worker] for worker in workers if worker in self.on}
-        links = side_by_side(dict.fromkeys(known.values()), lambda host: self._links(host, folder))
+        links = ask_each(dict.fromkeys(known.values()), lambda host: self._links(host, folder))
         return {worker: links[host][worker] for worker, host in known.items() if worker in links[host]}
 
     def _links(self, host: str, folder: str) -> dict[str, Activation]:
@@ -109,7 +109,7 @@ class Site:
 
     def prepared(self) -> dict[ReleaseId, Release]:
         """See ports.releases. Only what every host has."""
-        found = side_by_side(self.hosts, self.prepared_on)
+        found = ask_each(self.hosts, self.prepared_on)
         first, *others = (found[host] for host in self.hosts)
         return {release: known for release, known in first.items() if all(release in other for other in others)}
 
@@ -156,7 +156,7 @@ class Site:
         if size > CONFIG_BYTES_MAX:
             what = f"the configuration has {size / _MB:.1f} MB, and {CONFIG_BYTES_MAX / _MB:.0f} MB is the most that is sent to hosts"
             raise PermanentDriverError(what, where=str(source), remedy="a directory with the configuration alone")
-        side_by_side(self.hosts, lambda host: self._store_config(host, digest, files))
+        ask_each(self.hosts, lambda host: self._store_config(host, digest, files))
         self._configurations[digest] = files
         return digest
 
@@ -194,14 +194,14 @@ class Site:
         """Say what each host has of a release, and what is free there."""
         lock = release.artefact_lock[:12]
         asked = {"release": release.id, "config": release.config_digest[:12], "environment": environment, "lock": lock}
-        return side_by_side(self.hosts, lambda host: self.installer(host).ask("room", asked, ASK_TIMEOUT_S, changes=False))
+        return ask_each(self.hosts, lambda host: self.installer(host).ask("room", asked, ASK_TIMEOUT_S, changes=False))
 
     def complete_configs(self, release: Release, rooms: Mapping[str, Mapping[str, Any]]) -> None:
         """Bring the configuration to hosts that lack it."""
         lacking = [host for host, room in rooms.items() if not room["config"]]
         if lacking:
             files = self.configuration(release.config_digest)
-            side_by_side(lacking, lambda host: self._store_config(host, release.config_digest, files))
+            ask_each(lacking, lambda host: self._store_config(host, release.config_digest, files))
 
     def tightest(self, rooms: Mapping[str, Room]) -> Room:
         """Return the room of the host that has least of it left."""

@@ -18,7 +18,7 @@ from rollout.adapters.releases.on_hosts.installer import ASK_TIMEOUT_S
 from rollout.adapters.releases.on_hosts.settings import WHERE, HostsSettings, check_version, hosts_of, places_of
 from rollout.adapters.releases.on_hosts.site import Site
 from rollout.adapters.settings import FilePath, check
-from rollout.adapters.several import side_by_side
+from rollout.adapters.side_by_side import ask_each
 from rollout.agent.jobs import REQUIREMENTS
 from rollout.homeservers.synapse.topology import read_modules, read_topology
 from rollout.model.codec import load_release, to_plain
@@ -78,7 +78,7 @@ class VenvOnHosts:
         lacking = [host for host, room in rooms.items() if not room["release"] and not room["environment"]]
         if lacking:
             self._send_lock(release, [host for host in lacking if not rooms[host]["lock"]], timeout_s)
-        done = side_by_side(rooms, lambda host: self._prepare_on(host, release, rooms[host]["largest"], timeout_s))
+        done = ask_each(rooms, lambda host: self._prepare_on(host, release, rooms[host]["largest"], timeout_s))
         first, *others = done
         for host in others:
             if done[host] != done[first]:
@@ -151,7 +151,7 @@ class VenvOnHosts:
             raise PermanentDriverError(what, where=str(self._locks / f"{release.version}.txt"), remedy="plan again")
         files = {REQUIREMENTS: lock, **named_in(lock, self._locks)}
         place = self._site.target / "locks" / release.artefact_lock[:12]
-        side_by_side(hosts, lambda host: self._site.store(host, place, files, max(timeout_s, ASK_TIMEOUT_S)))
+        ask_each(hosts, lambda host: self._site.store(host, place, files, max(timeout_s, ASK_TIMEOUT_S)))
 
     def _prepare_on(self, host: str, release: Release, largest: int, timeout_s: float) -> Release:
         needed, basis = room_needed(largest)

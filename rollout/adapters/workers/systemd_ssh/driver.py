@@ -16,14 +16,14 @@ happened. After that, no answer means that nobody knows, and nothing is sent aga
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from functools import partial
 from time import monotonic, time  # noqa: TID251  (how long a host takes, and this machine's clock, are what this is about)
 from typing import TYPE_CHECKING
 
 from rollout.adapters.remote_commands import Argv, Said, as_root, may_as_root
-from rollout.adapters.several import together
+from rollout.adapters.side_by_side import ask_all
+from rollout.adapters.ssh_shared import Hosts
 from rollout.adapters.workers.systemd_ssh import commands, refusals
 from rollout.adapters.workers.systemd_ssh.clocks import check_clock
 from rollout.adapters.workers.systemd_ssh.settings import SystemdSshSettings, read_settings
@@ -65,8 +65,7 @@ class SystemdSsh:
         self._settings = settings
         self._places = dict(places)
         self._workers = {place: worker for worker, place in self._places.items()}
-        self._hosts: dict[str, Host] = {}
-        self._lock = Lock()
+        self._hosts = Hosts(settings.hosts, settings.connect_timeout_s)
 
     def look(self, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, Process]:
         """
@@ -78,14 +77,8 @@ class SystemdSsh:
         for worker in workers:
             if worker in self._places:
                 by_host.setdefault(self._places[worker][0], []).append(worker)
-        if not by_host:
-            return {}
-        with ThreadPoolExecutor(len(by_host)) as pool:
-            answers = [pool.submit(self._look_at, host, asked, timeout_s) for host, asked in by_host.items()]
-        failed = [error for answer in answers if (error := answer.exception()) is not None]
-        if failed:
-            raise together(failed)
-        return {worker: process for answer in answers for worker, process in answer.result().items()}
+        seen = ask_all({host: partial(self._look_at, host, asked, timeout_s) for host, asked in by_host.items()})
+        return {worker: process for processes in seen.values() for worker, process in processes.items()}
 
     def stop(self, worker: WorkerId, timeout_s: float) -> None:
         """See ports.workers. PermanentDriverError also when it would take other workers along, or sudo doesn't allow it."""
@@ -145,9 +138,8 @@ class SystemdSsh:
         )
 
     def close(self) -> None:
-        """End all connections."""
-        for host in self._hosts.values():
-            host.close()
+        """End all connections that no other driver uses."""
+        self._hosts.close()
 
     def _look_at(self, name: str, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, Process]:
         names = [self._places[worker][1] for worker in workers]
@@ -261,16 +253,4 @@ class SystemdSsh:
         return self._places[worker]
 
     def _host(self, name: str) -> "Host":
-        from rollout.adapters.ssh import Host  # noqa: PLC0415  (who only checks an inventory doesn't wait for Fabric)
-
-        with self._lock:
-            # The jump first, so that hosts behind one share its connection.
-            names = [name]
-            while (jump := self._settings.hosts[names[-1]].jump) is not None:
-                names.append(jump)
-            for one in reversed(names):
-                if one not in self._hosts:
-                    entry = self._settings.hosts[one]
-                    before = None if entry.jump is None else self._hosts[entry.jump]
-                    self._hosts[one] = Host(one, entry, before, self._settings.connect_timeout_s)
-            return self._hosts[name]
+        return self._hosts.get(name)

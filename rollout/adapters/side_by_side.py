@@ -1,7 +1,8 @@
-"""Asking several hosts side by side, and making one error of theirs."""
+"""Asking several hosts at once, and making one answer or one error of theirs."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
@@ -9,17 +10,23 @@ from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriv
 _T = TypeVar("_T")
 
 
-def side_by_side(names: Iterable[str], ask: Callable[[str], _T]) -> dict[str, _T]:
-    """Ask all of them at once, to the end, and return what each gives; if one fails, raise what all that failed say."""
-    names = tuple(names)
-    if not names:
+def ask_all(questions: Mapping[str, Callable[[], _T]]) -> dict[str, _T]:
+    """Ask all of them side by side. One that fails makes the whole of it fail: nothing is concluded from half an answer."""
+    if len(questions) == 1:
+        return {name: ask() for name, ask in questions.items()}
+    if not questions:
         return {}
-    with ThreadPoolExecutor(len(names)) as pool:
-        answers = {name: pool.submit(ask, name) for name in names}
+    with ThreadPoolExecutor(len(questions)) as pool:
+        answers = {name: pool.submit(ask) for name, ask in questions.items()}
     failed = [error for answer in answers.values() if (error := answer.exception()) is not None]
     if failed:
         raise together(failed)
     return {name: answer.result() for name, answer in answers.items()}
+
+
+def ask_each(names: Iterable[str], ask: Callable[[str], _T]) -> dict[str, _T]:
+    """Ask all of them the same, as `ask_all` does."""
+    return ask_all({name: partial(ask, name) for name in names})
 
 
 def together(failed: Sequence[BaseException]) -> BaseException:
