@@ -145,8 +145,8 @@ def _forget_old_notes(directory: Path) -> None:
 
 def watch(request: Request) -> Request:
     """
-    Wait until the job has ended, for *wait_s* at most. It is "lost" if its process ended without an outcome, and "unknown" if nobody has
-    begun it.
+    Wait until the job has ended or is at another *stage*, for *wait_s* at most. It is "lost" if its process ended without an outcome, and
+    "unknown" if nobody has begun it.
     """
     note = note_of(Path(request["target"]), request["job"])
     end_s = time.monotonic() + request["wait_s"]
@@ -161,7 +161,7 @@ def watch(request: Request) -> Request:
             raise Fault(TRANSIENT, "how it stands can't be read", str(note), str(error)) from error
         if said.get("state") == "ended" or not lives:
             return said if said.get("state") == "ended" else {**said, "state": "lost" if note.exists() else "unknown"}
-        if time.monotonic() >= end_s:
+        if said["stage"] != request["stage"] or time.monotonic() >= end_s:
             return said
         time.sleep(_LOOK_AGAIN_S)
 

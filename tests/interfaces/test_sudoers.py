@@ -90,6 +90,7 @@ def test_one_host_or_all(tmp_path: Path) -> None:
     ]
 
 
+<<<<<<< HEAD
 def test_nginx_on_a_host_may_be_tested_and_reloaded_and_no_more(bed: Bed, tmp_path: Path) -> None:
     """In the file of the host that it shares with workers; their hosts need not be written down twice."""
     nginx: dict[str, object] = {"driver": "nginx", "include": "/etc/nginx/rollout/upstreams.conf", "proxies": ["b"]}
@@ -107,6 +108,38 @@ def test_nginx_on_a_host_may_be_tested_and_reloaded_and_no_more(bed: Bed, tmp_pa
 
 
 def test_a_host_that_nothing_is_done_on(tmp_path: Path) -> None:
+=======
+def _with_commands(tmp_path: Path, activate: list[str]) -> Result:
+    """Print the rules of an inventory whose releases are the user's own commands."""
+    _said(tmp_path, _hosts())
+    path = tmp_path / "inventory.yaml"
+    inventory = yaml.safe_load(path.read_text())
+    inventory["releases_driver"] = {
+        "driver": "command",
+        "target": "/var/lib/rollout",
+        "version": ["/usr/local/bin/which"],
+        "activate": activate,
+    }
+    path.write_text(yaml.safe_dump(inventory))
+    return CliRunner().invoke(cli, ["sudoers", "-i", str(path), "--host", "b"])
+
+
+def test_the_users_own_commands_have_rules_in_the_same_file(tmp_path: Path) -> None:
+    """For the hosts of the workers, which they share."""
+    said = _with_commands(tmp_path, ["sudo", "-n", "/usr/local/sbin/synapse-release", "{worker}"])
+    assert said.exit_code == 0, said.output
+    assert said.stdout.count("# On host ") == 1
+    assert said.stdout.splitlines()[-1] == f"{USER} ALL=(root) NOPASSWD: /usr/local/sbin/synapse-release client2"
+
+
+def test_a_command_for_which_no_exact_rule_can_be_written(tmp_path: Path) -> None:
+    said = _with_commands(tmp_path, ["sudo", "-n", "/bin/sh", "-c", "install *"])
+    assert (said.exit_code, said.stdout) == (2, "")
+    assert "a rule that allows just this can't be written: sudoers would take 'install *' for a pattern" in said.stderr
+
+
+def test_a_host_that_has_no_worker(tmp_path: Path) -> None:
+>>>>>>> work-releases
     said = _said(tmp_path, _hosts(), "--host", "c")
     assert (said.exit_code, said.stdout) == (2, "")
     assert said.stderr.splitlines()[0].endswith("inventory.yaml: rollout does nothing as root on host 'c'")

@@ -14,6 +14,7 @@ from rollout.adapters.releases.venv import build
 from rollout.lab.processes import wait_until
 from rollout.model.errors import InvalidFileError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
+from rollout.model.inventory import DriverSettings
 from rollout.model.release import Release
 from tests.contracts.artefacts import write_configuration, write_lock, write_locks
 from tests.hosts import targets, units
@@ -294,12 +295,16 @@ def test_a_host_that_lost_a_configuration_gets_it_from_another(stocked: Site) ->
         stocked.open().identify("2.0.0", None, release.id, next_generation=False)
 
 
-def test_two_do_not_prepare_at_once(site: Site) -> None:
-    """Two operators, each with a tool of their own: one waits for the other, and both are told the same."""
+def test_two_do_not_prepare_at_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Two operators, each with a tool of their own: one waits for the other, and both are told the same. Where they are is in the log."""
+    caplog.set_level("INFO")
     release = site.first()
     with ThreadPoolExecutor(2) as pool:
         first, second = (pool.submit(site.open().prepare, release, TIMEOUT_S) for _ in range(2))
         assert first.result() == second.result()
+    for host in HOSTS:
+        for stage in ("waiting for what else is being done there", "making an environment", "checking the configuration"):
+            assert f"{units.where(site.bed, host)}: {stage}" in caplog.messages
 
 
 @pytest.mark.parametrize("lacks", ["python", "venv"])
@@ -362,8 +367,7 @@ def test_hosts_are_those_of_the_workers_unless_it_says_others() -> None:
     """`venv` makes releases where the workers are; a worker that is on no host, and a target that is no place there, are named."""
     known = {"a": {"address": "a.example.org", "user": USER}}
     on_a = units.inventory({SYNC1: "a", CLIENT1: "local"})
-    inventory = on_a.model_copy(update={"workers_driver": on_a.workers_driver.model_copy(update={"hosts": known})})
-    inventory.workers_driver.model_extra["hosts"] = known  # type: ignore[index]
+    inventory = on_a.model_copy(update={"workers_driver": DriverSettings.model_validate({"driver": "systemd_ssh", "hosts": known})})
     assert isinstance(build({"target": "/srv/x", "locks": "locks"}, inventory), VenvOnHosts)
     with pytest.raises(InvalidFileError, match="worker sync1 is on host 'a', which is not among the hosts"):
         build({"target": "/srv/x", "locks": "locks", "hosts": {"b": known["a"]}}, inventory)

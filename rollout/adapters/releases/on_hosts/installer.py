@@ -133,14 +133,14 @@ class Installer:
             self.ask("begin", {**request, "kind": kind, "job": job, "timeout_s": timeout_s}, ASK_TIMEOUT_S, changes=True)
         except OutcomeUnknownError as error:
             # Whether it was begun is seen by watching.
-            _log.warning("%s: %s", self.where, error.what)
+            _log.info("%s: %s", self.where, error.what)
         return self._followed(kind, job, end_s)
 
     def _followed(self, kind: str, job: str, end_s: float | None) -> dict[str, Any]:
         stage, heard_s = "beginning", monotonic()
         while True:
             try:
-                said = self.ask("watch", {"job": job, "wait_s": _WATCH_S}, _WATCH_TIMEOUT_S, changes=False)
+                said = self.ask("watch", {"job": job, "wait_s": _WATCH_S, "stage": stage}, _WATCH_TIMEOUT_S, changes=False)
             except TransientDriverError as error:
                 if monotonic() >= (heard_s + SILENCE_MAX_S if end_s is None else end_s):
                     why = f"the last that was heard of it: {stage}\n{error.what}: {error.why}"

@@ -51,18 +51,26 @@ class _OfWorkers(Settings):
 
 def hosts_of(settings: HostsSettings, inventory: Inventory) -> dict[str, HostEntry]:
     """Return the hosts that carry workers, or lead to one. Raises InvalidSettingsError with all that is wrong."""
-    hosts = settings.hosts
-    others = inventory.workers_driver.settings().get("hosts")
-    if not hosts and others is not None:
-        hosts = check(_OfWorkers, {"hosts": others}, "workers_driver").hosts
-    if problems := (*jumps_that_lead_nowhere(hosts), *_nowhere(hosts, inventory)):
+    if not settings.hosts and (others := _of_workers(inventory)) is not None:
+        try:
+            return check(_OfWorkers, {"hosts": others}, WHERE).hosts
+        except InvalidSettingsError:
+            # The driver whose they are says so, in their place.
+            return {}
+    if problems := (*jumps_that_lead_nowhere(settings.hosts), *_nowhere(settings.hosts, inventory)):
         raise InvalidSettingsError(WHERE, problems)
-    return hosts
+    return settings.hosts
 
 
 def on_hosts(settings: Mapping[str, object], inventory: Inventory) -> bool:
     """Tell whether releases are made on hosts: those of the driver itself, or those that the workers run on."""
-    return "hosts" in settings or "hosts" in inventory.workers_driver.settings()
+    return "hosts" in settings or _of_workers(inventory) is not None
+
+
+def _of_workers(inventory: Inventory) -> object | None:
+    """Return the hosts of the workers_driver as they stand there; of a third party's nobody knows what they are."""
+    driver = inventory.workers_driver
+    return driver.settings().get("hosts") if driver.driver == "systemd_ssh" else None
 
 
 def places_of(inventory: Inventory) -> dict[WorkerId, str]:
