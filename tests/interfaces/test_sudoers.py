@@ -90,7 +90,6 @@ def test_one_host_or_all(tmp_path: Path) -> None:
     ]
 
 
-<<<<<<< HEAD
 def test_nginx_on_a_host_may_be_tested_and_reloaded_and_no_more(bed: Bed, tmp_path: Path) -> None:
     """In the file of the host that it shares with workers; their hosts need not be written down twice."""
     nginx: dict[str, object] = {"driver": "nginx", "include": "/etc/nginx/rollout/upstreams.conf", "proxies": ["b"]}
@@ -107,8 +106,6 @@ def test_nginx_on_a_host_may_be_tested_and_reloaded_and_no_more(bed: Bed, tmp_pa
     ]
 
 
-def test_a_host_that_nothing_is_done_on(tmp_path: Path) -> None:
-=======
 def _with_commands(tmp_path: Path, activate: list[str]) -> Result:
     """Print the rules of an inventory whose releases are the user's own commands."""
     _said(tmp_path, _hosts())
@@ -139,7 +136,6 @@ def test_a_command_for_which_no_exact_rule_can_be_written(tmp_path: Path) -> Non
 
 
 def test_a_host_that_has_no_worker(tmp_path: Path) -> None:
->>>>>>> work-releases
     said = _said(tmp_path, _hosts(), "--host", "c")
     assert (said.exit_code, said.stdout) == (2, "")
     assert said.stderr.splitlines()[0].endswith("inventory.yaml: rollout does nothing as root on host 'c'")

@@ -14,7 +14,7 @@ from rollout.adapters.faults import error_of
 from rollout.adapters.side_by_side import ask_all
 from rollout.adapters.traffic.places import Place
 from rollout.adapters.wording import shortened
-from rollout.agent.fault import Fault
+from rollout.agent.fault import PERMANENT, Fault
 from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
 
 
@@ -56,7 +56,7 @@ def ask(everywhere: Sequence[Sockets], commands: Mapping[str, str], end_s: float
         answered = told[one.place.name]
         proxies += [_answers(one.place.where(socket), answered["sockets"][socket], commands) for socket in one.sockets]
         for master in one.masters if old else ():
-            seen = _processes(one.place.where(master), answered["masters"][master])
+            seen = _processes(one.place.where(master), master, answered["masters"][master])
             processes = None if processes is None or seen is None else [*processes, *seen]
     return Asked(tuple(proxies), None if processes is None else tuple(processes))
 
@@ -76,8 +76,14 @@ def _answers(where: str, answered: Sequence[str] | Mapping[str, Any], commands: 
     return Answers(where, texts)
 
 
-def _processes(where: str, answered: Sequence[str] | Mapping[str, Any]) -> list[str] | None:
+def _processes(where: str, master: str, answered: Sequence[str] | Mapping[str, Any]) -> list[str] | None:
+    """Return the statistics of old processes; None when they can't be asked now. Raises DriverError when they never could be."""
     if isinstance(answered, Mapping):
+        fault = Fault(**{**answered, "where": where})
+        if fault.kind == PERMANENT:
+            # Nothing that is drained would ever be known to have ended.
+            fault.remedy = f"`-S {master},mode,660,group,haproxy` where HAProxy is started, and the account in that group"
+            raise error_of(fault)
         return None
     processes, *statistics = answered
     try:

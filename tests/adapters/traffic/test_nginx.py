@@ -129,6 +129,51 @@ def test_a_file_that_is_younger_than_nginx_is_not_believed(tmp_path: Path) -> No
         assert _look(proxy)[SYNC1].admitted
 
 
+def test_a_file_that_nginx_does_not_include_is_refused(proxy: Proxy) -> None:
+    """A drain would be done, and traffic go on. Nothing is reloaded, and what was written is taken back."""
+    text, workers = proxy.include.read_text(), agent.workers(str(proxy.pid_file)).keys()
+    elsewhere = proxy.place / "elsewhere.conf"
+    elsewhere.write_text(text)
+    configuration = proxy.configuration.read_text()
+    proxy.configuration.write_text(configuration.replace(f"include {proxy.include}", f"include {elsewhere}"))
+    for does in (lambda: _look(proxy), lambda: _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)):
+        with pytest.raises(PermanentDriverError, match="nginx does not include this file") as refused:
+            does()
+        assert refused.value.where == str(proxy.include)
+        assert refused.value.remedy == f"`include {proxy.include};` in http {{ … }} of nginx.conf"
+    assert proxy.include.read_text() == text
+    assert agent.workers(str(proxy.pid_file)).keys() == workers
+    # However it is included.
+    proxy.configuration.write_text(configuration.replace(f"include {proxy.include}", "include upstr*.conf"))
+    assert _look(proxy)[SYNC1].admitted
+    _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
+    assert not _look(proxy)[SYNC1].admitted
+
+
+def test_an_upstream_that_nothing_leads_to_is_refused(proxy: Proxy) -> None:
+    """Its requests go past it, to an address that is written down elsewhere."""
+    port = proxy.backends["sync1"].server_port
+    configuration = proxy.configuration.read_text()
+    proxy.configuration.write_text(configuration.replace("proxy_pass http://sync;", f"proxy_pass http://127.0.0.1:{port}; # not sync"))
+    for does in (lambda: _look(proxy), lambda: _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)):
+        with pytest.raises(PermanentDriverError, match="nginx leads nobody to upstream sync") as refused:
+            does()
+        assert refused.value.remedy == "`proxy_pass http://sync;` where its requests come in"
+    assert "down" not in proxy.include.read_text()
+
+
+def test_what_nginx_includes_is_asked_once_for_each_generation(proxy: Proxy) -> None:
+    """A look every second must not have it read all of its configuration each time."""
+    driver = _driver(proxy)
+    driver.look(SERVERS, TIMEOUT_S)
+    configuration = proxy.configuration.read_text()
+    proxy.configuration.write_text(configuration.replace("access_log off;", "access_lgo off;"))
+    assert driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
+    with pytest.raises(PermanentDriverError, match="would not take its configuration as it stands"):
+        _look(proxy)
+    proxy.configuration.write_text(configuration)
+
+
 def test_repeating_an_act_reloads_nothing(proxy: Proxy) -> None:
     _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)
     workers = agent.workers(str(proxy.pid_file)).keys()
