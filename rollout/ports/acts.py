@@ -12,7 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.ports.traffic import HoldBound, Server
 
-# A JSON object with a `kind`; which kinds there are is said in rollout.agent.acts.
+# A JSON object with a `kind`; which kinds there are is said in rollout.agent.acts. With a `host` it is done there: a name among the hosts
+# of the inventory's drivers. Without one it is for the machine that rollout runs on.
 Act = Mapping[str, Any]
 Acts = tuple[Act, ...]
 

@@ -1,4 +1,4 @@
-"""What every driver of the port `lease` promises: the file at a target, the row in a real PostgreSQL, and the simulated one."""
+"""What every driver of the port `lease` promises: the file here and on a real host, the row in a real PostgreSQL, and the simulated one."""
 
 import itertools
 import time
@@ -18,6 +18,8 @@ from rollout.ports.lease import Claim, Lease, LeaseKeeper
 from rollout.simulation.lease import LeasePlace, SimulatedLease
 from rollout.simulation.virtual_clock import VirtualClock
 from tests.contracts.database import Server, postgresql
+from tests.hosts.agents import DIRECTORY, lease_on
+from tests.hosts.bed import USER, Bed, hosts
 
 TIMEOUT_S = 5.0
 TTL_S = 1.0
@@ -43,7 +45,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-@pytest.fixture(params=["file", "postgresql", "simulated"])
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with hosts(tmp_path_factory.mktemp("beds"), "a") as bed:
+        yield bed
+
+
+@pytest.fixture(params=["file", "ssh", "postgresql", "simulated"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Every driver in turn, of a homeserver that nobody has held yet."""
     with ExitStack() as opened:
@@ -53,6 +61,11 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 def _place(request: pytest.FixtureRequest, tmp_path: Path, name: str, opened: ExitStack) -> Place:
     if request.param == "file":
         return Place(lambda ttl_s: FileLease(tmp_path / "rollout/lease.json", name, ttl_s), time.sleep)
+    if request.param == "ssh":
+        bed = request.getfixturevalue("bed")
+        bed.run("a", "install", "-d", "-o", USER, DIRECTORY)
+        bed.run("a", "rm", "-f", f"{DIRECTORY}/lease.json")
+        return Place(lambda ttl_s: opened.enter_context(closing(lease_on(bed, ttl_s))), time.sleep)
     if request.param == "postgresql":
         dsn = request.getfixturevalue("server").dsn("rollout_lease")
         return Place(lambda ttl_s: opened.enter_context(closing(PostgresqlLease(dsn, name, ttl_s))), time.sleep)

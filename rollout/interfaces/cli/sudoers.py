@@ -1,5 +1,6 @@
 """`sudoers`: what rollout has to be allowed on the hosts."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -8,8 +9,9 @@ from rollout.adapters.documents.drivers import explained
 from rollout.adapters.documents.read import inventory_in, read_document
 from rollout.adapters.registry import open_driver
 from rollout.interfaces.cli.options import inventory_option
-from rollout.interfaces.sudoers_text import sudoers_text
+from rollout.interfaces.sudoers_text import merged, sudoers_text
 from rollout.model.errors import InvalidFileError
+from rollout.model.inventory import DriverSettings, Inventory
 from rollout.ports.privileges import Privileged
 
 
@@ -25,11 +27,11 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     document = read_document(inventory_path)
     inventory = inventory_in(document)
     try:
-        workers = open_driver("workers", inventory.workers_driver, inventory)
+        drivers = [open_driver(port, settings, inventory) for port, settings in _acting_on_hosts(inventory)]
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
         raise explained(document, inventory) or error from None
-    found = workers.privileges() if isinstance(workers, Privileged) else ()
+    found = merged([one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges()])
     if not found:
         raise InvalidFileError(
             "rollout does nothing as root there, so sudo need allow nothing",
@@ -38,6 +40,15 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
         )
     chosen = [one for one in found if only in {None, one.host}]
     if not chosen:
-        raise InvalidFileError(f"no worker is on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found))
+        raise InvalidFileError(
+            f"nothing is done as root on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found)
+        )
     click.echo(sudoers_text(chosen), nl=False)
     return 0
+
+
+def _acting_on_hosts(inventory: Inventory) -> Iterator[tuple[str, DriverSettings]]:
+    """Name the drivers that may act as root. A ledger that is a file never does, and would look for its secret here."""
+    yield "workers", inventory.workers_driver
+    if inventory.ledger_driver.driver != "file":
+        yield "ledger", inventory.ledger_driver
