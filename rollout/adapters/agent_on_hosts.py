@@ -13,9 +13,10 @@ from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path, PurePosixPath
-from time import monotonic, time  # noqa: TID251  (how long an answer may take, and this machine's clock, are what this is about)
+from time import time  # noqa: TID251  (this machine's clock is what the hosts' are compared with)
 from typing import Any
 
+from rollout.adapters.agent_settings import AgentSettings
 from rollout.adapters.clocks import check_clock
 from rollout.adapters.remote_commands import Argv, Said
 from rollout.adapters.ssh_pool import Hosts
@@ -79,14 +80,15 @@ def version() -> str:
 
 
 class Agents:
-    """The agent on hosts, below *directory* there; for use by several threads."""
+    """The agent on hosts, below one directory on each; for use by several threads."""
 
-    def __init__(self, hosts: Hosts, directory: PurePosixPath, python: str) -> None:
-        self._hosts = hosts
-        self._directory = directory
+    def __init__(self, settings: AgentSettings) -> None:
+        self._entries = settings.hosts
+        self._hosts = Hosts(settings.hosts, settings.connect_timeout_s)
+        self._directory = settings.directory
         self._name = f"agent-{version()[:16]}"
-        self._python = python
-        self._program = directory / self._name / _PACKAGE / "agent.py"
+        self._python = settings.python
+        self._program = self._directory / self._name / _PACKAGE / "agent.py"
 
     @property
     def current(self) -> PurePosixPath:
@@ -112,30 +114,33 @@ class Agents:
 
     def ask(self, name: str, arguments: Sequence[str], timeout_s: float, *, changes: bool) -> dict[str, Any]:
         """
-        Run the program, and return what it says; where it is missing it is installed first.
+        Run the program, and return what it says; where it is missing it is installed first, which takes its own time.
 
         OutcomeUnknownError when it was sent, *changes* something, and no whole answer came; else TransientDriverError, or
         PermanentDriverError when it can't be run there.
         """
-        end_s = monotonic() + timeout_s
-        host = self._hosts[name]
+        host = self._hosts.get(name)
         commands = (("test", "-f", str(self._program)), self.command(*arguments))
         there, said = host.run(commands, timeout_s, changes=changes)
         if there.status != 0:
-            self._install(name, min(INSTALL_TIMEOUT_S, max(1.0, end_s - monotonic())))
-            there, said = host.run(commands, max(1.0, end_s - monotonic()), changes=changes)
+            self._install(name, INSTALL_TIMEOUT_S)
+            there, said = host.run(commands, timeout_s, changes=changes)
         return self._understood(name, said, changes=changes and there.status == 0)
 
     def run(self, name: str, commands: Sequence[Argv], timeout_s: float) -> tuple[Said, ...]:
         """Run commands that look only. Raises TransientDriverError or PermanentDriverError."""
-        return self._hosts[name].run(commands, timeout_s, changes=False)
+        return self._hosts.get(name).run(commands, timeout_s, changes=False)
 
     def where(self, name: str) -> str:
         """Name the host as errors do."""
-        return self._hosts[name].where
+        return self._hosts.get(name).where
+
+    def close(self) -> None:
+        """End all connections."""
+        self._hosts.close()
 
     def _ensure(self, name: str, timeout_s: float) -> None:
-        host = self._hosts[name]
+        host = self._hosts.get(name)
         link = str(self._directory / CURRENT)
         asked = (("date", "+%s.%N"), ("readlink", link), self.command("--version"))
         sent_s = time()
@@ -154,7 +159,7 @@ class Agents:
             )
 
     def _install(self, name: str, timeout_s: float) -> None:
-        host = self._hosts[name]
+        host = self._hosts.get(name)
         payload = base64.b64encode(zlib.compress(json.dumps(content()).encode(), 9)).decode()
         argv = (self._python, "-I", "-S", "-c", _INSTALL, str(self._directory), self._name, payload)
         # It may be repeated, so what became of it matters to nobody.
@@ -167,7 +172,7 @@ class Agents:
             remedy = f"a newer python3 there, or `python: /usr/bin/python{least}` in the inventory's ledger_driver"
             raise PermanentDriverError(what, where=host.where, why=f"{self._python} there is {said.why}", remedy=remedy)
         if said.status == _REFUSED:
-            user = self._hosts.entries[name].user
+            user = self._entries[name].user
             remedy = f"there, once: install -d -m 700 -o {user} {shlex.quote(str(self._directory))} (and room on its disk)"
             raise PermanentDriverError("the agent can't be put there", where=host.where, why=said.why, remedy=remedy)
         remedy = f"python3 {least} or newer there, or `python: PATH` in the inventory's ledger_driver"

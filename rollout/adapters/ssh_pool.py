@@ -18,23 +18,23 @@ class Hosts:
     """Connections by the hosts' names; for use by several threads."""
 
     def __init__(self, entries: Mapping[str, HostEntry], connect_timeout_s: float) -> None:
-        self.entries = dict(entries)
+        self._entries = dict(entries)
         self._connect_timeout_s = connect_timeout_s
         self._opened: dict[str, Host] = {}
         self._lock = Lock()
 
-    def __getitem__(self, name: str) -> "Host":
+    def get(self, name: str) -> "Host":
         """Return the host, and those through which it is reached; nothing is connected yet."""
         from rollout.adapters.ssh import Host  # noqa: PLC0415  (who only checks an inventory doesn't wait for Fabric)
 
         with self._lock:
             # The jump first, so that hosts behind one share its connection.
             names = [name]
-            while (jump := self.entries[names[-1]].jump) is not None:
+            while (jump := self._entries[names[-1]].jump) is not None:
                 names.append(jump)
             for one in reversed(names):
                 if one not in self._opened:
-                    entry = self.entries[one]
+                    entry = self._entries[one]
                     before = None if entry.jump is None else self._opened[entry.jump]
                     self._opened[one] = Host(one, entry, before, self._connect_timeout_s)
             return self._opened[name]

@@ -71,7 +71,6 @@ def _do(arguments: Sequence[str]) -> dict[str, Any]:
         case "act", []:
             return act(book, json.load(sys.stdin))
         case "act", [order]:
-            _outlive()
             return act(book, json.loads(order))
         case "lend", [order]:
             return lend(book, json.loads(order))
@@ -221,13 +220,6 @@ def _timer() -> ModuleType:
     from rollout.agent import timer  # noqa: PLC0415  (most acts start without it)
 
     return timer
-
-
-def _outlive() -> None:
-    """Go on when the connection that began this is lost: half an act is worse than one that nobody waits for."""
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with suppress(OSError):  # it leads one already
-        os.setsid()
 
 
 def _look_after(command: str, book: Book, readmit_after_s: float, homeserver: str, page: str = "") -> dict[str, Any]:

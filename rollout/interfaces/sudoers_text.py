@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 
 from rollout.ports.privileges import Privileges
 
@@ -15,16 +14,6 @@ _PATTERN = re.compile(r"[*?\[\]!^$\"'\s]")
 def sudoers_text(privileges: Sequence[Privileges]) -> str:
     """Write one file of rules for each host, with what to do with it. Raises ValueError for a command that can't be written exactly."""
     return "\n".join(_of_host(one) for one in privileges)
-
-
-def merged(privileges: Sequence[Privileges]) -> list[Privileges]:
-    """Put what several drivers do for one account on a host together: one file has it all."""
-    found: dict[tuple[str, str, str], Privileges] = {}
-    for one in privileges:
-        place = one.host, one.reached, one.user
-        before = found[place].commands if place in found else ()
-        found[place] = replace(one, commands=(*before, *one.commands))
-    return list(found.values())
 
 
 def _of_host(one: Privileges) -> str:

@@ -18,6 +18,11 @@ Act = Mapping[str, Any]
 Acts = tuple[Act, ...]
 
 
+def at_hosts(by_host: Mapping[str, Acts]) -> Acts:
+    """Name in each act the host that it is for; "" is the machine that rollout runs on."""
+    return tuple({**act, "host": host} if host else act for host, acts in by_host.items() for act in acts)
+
+
 @dataclass(frozen=True, slots=True)
 class WayBack:
     """

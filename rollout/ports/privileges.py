@@ -1,6 +1,7 @@
 """What a driver does as root on hosts, for whoever has to allow it there."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 
@@ -21,3 +22,13 @@ class Privileged(Protocol):
     def privileges(self) -> tuple[Privileges, ...]:
         """List all that it may ever do as root; connects to nothing."""
         ...
+
+
+def joined(privileges: Iterable[Privileges]) -> tuple[Privileges, ...]:
+    """Join what several drivers do on one host as one user: it has one file of rules."""
+    found: dict[tuple[str, str, str], Privileges] = {}
+    for one in privileges:
+        place = one.host, one.reached, one.user
+        before = found.get(place)
+        found[place] = one if before is None else replace(one, commands=(*before.commands, *one.commands))
+    return tuple(found.values())

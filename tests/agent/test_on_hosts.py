@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,8 +17,9 @@ from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.ports.acts import Acts, Work
 from tests.hosts import units
-from tests.hosts.agents import DIRECTORY, LEDGER, allow_agent, ledger_on, written
+from tests.hosts.agents import DIRECTORY, LEDGER, allow_agent, armed, ledger_on, written
 from tests.hosts.bed import USER, Bed, hosts
+from tests.interfaces.homeserver import homeserver
 
 SYNC1, SLOW, DYING = (WorkerId(name) for name in ("sync1", "slow", "dying"))
 PLACES = {SYNC1: "b", SLOW: "b", DYING: "b"}
@@ -301,6 +304,10 @@ def test_what_is_done_on_two_hosts_is_done_in_order_and_half_of_it_is_in_doubt(b
     assert times == sorted(times)
     with pytest.raises(OutcomeUnknownError, match="only 1 of 2 parts of it were done"):
         ledger.perform(effect(2), _work((write("b", "four"), write("a", "nowhere/five"))))
+    # … but one proxy that is away keeps nobody out at the others.
+    with pytest.raises(OutcomeUnknownError, match="only 1 of 2 parts of it were done"):
+        ledger.perform(effect(3, Verb.ADMIT), _work((write("b", "nowhere/six"), write("a", "seven"))))
+    assert bed.run("a", "cat", f"{DIRECTORY}/seven") != ""
 
 
 def _elsewhere(bed: Bed) -> dict[str, dict[str, object]]:
@@ -308,3 +315,16 @@ def _elsewhere(bed: Bed) -> dict[str, dict[str, object]]:
     settings = units.settings_for(bed)["hosts"]
     assert isinstance(settings, dict)
     return {**settings, "b": {**settings["b"], "port": 2}}
+
+
+def test_a_whole_rollout_goes_by_a_ledger_on_a_host(bed: Bed, ledger: SshLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a simulated homeserver: its acts have no host, so they are done by the tool, each with its worker lent to it."""
+    site = homeserver(tmp_path, monkeypatch)
+    site.stage.drivers = replace(site.stage.drivers, ledger=ledger)
+    done = site.run("deploy", "--to", "2.0.0", "--yes")
+    assert done.exit_code == 0, done.output
+    assert ledger.marks() == {}
+    content = written(bed)
+    assert content["runs"].keys() == content["numbers"].keys() != set()
+    assert content["lent"] == {}
+    assert not armed(bed)

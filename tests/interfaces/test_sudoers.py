@@ -127,7 +127,7 @@ def test_one_host_or_all(tmp_path: Path) -> None:
 def test_a_host_that_has_no_worker(tmp_path: Path) -> None:
     said = _said(tmp_path, _hosts(), "--host", "c")
     assert (said.exit_code, said.stdout) == (2, "")
-    assert said.stderr.splitlines()[0].endswith("inventory.yaml: nothing is done as root on host 'c'")
+    assert said.stderr.splitlines()[0].endswith("inventory.yaml: rollout does nothing as root on host 'c'")
     assert said.stderr.splitlines()[1] == "    try: a, b"
 
 

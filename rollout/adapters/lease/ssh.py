@@ -15,7 +15,6 @@ from rollout.adapters.agent_on_hosts import Agents
 from rollout.adapters.agent_settings import AgentSettings, with_hosts
 from rollout.adapters.faults import error_in
 from rollout.adapters.lease.contents import acquired, lease_in, renewed, wanted
-from rollout.adapters.ssh_pool import Hosts
 from rollout.agent.lease import Answer
 from rollout.model.inventory import Inventory
 from rollout.ports.lease import Claim, Lease
@@ -47,8 +46,7 @@ class SshLease:
         self._path = settings.path
         self._homeserver = homeserver
         self._ttl_s = settings.ttl_s
-        self._hosts = Hosts(settings.hosts, settings.connect_timeout_s)
-        self._agents = Agents(self._hosts, settings.directory, settings.python)
+        self._agents = Agents(settings)
         self._mine: dict[str, Any] | None = None
 
     @property
@@ -82,7 +80,7 @@ class SshLease:
 
     def close(self) -> None:
         """End all connections."""
-        self._hosts.close()
+        self._agents.close()
 
     @property
     def _where(self) -> str:

@@ -10,7 +10,7 @@ An act whose answer is lost is in doubt, and never sent again: its worker stays 
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from itertools import groupby
@@ -25,7 +25,6 @@ from rollout.adapters.agent_settings import AgentSettings, is_path, with_hosts
 from rollout.adapters.faults import error_in
 from rollout.adapters.ledger.claims import claim_of, mark_of
 from rollout.adapters.settings import refused
-from rollout.adapters.ssh_pool import Hosts
 from rollout.agent.acts import takes_s
 from rollout.agent.book import LEAP, LEDGER_WAIT_S, Claim, Content, understood
 from rollout.agent.fault import LENT
@@ -34,6 +33,7 @@ from rollout.model.effect import Effect
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
 from rollout.ports.acts import Act, Acts, WayBack, Work
 from rollout.ports.privileges import Privileges
@@ -73,18 +73,21 @@ class SshLedgerSettings(AgentSettings):
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "SshLedger":
     """Open the driver; nothing is connected yet."""
-    return SshLedger(with_hosts(SshLedgerSettings, settings, inventory, "ledger_driver"), inventory.homeserver)
+    checked = with_hosts(SshLedgerSettings, settings, inventory, "ledger_driver")
+    # One that others are reached through, and nothing else, needs no agent.
+    passed = {entry.jump for entry in checked.hosts.values()} - {checked.host} - {entry.host for entry in inventory.workers.values()}
+    return SshLedger(checked, inventory.homeserver, frozenset(checked.hosts) - passed)
 
 
 class SshLedger:
     """See ports.ledger. For use by several threads."""
 
-    def __init__(self, settings: SshLedgerSettings, homeserver: str) -> None:
+    def __init__(self, settings: SshLedgerSettings, homeserver: str, acting: Collection[str]) -> None:
         self._settings = settings
+        self._acting = acting
         self._homeserver = homeserver
         self._home = settings.host
-        self._hosts = Hosts(settings.hosts, settings.connect_timeout_s)
-        self._agents = Agents(self._hosts, settings.directory, settings.python)
+        self._agents = Agents(settings)
         self._path = settings.path
         # What was done on a host by a lend is compared there, also where the ledger is on that host, too.
         self._path_there = str(settings.directory / f"{PurePosixPath(settings.path).stem}.acts.json")
@@ -105,15 +108,8 @@ class SshLedger:
             self._at_ledger("act", claim, takes_s(work.acts), acts=[_without_host(act) for act in work.acts])
             return
         with self._lent(claim, [host for host, _ in groups], takes_s(work.acts)) as (mine, lend):
-            for place, (host, acts) in enumerate(groups):
-                try:
-                    self._act_there(host, mine, acts, begin_by_s=lend["begin_by_s"], until_s=lend["until_s"])
-                except DriverError as error:
-                    if place == 0:
-                        raise
-                    # What the groups before this one were for has happened: to say that it did not would be wrong.
-                    what = f"only {place} of {len(groups)} parts of it were done"
-                    raise OutcomeUnknownError(what, where=error.where, why=str(error)) from error
+            # One proxy that is away keeps nobody out at the others.
+            self._parts(groups, mine, lend, go_on=effect.verb in {Verb.ADMIT, Verb.LET_GO})
 
     @contextmanager
     def fence(self, effect: Effect) -> Iterator[None]:
@@ -128,7 +124,7 @@ class SshLedger:
     def guard(self, homeserver: str) -> None:
         """See ports.ledger. Also that the agent is on every host, and may do there what it has to."""
         del homeserver
-        self._agents.ensure(self._settings.hosts, 2 * self._settings.connect_timeout_s)
+        self._agents.ensure(self._acting, 2 * self._settings.connect_timeout_s)
         said = self._agents.ask(self._home, ("ready", self._path, json.dumps(self._timer())), MARGIN_S + LEDGER_WAIT_S, changes=False)
         if said["outcome"] != "done":
             raise error_in(said)
@@ -161,7 +157,27 @@ class SshLedger:
 
     def close(self) -> None:
         """End all connections."""
-        self._hosts.close()
+        self._agents.close()
+
+    def _parts(self, groups: Sequence[tuple[str, Acts]], claim: Claim, lend: Mapping[str, Any], *, go_on: bool) -> None:
+        """Do one host's part after the other; *go_on*: also behind one that failed. Raises DriverError."""
+        failed: list[DriverError] = []
+        done = 0
+        for host, acts in groups:
+            try:
+                self._act_there(host, claim, acts, begin_by_s=lend["begin_by_s"], until_s=lend["until_s"])
+                done += 1
+            except DriverError as error:
+                failed.append(error)
+                if not go_on:
+                    break
+        if not failed:
+            return
+        if not done and (len(failed) == 1 or not any(isinstance(error, OutcomeUnknownError) for error in failed)):
+            raise failed[0]
+        # Some of it has happened: to say that it did not would be wrong.
+        where, why = ", ".join(error.where for error in failed), "\n".join(map(str, failed))
+        raise OutcomeUnknownError(f"only {done} of {len(groups)} parts of it were done", where=where, why=why) from failed[0]
 
     @contextmanager
     def _lent(self, claim: Claim, hosts: Sequence[str], takes: float) -> Iterator[tuple[Claim, Mapping[str, Any]]]:

@@ -9,10 +9,10 @@ from rollout.adapters.documents.drivers import explained
 from rollout.adapters.documents.read import inventory_in, read_document
 from rollout.adapters.registry import open_driver
 from rollout.interfaces.cli.options import inventory_option
-from rollout.interfaces.sudoers_text import merged, sudoers_text
+from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import DriverSettings, Inventory
-from rollout.ports.privileges import Privileged
+from rollout.ports.privileges import Privileged, joined
 
 
 @click.command()
@@ -31,7 +31,7 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     except InvalidFileError as error:
         # A driver knows its settings, but not where they stand.
         raise explained(document, inventory) or error from None
-    found = merged([one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges()])
+    found = joined(one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges())
     if not found:
         raise InvalidFileError(
             "rollout does nothing as root there, so sudo need allow nothing",
@@ -41,7 +41,7 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
     chosen = [one for one in found if only in {None, one.host}]
     if not chosen:
         raise InvalidFileError(
-            f"nothing is done as root on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found)
+            f"rollout does nothing as root on host {only!r}", where=str(inventory_path), remedy=", ".join(one.host for one in found)
         )
     click.echo(sudoers_text(chosen), nl=False)
     return 0

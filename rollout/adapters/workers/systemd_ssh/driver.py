@@ -32,7 +32,7 @@ from rollout.agent.units import Unit, units_in
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
-from rollout.ports.acts import Act, Acts
+from rollout.ports.acts import Acts, at_hosts
 from rollout.ports.privileges import Privileges
 
 if TYPE_CHECKING:
@@ -125,11 +125,11 @@ class SystemdSsh:
 
     def stop_acts(self, worker: WorkerId, timeout_s: float) -> Acts:
         """See ports.acts."""
-        return (self._as_act("stop", worker, timeout_s),)
+        return self._as_acts("stop", worker, timeout_s)
 
     def start_acts(self, worker: WorkerId, timeout_s: float) -> Acts:
         """See ports.acts."""
-        return (self._as_act("start", worker, timeout_s),)
+        return self._as_acts("start", worker, timeout_s)
 
     def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
         """See ports.workers. journalctl prints nothing to who may not read it, so of an empty answer nobody knows what it means."""
@@ -157,12 +157,11 @@ class SystemdSsh:
         """End all connections."""
         self._hosts.close()
 
-    def _as_act(self, do: str, worker: WorkerId, timeout_s: float) -> Act:
+    def _as_acts(self, do: str, worker: WorkerId, timeout_s: float) -> Acts:
         """Write down what `stop` and `start` do, for the agent on the worker's host (rollout.agent.systemd)."""
         host, unit = self._place(worker)
-        return {
+        act = {
             "kind": "systemd",
-            "host": host,
             "on": host,
             "do": do,
             "unit": unit,
@@ -171,6 +170,7 @@ class SystemdSsh:
             "user": self._settings.hosts[host].user,
             "timeout_s": timeout_s,
         }
+        return at_hosts({host: (act,)})
 
     def _look_at(self, name: str, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, Process]:
         names = [self._places[worker][1] for worker in workers]
@@ -284,4 +284,4 @@ class SystemdSsh:
         return self._places[worker]
 
     def _host(self, name: str) -> "Host":
-        return self._hosts[name]
+        return self._hosts.get(name)
