@@ -118,16 +118,16 @@ def _called_with(command: str, others: Sequence[str]) -> ValueError:
 def act(book: Book, order: dict[str, Any]) -> dict[str, Any]:
     """
     Compare, store, act, and clear the mark. *order* has what Claim has, and `acts` and `wait_s` (for whoever acts on the worker now). With
-    `timer` the dead-man's is there while a mark is; with `until_s` this program ends itself then, whatever it does.
+    `timer` the dead-man's is there while a mark is; at `until_s`, or when it has gone on for `within_s`, this program ends itself.
 
     Raises Fault. A mark that can't be cleared in the end is one too: whoever does the same again clears it.
     """
-    todo, wait_s, watched, until_s = _taken(order, acts=None, wait_s=None, timer={}, until_s=0.0)
+    todo, wait_s, watched, until_s, within_s = _taken(order, acts=None, wait_s=None, timer={}, until_s=0.0, within_s=0.0)
     claim = _claim(order)
     acts.check(todo)
-    if until_s:
+    if until_s or within_s:
         # Also if it was stopped meanwhile: the signal is the first thing that it meets when it is woken.
-        signal.setitimer(signal.ITIMER_REAL, max(0.001, until_s - time.time()))
+        signal.setitimer(signal.ITIMER_REAL, within_s or max(0.001, until_s - time.time()))
     try:
         with book.acting(claim, float(wait_s)) as number:
             if claim.mark is not None and watched:

@@ -15,7 +15,7 @@ from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
 from rollout.lab.processes import wait_until
 from rollout.lab.programs import haproxy_binary
 from rollout.model.effect import Effect
-from rollout.model.errors import PermanentDriverError
+from rollout.model.errors import PermanentDriverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.ports.acts import Acts, WayBack, Work
@@ -200,6 +200,18 @@ def test_nobody_is_taken_out_without_it(bed: Bed, ledger: SshLedger) -> None:
             _drained(bed, ledger, 1)
     finally:
         bed.write("a", "/etc/sudoers.d/rollout-ledger", rules, "440")
+    assert _state(bed) == "UP"
+
+
+def test_nor_where_systemd_won_t_start_it(bed: Bed, ledger: SshLedger) -> None:
+    """Somebody has a unit of this name."""
+    units.install(bed, "a", {TIMER: "[Timer]\nOnActiveSec=1h\n"})
+    try:
+        with pytest.raises(TransientDriverError, match="the dead-man's timer can't be started"):
+            _drained(bed, ledger, 1)
+    finally:
+        bed.run("a", "rm", f"/etc/systemd/system/{TIMER}")
+        bed.run("a", "systemctl", "daemon-reload")
     assert _state(bed) == "UP"
 
 

@@ -149,10 +149,12 @@ def test_an_act_that_comes_after_its_time_is_not_begun(book: Book, log: Path) ->
     assert act(book.path, number=5, begin_by_s=time.time() + 30, acts=[write(log, "restarted")])["outcome"] == "done"
 
 
-def test_an_agent_that_was_stopped_and_is_woken_after_its_time_does_nothing_more(book: Book, log: Path) -> None:
+@pytest.mark.parametrize("bound", ["until_s", "within_s"])
+def test_an_agent_that_was_stopped_and_is_woken_after_its_time_does_nothing_more(book: Book, log: Path, bound: str) -> None:
     """Its own alarm is the first thing that it meets: whoever waited for the lend to be over may have admitted the worker."""
     acts = [write(log, "first", after_s=0.5), write(log, "second")]
-    with acting(book.path, number=5, until_s=time.time() + 2.5, acts=acts) as one:
+    end_s = {"until_s": time.time() + 2.5, "within_s": 2.5}[bound]
+    with acting(book.path, number=5, acts=acts, **{bound: end_s}) as one:
         until(lambda: bool(lines(log)), "it acts")
         os.kill(one.pid, signal.SIGSTOP)
         until(lambda: is_stopped(one.pid), "it is stopped")

@@ -281,6 +281,20 @@ def test_a_host_that_can_t_be_reached_before_a_restart_has_done_nothing(bed: Bed
     ledger.perform(effect(6), acts)
 
 
+def test_a_ledger_that_is_kept_from_us_is_not_an_empty_one(bed: Bed, ledger: SshLedger) -> None:
+    """An empty one would say that nothing is ours; nothing is there before anybody has acted."""
+    assert ledger.marks() == {}
+    ledger.perform(effect(1, Verb.DRAIN), _work(()))
+    assert list(ledger.marks()) == [SYNC1]
+    for path, owner in ((LEDGER, "root"), (DIRECTORY, "root")):
+        bed.run("a", "chown", owner, path)
+        bed.run("a", "chmod", "700", path)
+        with pytest.raises(TransientDriverError, match="the ledger can't be read"):
+            ledger.marks()
+        bed.run("a", "chown", USER, path)
+    assert list(ledger.marks()) == [SYNC1]
+
+
 def test_what_names_no_host_is_done_by_the_tool_itself(ledger: SshLedger) -> None:
     """Of a driver that acts where rollout runs: fenced, with the worker lent to this process meanwhile."""
     seen: list[str] = []

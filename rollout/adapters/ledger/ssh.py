@@ -105,7 +105,9 @@ class SshLedger:
             if host not in self._settings.hosts:
                 raise self._unknown(host)
         if all(host == self._home for host, _ in groups):
-            self._at_ledger("act", claim, takes_s(work.acts), acts=[_without_host(act) for act in work.acts])
+            takes = takes_s(work.acts)
+            within_s = WORKER_WAIT_S + 2 * LEDGER_WAIT_S + takes + MARGIN_S
+            self._at_ledger("act", claim, takes, acts=[_without_host(act) for act in work.acts], within_s=within_s)
             return
         with self._lent(claim, [host for host, _ in groups], takes_s(work.acts)) as (mine, lend):
             # One proxy that is away keeps nobody out at the others.
@@ -186,14 +188,11 @@ class SshLedger:
         mine = replace(claim, number=lend["number"], token=lend["token"])
         try:
             yield mine, lend
-        except OutcomeUnknownError:
-            # It may still happen, so it stays lent until that is over or settled; what this process does itself has ended.
-            if not hosts:
-                self._give_back(mine, done=False)
-            raise
-        except BaseException:
-            with suppress(DriverError):
-                self._give_back(mine, done=False)
+        except Exception as error:
+            # What may still happen there stays lent until that is over or settled; what this process did itself has ended.
+            if not hosts or (isinstance(error, DriverError) and not isinstance(error, OutcomeUnknownError)):
+                with suppress(DriverError):
+                    self._give_back(mine, done=False)
             raise
         try:
             self._give_back(mine, done=True)
@@ -258,10 +257,13 @@ class SshLedger:
 
     def _read(self) -> Content:
         """Read the ledger: it is always a whole one, because it is replaced in one go."""
-        shown, there = self._agents.run(self._home, (("cat", self._path), ("test", "-e", self._path)), LOOK_TIMEOUT_S)
+        place = str(self._settings.directory)
+        asked = (("cat", self._path), ("test", "-e", self._path), ("test", "-d", place), ("test", "-x", place))
+        shown, there, directory, open_to_us = self._agents.run(self._home, asked, LOOK_TIMEOUT_S)
         where = f"{self._path} on {self._agents.where(self._home)}"
         if shown.status != 0:
-            if there.status != 0:
+            # In a directory that is closed to us nothing seems to be, and an empty ledger would say that nothing is ours.
+            if there.status != 0 and (directory.status != 0 or open_to_us.status == 0):
                 return Content()
             raise TransientDriverError("the ledger can't be read", where=where, why=shown.why)
         try:
