@@ -30,6 +30,7 @@ check: .venv/installed ## lint, format, types, import contracts
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 --package rollout.agent # as old as a host may be (adapters/agent_on_hosts.py)
 	$(BIN)/lint-imports --no-logo
 
 test: .venv/installed ## all tests; those on the real lab come last, with the machine to themselves

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rollout.agent import acts
-from rollout.agent.fault import PERMANENT, STALE, TAKEN_OVER, TRANSIENT, UNKNOWN, Fault
+from rollout.agent.fault import LENT, PERMANENT, STALE, TAKEN_OVER, TRANSIENT, UNKNOWN, Fault
 from rollout.model.errors import (
     DriverError,
     OutcomeUnknownError,
@@ -17,6 +17,7 @@ from rollout.model.errors import (
 
 _KINDS: Mapping[str, type[DriverError]] = {
     TRANSIENT: TransientDriverError,
+    LENT: TransientDriverError,
     PERMANENT: PermanentDriverError,
     UNKNOWN: OutcomeUnknownError,
     TAKEN_OVER: TakenOverError,
@@ -42,3 +43,9 @@ def error_of(fault: Fault) -> DriverError:
     if fault.kind == STALE:
         return StaleEffectError(fault.what, where=fault.where, why=fault.why, remedy=fault.remedy, number=fault.number)
     return _KINDS.get(fault.kind, OutcomeUnknownError)(fault.what, where=fault.where, why=fault.why, remedy=fault.remedy)
+
+
+def error_in(said: Mapping[str, Any]) -> DriverError:
+    """Make an error of what the agent says did not happen."""
+    parts = {name: said[name] for name in Fault.__annotations__ if name in said}
+    return error_of(Fault(**{**parts, "kind": said["outcome"]}))

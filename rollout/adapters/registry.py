@@ -28,10 +28,11 @@ DRIVERS: dict[str, dict[str, str]] = {
     "database": {"postgresql": "rollout.adapters.database.postgresql:build"},
     "notifier": {"webhook": "rollout.adapters.notifier.webhook:build"},
     "warming": {"application_service": "rollout.adapters.warming.application_service:build"},
-    "ledger": {"file": "rollout.adapters.ledger.file:build"},
+    "ledger": {"file": "rollout.adapters.ledger.file:build", "ssh": "rollout.adapters.ledger.ssh:build"},
     "lease": {
         "file": "rollout.adapters.lease.file:build",
         "postgresql": "rollout.adapters.lease.postgresql:build",
+        "ssh": "rollout.adapters.lease.ssh:build",
     },
 }
 

@@ -16,7 +16,7 @@ _REFERENCE = re.compile(r"(?:env|file):\S*\Z")
 # These drivers are given places on this machine, and nothing to show at a door.
 _WITHOUT = frozenset({"workers_driver", "releases_driver", "traffic_driver", "metrics_driver", "ledger_driver"})
 # … but for the address at which the ledger's dead-man calls somebody: of its settings these are none.
-_OF_THE_LEDGER = frozenset({"driver", "path", "readmit_after_s"})
+_OF_THE_LEDGER = frozenset({"driver", "path", "readmit_after_s", "host", "hosts", "python", "connect_timeout_s"})
 # The others, also when somebody has misspelt them.
 _SECTION = re.compile(r"driver|notif|hook|database|warm|probe", re.IGNORECASE)
 _OPEN = frozenset({"driver", "user"})

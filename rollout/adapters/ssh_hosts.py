@@ -1,17 +1,19 @@
 """How a host is reached over SSH, as it stands in the inventory. Nothing is imported here that connects."""
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationError
 
 from rollout.adapters.known_hosts import SSH_PORT
 from rollout.adapters.problem import Problem
 from rollout.adapters.secrecy import HIDDEN
 from rollout.adapters.settings import FilePath, Settings, refused
 from rollout.adapters.wording import shortened
+from rollout.model.inventory import Inventory
 
 # What OpenSSH looks at.
 KNOWN_HOSTS = (Path("~/.ssh/known_hosts"), Path("/etc/ssh/ssh_known_hosts"))
@@ -72,3 +74,17 @@ def jumps_that_lead_nowhere(hosts: Mapping[str, HostEntry]) -> Iterator[Problem]
                 break
             passed.append(jump)
             jump = hosts[jump].jump
+
+
+def hosts_of_others(inventory: Inventory) -> dict[str, HostEntry]:
+    """Return the hosts that the inventory's drivers name, so that they needn't be written down twice. The first one counts."""
+    found: dict[str, HostEntry] = {}
+    for driver in (inventory.workers_driver, inventory.releases_driver, inventory.traffic_driver):
+        entries = driver.settings().get("hosts")
+        for name, entry in entries.items() if isinstance(entries, Mapping) else ():
+            try:
+                found.setdefault(str(name), HostEntry.model_validate_json(json.dumps(entry, default=str), strict=True))
+            except ValidationError:
+                # Whose it is says so.
+                continue
+    return found

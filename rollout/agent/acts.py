@@ -6,12 +6,14 @@ What can be done at the target, as data: each act is a JSON object whose `kind` 
 {"kind": "nginx", "include": "...", "upstream": "...", "server": "...", "weight": 50, "nginx": [...], "pid_file": "...", "timeout_s": 5.0}
                                                                                     no weight (null) is down
 {"kind": "supervisord", "socket": "...", "program": "...", "do": "stop" | "start", "timeout_s": 60.0}
+{"kind": "systemd", "do": "stop" | "start", "unit": "...", ..., "timeout_s": 60.0}   see systemd.py
 {"kind": "link", "link": "...", "goal": "..."}                                      switched by a rename; one that is right is left alone
 {"kind": "command", "argv": [...], "timeout_s": 30.0}                               no shell; status 0 is success; `called` is how it is
                                                                                     named when it fails
 ```
 
-What fails raises Fault; the acts after it are not done.
+What fails raises Fault; the acts after it are not done. An act may have a `host`: the name of the one where it
+is to be done; one that has none is for the machine that rollout runs on.
 """
 
 import os
@@ -73,6 +75,12 @@ def _supervisord(act: Act) -> None:
     do(act["socket"], act["program"], act["timeout_s"])
 
 
+def _systemd(act: Act) -> None:
+    from rollout.agent import systemd  # noqa: PLC0415  (as above)
+
+    systemd.do(act)
+
+
 def _link(act: Act) -> None:
     link, goal = Path(act["link"]), Path(act["goal"])
     try:
@@ -90,7 +98,7 @@ def _command(act: Act) -> None:
     try:
         # In a process group of its own, so that what it starts itself ends with it.
         process = subprocess.Popen(  # noqa: S603  (a list, and no shell)
-            act["argv"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, process_group=0
+            act["argv"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         )
     except OSError as error:
         raise Fault(PERMANENT, f"{name} can't be run", why=str(error)) from error
@@ -111,6 +119,7 @@ _PRIMITIVES: Mapping[str, Callable[[Act], None]] = {
     "haproxy": _haproxy,
     "nginx": _nginx,
     "supervisord": _supervisord,
+    "systemd": _systemd,
     "link": _link,
     "command": _command,
 }

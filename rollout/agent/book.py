@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from rollout.agent.fault import PERMANENT, STALE, TAKEN_OVER, TRANSIENT, Fault
+from rollout.agent.fault import LENT, PERMANENT, STALE, TAKEN_OVER, TRANSIENT, Fault
 
 # Whoever holds the ledger itself only reads and writes a small file.
 LEDGER_WAIT_S = 5.0
@@ -33,7 +33,8 @@ class Content:
     """
     The file. *numbers*, *tokens* and *owners* are those of the last act on each worker; *token* is the highest that anybody has shown,
     *taken_by* whose it is. Somebody lives until *alive_until_s* (seconds since the epoch). A mark holds number, release, why, at_s,
-    condemned, and maybe `back` (how to undo it) and `paged`.
+    condemned, and maybe `back` (how to undo it) and `paged`. *lent* are the workers that are acted on elsewhere (see lending.py), *runs* is
+    what each was last restarted to run, once that is known to have been done.
     """
 
     numbers: dict[str, int] = field(default_factory=dict)
@@ -43,6 +44,8 @@ class Content:
     token: int = 0
     taken_by: str = ""
     alive_until_s: float = 0.0
+    lent: dict[str, dict[str, Any]] = field(default_factory=dict)
+    runs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,11 @@ class Claim:
     """
     What an act says of itself before it is done. Without a *number* it gets the next one, and the ledger's own token.
 
-    *mark* is set before the act; *condemned* is added to the one that is there; *clears*: there is none any more once it is done. *what*
-    is for whoever has to wait for it.
+    *mark* is set before the act; *condemned* is added to the one that is there; *clears*: there is none any more once it is done. *runs* is
+    the release that the worker runs then. *what* is for whoever has to wait for it.
 
-    The dead-man acts only if the mark is still the one with number *of_mark*, and if nobody lives at *silent_at_s*.
+    The dead-man acts only if the mark is still the one with number *of_mark*, and if nobody lives at *silent_at_s*. What is done for a
+    worker that was lent has to begin by *begin_by_s*. Whoever has made sure that nothing comes of a lend any more names it as *settled*.
     """
 
     worker: str
@@ -66,6 +70,9 @@ class Claim:
     what: str = ""
     of_mark: int | None = None
     silent_at_s: float | None = None
+    runs: str | None = None
+    begin_by_s: float | None = None
+    settled: int | None = None
 
 
 def compare(content: Content, claim: Claim) -> tuple[int, int]:
@@ -89,6 +96,41 @@ def compare(content: Content, claim: Claim) -> tuple[int, int]:
     return claim.token, claim.number
 
 
+def begun(content: Content, claim: Claim) -> tuple[int, int]:
+    """Write down that *claim* acts now; return its token and number. Raises Fault when it may not: nothing was written down then."""
+    worker, now_s = claim.worker, time.time()
+    if claim.begin_by_s is not None and now_s > claim.begin_by_s:
+        what = f"effect {claim.number} comes {now_s - claim.begin_by_s:.0f} s too late to be begun"
+        raise Fault(TRANSIENT, what, where=worker, remedy="again, if it is still wanted")
+    token, number = compare(content, claim)
+    lend = content.lent.get(worker)
+    if lend is not None and claim.settled != lend["number"] and now_s < lend["until_s"]:
+        until = time.strftime("%H:%M:%S", time.localtime(lend["until_s"]))
+        raise Fault(LENT, f"effect {lend['number']} may be under way until {until}", where=worker, why=lend["what"], number=lend["number"])
+    content.lent.pop(worker, None)
+    content.token, content.taken_by = max((content.token, content.taken_by), (token, claim.owner), key=lambda pair: pair[0])
+    content.tokens[worker], content.numbers[worker], content.owners[worker] = token, number, claim.owner
+    if claim.mark is not None:
+        content.marks[worker] = {**claim.mark, "number": number, "at_s": now_s}
+    elif claim.condemned is not None and worker in content.marks:
+        content.marks[worker] = {**content.marks[worker], "condemned": claim.condemned}
+    if claim.runs is not None:
+        # Until it is done nobody knows.
+        content.runs.pop(worker, None)
+    return token, number
+
+
+def ended(content: Content, claim: Claim, token: int, number: int) -> None:
+    """Write down that what *claim* began is done, if nobody has acted on the worker since."""
+    worker = claim.worker
+    if (content.tokens.get(worker), content.numbers.get(worker)) != (token, number):
+        return
+    if claim.clears:
+        content.marks.pop(worker, None)
+    if claim.runs is not None:
+        content.runs[worker] = claim.runs
+
+
 def check_token(content: Content, token: int, who: str, where: str) -> None:
     """Raise Fault (TAKEN_OVER) when a higher token than *token* has been shown."""
     if token < content.token:
@@ -110,22 +152,20 @@ class Book:
 
         The mark is cleared, if *claim* clears it, once the act inside has ended without an exception.
         """
-        worker = claim.worker
-        lock = self.path.with_name(f"{self.path.stem}.{worker.replace('/', '%2F')}.lock")
-        with locked(lock, wait_s, claim.what or "acts", where=worker):
+        with self.of_worker(claim, wait_s):
             with self.changing() as content:
-                token, number = compare(content, claim)
-                content.token, content.taken_by = max((content.token, content.taken_by), (token, claim.owner), key=lambda pair: pair[0])
-                content.tokens[worker], content.numbers[worker], content.owners[worker] = token, number, claim.owner
-                if claim.mark is not None:
-                    content.marks[worker] = {**claim.mark, "number": number, "at_s": time.time()}
-                elif claim.condemned is not None and worker in content.marks:
-                    content.marks[worker] = {**content.marks[worker], "condemned": claim.condemned}
+                token, number = begun(content, claim)
             yield number
-            if claim.clears:
+            if claim.clears or claim.runs is not None:
                 with self.changing() as content:
-                    if (content.tokens.get(worker), content.numbers.get(worker)) == (token, number):
-                        content.marks.pop(worker, None)
+                    ended(content, claim, token, number)
+
+    @contextmanager
+    def of_worker(self, claim: Claim, wait_s: float) -> Iterator[None]:
+        """Hold the worker. Raises Fault (TRANSIENT), naming who does, when it isn't free within *wait_s*."""
+        lock = self.path.with_name(f"{self.path.stem}.{claim.worker.replace('/', '%2F')}.lock")
+        with locked(lock, wait_s, claim.what or "acts", where=claim.worker):
+            yield
 
     def take(self, token: int, owner: str) -> None:
         """Let nobody with a lower token act any more. Raises Fault (TAKEN_OVER) when somebody has a higher one."""
@@ -139,6 +179,11 @@ class Book:
         with self.changing() as content:
             check_token(content, token, f"the holder of token {token}", str(self.path))
             content.token, content.alive_until_s = token, alive_until_s
+
+    def writable(self) -> None:
+        """Raise Fault when it can't be read or written."""
+        with self.changing():
+            pass
 
     def note_page(self, worker: str, number: int, state: str) -> None:
         """Write down that somebody was told of a worker's *state*, if its mark is still the one with *number*."""
@@ -201,7 +246,15 @@ def understood(data: Any) -> Content:  # noqa: ANN401  (whatever was in the file
         token=_is(data.get("token", 0), int),
         taken_by=_is(data.get("taken_by", ""), str),
         alive_until_s=float(_is(data.get("alive_until_s", 0.0), int | float)),
+        lent={str(worker): _lend(lend) for worker, lend in data.get("lent", {}).items()},
+        runs=_each(data.get("runs", {}), str),
     )
+
+
+def _lend(lend: Any) -> dict[str, Any]:  # noqa: ANN401  (as above)
+    _is(lend["number"], int), _is(lend["token"], int), _is(lend["until_s"], int | float), _is(lend["what"], str)
+    _each(dict(enumerate(_is(lend["hosts"], list))), str)
+    return dict(lend)
 
 
 def _mark(mark: Any) -> Mark:  # noqa: ANN401  (as above)

@@ -12,14 +12,14 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from rollout.agent import acts
 from rollout.agent.book import Book, Claim, Mark
-from rollout.agent.fault import STALE, TRANSIENT, Fault
+from rollout.agent.fault import LENT, STALE, TRANSIENT, Fault
 from rollout.agent.rule import ADMIT, PAGE, WAIT, Out, Ruling, Seen, rule
 
 OWNER = "the dead-man at the target"
@@ -49,7 +49,7 @@ def sweep(book: Book, duty: Duty, now_s: float, say: Callable[[str], object]) ->
     if now_s <= content.alive_until_s:
         return True
     for worker, mark in content.marks.items():
-        ruling = rule(out_of(mark), look(mark), now_s, content.alive_until_s, duty.readmit_after_s)
+        ruling = rule(out_of(mark), look(mark, content.runs.get(worker)), now_s, content.alive_until_s, duty.readmit_after_s)
         if ruling.do == ADMIT:
             ruling = _admit(book, worker, mark, now_s)
         if ruling.do == WAIT or ruling.state == mark.get("paged"):
@@ -87,8 +87,11 @@ def out_of(mark: Mark) -> Out:
     return Out(mark["at_s"], mark.get("condemned"), 0.0 if back is None else back["after_s"], back is not None)
 
 
-def look(mark: Mark) -> Seen:
-    """Ask the worker itself, and read its link; both by what the mark says of them."""
+def look(mark: Mark, runs: str | None = None) -> Seen:
+    """
+    Ask the worker itself, and read its link, as the mark says. One whose link is on another host runs what it was last restarted to run:
+    *runs*, by the ledger, None if that isn't known to have been done.
+    """
     back = mark.get("back")
     if back is None:
         return Seen(answers=False, why="nobody wrote down where it can be asked", runs=None)
@@ -98,7 +101,7 @@ def look(mark: Mark) -> Seen:
     except (OSError, http.client.HTTPException, ValueError) as error:
         why = "no answer in time" if isinstance(error, TimeoutError) else type(error).__name__
     try:
-        runs = None if back["link"] is None else Path(back["link"]).readlink().name
+        runs = runs if back["link"] is None else Path(back["link"]).readlink().name
     except OSError:
         runs = None
     return Seen(not why, why, runs)
@@ -112,7 +115,7 @@ def _admit(book: Book, worker: str, mark: Mark, now_s: float) -> Ruling:
         with book.acting(claim, WORKER_WAIT_S):
             acts.run(mark["back"]["acts"])
     except Fault as fault:
-        if fault.kind == STALE or (fault.kind == TRANSIENT and fault.where == worker):
+        if fault.kind in {STALE, LENT} or (fault.kind == TRANSIENT and fault.where == worker):
             return Ruling(WAIT, "busy", fault.sentence())
         return Ruling(PAGE, "failed", f"it answers, and can't be admitted: {fault.sentence()}")
     except Exception as error:  # noqa: BLE001  (nobody else is left who would see it: a watcher that ends here leaves it out without a word)
@@ -139,7 +142,7 @@ def page(duty: Duty, deploy_id: str, worker: str, ruling: Ruling, now_s: float) 
         "deploy_id": deploy_id,
         "at_s": now_s,
         "what_next": what_next,
-        "at": datetime.fromtimestamp(now_s, tz=UTC).isoformat(timespec="seconds"),
+        "at": datetime.fromtimestamp(now_s, tz=timezone.utc).isoformat(timespec="seconds"),  # noqa: UP017  (hosts may have Python 3.10)
         "sentence": text,
         "text": f"[{severity}] {duty.homeserver}, rollout {deploy_id}: {text}\n{what_next}",
     }

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass
 TRANSIENT, PERMANENT, UNKNOWN = "transient", "permanent", "unknown"
 # It comes too late: a newer act was done on this worker; or somebody else has taken the homeserver over.
 STALE, TAKEN_OVER = "stale", "taken_over"
+# The worker may be acted on elsewhere; whoever wants it has to settle that first (lending.py).
+LENT = "lent"
 
 
 @dataclass(eq=False)
 class Fault(Exception):  # noqa: N818  (as the word is used for acts: half of them are no errors of anybody)
     """
     *kind* is one of the words above; the next four are as in every error of rollout. *number* is the highest that the worker has seen, if
-    it is STALE.
+    it is STALE, and that of the effect under way, if it is LENT.
     """
 
     kind: str

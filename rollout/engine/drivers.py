@@ -19,6 +19,9 @@ from rollout.ports.traffic import Server, Traffic
 from rollout.ports.warming import Warming
 from rollout.ports.workers import Workers
 
+# How a file beside the ledger is reached.
+_WHERE = frozenset({"host", "hosts", "python", "connect_timeout_s"})
+
 
 @dataclass(frozen=True, slots=True)
 class Drivers:
@@ -64,7 +67,11 @@ def lease_settings(inventory: Inventory) -> DriverSettings:
             where="ledger_driver",
             remedy="lease_driver: {driver: file, path: …}",
         )
-    return DriverSettings.model_validate({"driver": "file", "path": str(Path(ledger).with_name("lease.json"))})
+    path = str(Path(ledger).with_name("lease.json"))
+    if inventory.ledger_driver.driver == "ssh":
+        same = {name: value for name, value in inventory.ledger_driver.settings().items() if name in _WHERE}
+        return DriverSettings.model_validate({"driver": "ssh", **same, "path": path})
+    return DriverSettings.model_validate({"driver": "file", "path": path})
 
 
 def servers(inventory: Inventory) -> dict[WorkerId, Server]:

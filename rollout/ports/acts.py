@@ -12,9 +12,15 @@ from typing import Any, Protocol, runtime_checkable
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.ports.traffic import HoldBound, Server
 
-# A JSON object with a `kind`; which kinds there are is said in rollout.agent.acts.
+# A JSON object with a `kind`; which kinds there are is said in rollout.agent.acts. With a `host` it is done there: a name among the hosts
+# of the inventory's drivers. Without one it is for the machine that rollout runs on.
 Act = Mapping[str, Any]
 Acts = tuple[Act, ...]
+
+
+def at_hosts(by_host: Mapping[str, Acts]) -> Acts:
+    """Name in each act the host that it is for; "" is the machine that rollout runs on."""
+    return tuple({**act, "host": host} if host else act for host, acts in by_host.items() for act in acts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +53,6 @@ class TrafficActs(Protocol):
     def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts: ...
     def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts: ...
     def let_go_acts(self, server: Server, timeout_s: float) -> Acts: ...
-
-
-@runtime_checkable
-class TrafficActsByHost(Protocol):
-    """
-    The commands of proxies that stand on hosts: for each host by its name in the inventory, "" for this machine, in the order in which they
-    are done. Paths are that host's own, so its agent does them as they are.
-
-    A driver whose proxies are all on this machine is TrafficActs as well; of one that isn't, the agent here can do nothing.
-    """
-
-    def drain_by_host(self, server: Server, timeout_s: float) -> Mapping[str, Acts]: ...
-    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> Mapping[str, Acts]: ...
-    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> Mapping[str, Acts]: ...
-    def let_go_by_host(self, server: Server, timeout_s: float) -> Mapping[str, Acts]: ...
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""What every driver of the port `lease` promises: the file at a target, the row in a real PostgreSQL, and the simulated one."""
+"""What every driver of the port `lease` promises: the file here and on a real host, the row in a real PostgreSQL, and the simulated one."""
 
 import itertools
 import time
@@ -18,6 +18,8 @@ from rollout.ports.lease import Claim, Lease, LeaseKeeper
 from rollout.simulation.lease import LeasePlace, SimulatedLease
 from rollout.simulation.virtual_clock import VirtualClock
 from tests.contracts.database import Server, postgresql
+from tests.hosts.agents import DIRECTORY, lease_on
+from tests.hosts.bed import USER, Bed, hosts
 
 TIMEOUT_S = 5.0
 TTL_S = 1.0
@@ -33,6 +35,7 @@ class Place:
 
     open: Callable[[float], LeaseKeeper]
     wait: Callable[[float], object]
+    ttl_s: float = TTL_S
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
 
 
-@pytest.fixture(params=["file", "postgresql", "simulated"])
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with hosts(tmp_path_factory.mktemp("beds"), "a") as bed:
+        yield bed
+
+
+@pytest.fixture(params=["file", "ssh", "postgresql", "simulated"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Every driver in turn, of a homeserver that nobody has held yet."""
     with ExitStack() as opened:
@@ -53,6 +62,12 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 def _place(request: pytest.FixtureRequest, tmp_path: Path, name: str, opened: ExitStack) -> Place:
     if request.param == "file":
         return Place(lambda ttl_s: FileLease(tmp_path / "rollout/lease.json", name, ttl_s), time.sleep)
+    if request.param == "ssh":
+        bed = request.getfixturevalue("bed")
+        bed.run("a", "install", "-d", "-o", USER, DIRECTORY)
+        bed.run("a", "rm", "-f", f"{DIRECTORY}/lease.json")
+        # Each call takes a process there, on a machine that may be busy.
+        return Place(lambda ttl_s: opened.enter_context(closing(lease_on(bed, ttl_s))), time.sleep, 5 * TTL_S)
     if request.param == "postgresql":
         dsn = request.getfixturevalue("server").dsn("rollout_lease")
         return Place(lambda ttl_s: opened.enter_context(closing(PostgresqlLease(dsn, name, ttl_s))), time.sleep)
@@ -122,11 +137,11 @@ def test_only_ones_own_is_given_back(place: Place) -> None:
 
 
 def test_what_has_run_out_may_be_taken_and_it_is_written_down_from_whom(place: Place) -> None:
-    first, second = place.open(TTL_S), place.open(TTL_S)
+    first, second = place.open(place.ttl_s), place.open(place.ttl_s)
     token = take(first, ALICE).token
     with pytest.raises(LeaseHeldError):
         take(second, BOB)
-    place.wait(TTL_S + 0.1)
+    place.wait(place.ttl_s + 0.1)
     assert found(place).free
     lease = take(second, BOB)
     assert (lease.token, lease.holder) == (token + 1, "bob@two")
@@ -138,27 +153,27 @@ def test_what_has_run_out_may_be_taken_and_it_is_written_down_from_whom(place: P
 
 def test_renewing_keeps_it(place: Place) -> None:
     """For three times as long as it is valid."""
-    first, second = place.open(TTL_S), place.open(TTL_S)
+    first, second = place.open(place.ttl_s), place.open(place.ttl_s)
     lease = take(first, ALICE)
     for _ in range(6):
-        place.wait(TTL_S / 2)
+        place.wait(place.ttl_s / 2)
         first.renew(lease.token, TIMEOUT_S)
         with pytest.raises(LeaseHeldError):
             take(second, BOB)
     seen = found(place)
     assert seen.token == lease.token
     assert seen.since_s == pytest.approx(lease.since_s)
-    assert seen.renewed_at_s >= lease.since_s + 3 * TTL_S
+    assert seen.renewed_at_s >= lease.since_s + 3 * place.ttl_s
 
 
 def test_what_has_run_out_and_nobody_wanted_is_renewed_by_who_had_it(place: Place) -> None:
     """The database was away for longer than the lease is valid: that alone takes nothing from anybody."""
-    first = place.open(TTL_S)
+    first = place.open(place.ttl_s)
     token = take(first, ALICE).token
-    place.wait(TTL_S + 0.1)
+    place.wait(place.ttl_s + 0.1)
     first.renew(token, TIMEOUT_S)
     with pytest.raises(LeaseHeldError):
-        take(place.open(TTL_S), BOB)
+        take(place.open(place.ttl_s), BOB)
 
 
 def test_taking_it_over_takes_it_at_once_and_says_from_whom(place: Place) -> None:

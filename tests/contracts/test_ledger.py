@@ -1,5 +1,7 @@
-"""What every driver of the port `ledger` promises: the file at a target and the simulated one."""
+"""What every driver of the port `ledger` promises: the file at a target, the one on a real host over SSH, and the simulated one."""
 
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,17 +16,31 @@ from rollout.ports.acts import Work
 from rollout.ports.ledger import Ledger
 from rollout.simulation.drivers import SimulatedLedger
 from rollout.simulation.rehearse import set_stage
+from tests.hosts.agents import DIRECTORY, ledger_on
+from tests.hosts.bed import Bed, hosts
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 NEW, OLD = ReleaseId("2.0.0-0a1b2c3d"), ReleaseId("1.0.0-00000000")
 
 
-@pytest.fixture(params=["file", "simulated"])
-def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Ledger:
+@pytest.fixture(scope="module")
+def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+    with hosts(tmp_path_factory.mktemp("beds"), "a") as bed:
+        yield bed
+
+
+@pytest.fixture(params=["file", "ssh", "simulated"])
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """Every driver in turn, with nothing written down."""
     if request.param == "file":
-        return FileLedger(tmp_path / "rollout/ledger.json")
-    return SimulatedLedger(set_stage({"sync1": ("sync", "sync")}).world)
+        yield FileLedger(tmp_path / "rollout/ledger.json")
+    elif request.param == "ssh":
+        bed = request.getfixturevalue("bed")
+        bed.run("a", "rm", "-rf", DIRECTORY)
+        with closing(ledger_on(bed, user="root")) as one:
+            yield one
+    else:
+        yield SimulatedLedger(set_stage({"sync1": ("sync", "sync")}).world)
 
 
 def effect(number: int, verb: Verb, worker: WorkerId | None = SYNC1, *, weight: int = 100, condemned: ReleaseId | None = None) -> Effect:

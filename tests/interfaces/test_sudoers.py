@@ -43,9 +43,17 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         yield bed
 
 
-def _said(tmp_path: Path, driver: dict[str, object] | None, *options: str, traffic: dict[str, object] | None = None) -> Result:
+def _said(
+    tmp_path: Path,
+    driver: dict[str, object] | None,
+    *options: str,
+    traffic: dict[str, object] | None = None,
+    ledger: dict[str, object] | None = None,
+) -> Result:
     inventory = yaml.safe_load(LAB.read_text())
     inventory["traffic_driver"] = traffic or inventory["traffic_driver"]
+    if ledger is not None:
+        inventory["ledger_driver"] = {"driver": "ssh", **ledger}
     if driver is not None:
         inventory["workers_driver"] = {"driver": "systemd_ssh", **driver}
         inventory["workers"] = {name: {**entry, "host": "b" if name == "client2" else "a"} for name, entry in inventory["workers"].items()}
@@ -73,6 +81,39 @@ def test_sudo_allows_exactly_what_is_printed(bed: Bed, tmp_path: Path) -> None:
     assert allowed == list(ALLOWED)
     for other in ("/bin/sh", "/usr/bin/journalctl", "/usr/bin/systemctl"):
         assert not bed.allows("a", "sudo", "-n", "-l", "--", other)
+
+
+def test_sudo_allows_the_dead_man_s_timer_and_no_other(bed: Bed, tmp_path: Path) -> None:
+    """systemd-run under sudo could do anything: it may start this one timer, of this one program, which runs as who asked for it."""
+    ledger: dict[str, object] = {"host": "a", "path": "/var/lib/rollout/ledger.json", "page": "file:/etc/rollout/page"}
+    settings = settings_for(bed)
+    both = settings["hosts"]
+    assert isinstance(both, dict)
+    both["b"] = dict(both["a"])
+    said = _said(tmp_path, settings, "--host", "a", ledger=ledger)
+    assert said.exit_code == 0, said.output
+    assert said.stdout.count("# On host ") == 1
+    bed.write("a", "/etc/sudoers.d/rollout", said.stdout, "440")
+    assert "parsed OK" in bed.run("a", "visudo", "-c")
+    (rule,) = [line for line in said.stdout.splitlines() if "systemd-run" in line]
+    exactly = rule.partition("NOPASSWD: ")[2].replace("\\", "").split()
+    assert f"--uid={USER}" in exactly
+
+    def may(*argv: str) -> bool:
+        return bed.allows("a", "sudo", "-n", "-l", "--", *argv)
+
+    assert may(*exactly)
+    assert may("/usr/bin/systemctl", "stop", "rollout-deadman-lab.localhost.timer")
+    near = [
+        [word.replace(f"--uid={USER}", "--uid=root") for word in exactly],
+        [word for word in exactly if word != f"--uid={USER}"],
+        [*exactly, "more"],
+        exactly[:-1],
+        [exactly[0], "--property=User=root", *exactly[1:]],
+        [exactly[0], "/bin/sh"],
+        ["/usr/bin/systemctl", "stop", "rollout-deadman-example.net.timer"],
+    ]
+    assert [argv for argv in near if may(*argv)] == []
 
 
 def _may(bed: Bed, command: str) -> bool:

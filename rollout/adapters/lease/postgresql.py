@@ -18,9 +18,9 @@ from psycopg.rows import class_row
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-from rollout.adapters.lease import processes
 from rollout.adapters.libpq import connect, hanging_up, words
 from rollout.adapters.settings import SecretReference, Settings, check, resolve_secret
+from rollout.agent import holders
 from rollout.model.errors import PermanentDriverError, TakenOverError, TransientDriverError
 from rollout.model.ids import DeployId
 from rollout.model.inventory import Inventory
@@ -144,7 +144,7 @@ class PostgresqlLease:
             "holder": claim.holder,
             "host": socket.gethostname(),
             "pid": os.getpid(),
-            "process": processes.me(),
+            "process": holders.me(),
             "why": claim.why,
             "deploy_id": claim.deploy_id,
             "ttl_s": self._ttl_s,
@@ -154,7 +154,7 @@ class PostgresqlLease:
         found = self._row(timeout_s)
         if found is None:
             self._make_table(timeout_s)
-        gone = found is not None and processes.is_gone(found.pid, found.process)
+        gone = found is not None and holders.is_gone(found.pid, found.process)
         wanted |= {
             "gone": found.token if found is not None and gone else None,
             "taken_from": "" if found is None else described(_lease(found)),
@@ -247,6 +247,6 @@ def _lease(row: _Row) -> Lease:
         renewed_at_s=row.renewed_at_s,
         expires_at_s=row.expires_at_s,
         held=row.held,
-        free=not row.held or row.expired or processes.is_gone(row.pid, row.process),
+        free=not row.held or row.expired or holders.is_gone(row.pid, row.process),
         taken_from=row.taken_from,
     )

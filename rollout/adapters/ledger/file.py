@@ -16,20 +16,18 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from rollout.adapters.faults import error_of, translated
+from rollout.adapters.faults import error_in, translated
+from rollout.adapters.ledger.claims import claim_of, mark_of
 from rollout.adapters.settings import FilePath, SecretReference, Settings, check
 from rollout.agent import agent
 from rollout.agent.acts import takes_s
-from rollout.agent.book import LEDGER_WAIT_S, Book, Claim
-from rollout.agent.fault import Fault
-from rollout.model.effect import NEXT, Effect
+from rollout.agent.book import LEDGER_WAIT_S, Book
+from rollout.model.effect import Effect
 from rollout.model.errors import OutcomeUnknownError, TransientDriverError
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.plan import Verb
 from rollout.model.sighting import DrainMark
-from rollout.ports.acts import WayBack, Work
-from rollout.ports.ledger import brings_back
+from rollout.ports.acts import Work
 
 # An act on the same worker, of somebody else, is waited for no longer; a restart that takes longer is not for two to do.
 WORKER_WAIT_S = 10.0
@@ -67,14 +65,15 @@ class FileLedger:
 
     def perform(self, effect: Effect, work: Work) -> None:
         """See ports.ledger. An agent that doesn't end in the time of its acts is killed, so that it can't act later still."""
-        if work.acts is None:
+        if work.acts is None or any("host" in act for act in work.acts):
+            # What is done on another host can't be handed to an agent here.
             with self.fence(effect):
                 work.here()
             return
         order = {**asdict(claim_of(effect, work.way_back)), "acts": work.acts, "wait_s": WORKER_WAIT_S}
         said = self._ask("act", (), order, WORKER_WAIT_S + 2 * LEDGER_WAIT_S + takes_s(work.acts) + MARGIN_S)
         if said["outcome"] != "done":
-            raise error_of(Fault(**{**{name: said[name] for name in Fault.__annotations__ if name in said}, "kind": said["outcome"]}))
+            raise error_in(said)
 
     def guard(self, homeserver: str) -> None:
         """See ports.ledger."""
@@ -120,7 +119,7 @@ class FileLedger:
         """See ports.ledger."""
         with translated():
             marks = self._book.read().marks
-        return {WorkerId(worker): _mark(mark) for worker, mark in marks.items()}
+        return {WorkerId(worker): mark_of(mark) for worker, mark in marks.items()}
 
     def last_number(self) -> EffectNumber:
         """See ports.ledger."""
@@ -141,29 +140,3 @@ class FileLedger:
         """See ports.ledger."""
         with translated():
             self._book.beat(token, alive_until_s)
-
-
-def claim_of(effect: Effect, way_back: WayBack | None = None) -> Claim:
-    """Say what an effect asks of the ledger. Raises ValueError for one that is not on a worker."""
-    if effect.worker is None:
-        msg = "only effects on a worker are fenced"
-        raise ValueError(msg)
-    # One that is taken back keeps its mark, which then names what is condemned.
-    takes_out = effect.verb in {Verb.DRAIN, Verb.HOLD}
-    mark: dict[str, Any] = {"release": effect.release, "why": effect.why, "condemned": effect.condemned}
-    if way_back is not None:
-        mark["back"] = asdict(way_back)
-    return Claim(
-        worker=effect.worker,
-        number=None if effect.number == NEXT else effect.number,
-        token=effect.token,
-        owner=effect.owner,
-        mark=mark if takes_out else None,
-        condemned=effect.condemned,
-        clears=brings_back(effect),
-        what=f"{effect.verb} of {effect.worker} by {effect.owner or 'somebody'} ({effect.why})",
-    )
-
-
-def _mark(mark: Mapping[str, Any]) -> DrainMark:
-    return DrainMark(mark["number"], mark["release"], mark["why"], mark["at_s"], mark.get("condemned"))

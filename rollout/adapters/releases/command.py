@@ -132,7 +132,8 @@ class CommandReleases:
         }
         leaves = () if now is None or now.release is None or release in {now.release, _of(before)} else (now.release,)
         # First of all what is left is written down, so that the way back from the middle of it is the way back.
-        return (*(self._site.link(worker, one, BEFORE) for one in leaves), command, self._site.link(worker, release))
+        left = (self._site.link(worker, one, BEFORE) for one in leaves)
+        return self._site.acts(worker, *left, command, self._site.link(worker, release))
 
     def link_of(self, worker: WorkerId) -> str:
         """See ports.acts. On the worker's host."""

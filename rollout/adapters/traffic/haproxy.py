@@ -32,7 +32,7 @@ from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, ProxySighting
-from rollout.ports.acts import Acts
+from rollout.ports.acts import Acts, at_hosts
 from rollout.ports.traffic import Server
 
 # Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
@@ -69,7 +69,7 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxies":
 
 
 class Haproxies:
-    """See ports.traffic; and, because an agent acts with the sockets of its own machine, ports.acts.TrafficActsByHost."""
+    """See ports.traffic; and, because an agent acts with the sockets of its own machine, ports.acts.TrafficActs."""
 
     def __init__(self, everywhere: Sequence[Sockets], may_be_held: Collection[str] = ()) -> None:
         self._everywhere = tuple(everywhere)
@@ -93,17 +93,25 @@ class Haproxies:
 
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        out_of_traffic(self._places, self.drain_by_host(server, timeout_s), monotonic() + timeout_s, self._reach(timeout_s))
+        out_of_traffic(self._places, self._drain(server, timeout_s), monotonic() + timeout_s, self._reach(timeout_s))
 
-    def drain_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._drain(server, timeout_s))
+
+    def _drain(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._commands(timeout_s, f"set server {server.backend}/{server.name} state drain")
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
         """See ports.traffic."""
-        into_traffic(self._places, self.admit_by_host(server, weight, timeout_s), monotonic() + timeout_s)
+        into_traffic(self._places, self._admit(server, weight, timeout_s), monotonic() + timeout_s)
 
-    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._admit(server, weight, timeout_s))
+
+    def _admit(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts. The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
         return self._commands(timeout_s, f"set server {name} weight {weight}%", f"set server {name} state ready")
@@ -111,10 +119,14 @@ class Haproxies:
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic. A reload forgets a hold: its new process lets everything through."""
         end_s = monotonic() + timeout_s
-        acts = self.hold_by_host(server, bound, timeout_s)
+        acts = self._hold(server, bound, timeout_s)
         out_of_traffic(self._places, acts, end_s, self._reach(timeout_s))
 
-    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._hold(server, bound, timeout_s))
+
+    def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         end_s = monotonic() + timeout_s
         for answers in ask(self._everywhere, _HOLDING, end_s).proxies:
@@ -130,9 +142,13 @@ class Haproxies:
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        into_traffic(self._places, self.let_go_by_host(server, timeout_s), monotonic() + timeout_s)
+        into_traffic(self._places, self._let_go(server, timeout_s), monotonic() + timeout_s)
 
-    def let_go_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._let_go(server, timeout_s))
+
+    def _let_go(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._commands(timeout_s, f"rollout-let-go {server.backend}")
 
@@ -178,22 +194,6 @@ class Haproxy(Haproxies):
         every = [*masters, *([] if master is None else [master])]
         here = Sockets(Here(), tuple(str(one.absolute()) for one in sockets), tuple(str(one.absolute()) for one in every))
         super().__init__([here], may_be_held)
-
-    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.drain_by_host(server, timeout_s)[""]
-
-    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.admit_by_host(server, weight, timeout_s)[""]
-
-    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.hold_by_host(server, bound, timeout_s)[""]
-
-    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.let_go_by_host(server, timeout_s)[""]
 
 
 def _old_sessions(statistics: Sequence[str] | None) -> dict[tuple[str, str], int] | None:

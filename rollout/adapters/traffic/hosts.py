@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field
 from rollout.adapters.problem import Problem
 from rollout.adapters.remote_program import PYTHON
 from rollout.adapters.settings import InvalidSettingsError, Settings, check, refused
-from rollout.adapters.ssh_hosts import HostEntry, jumps_that_lead_nowhere
+from rollout.adapters.ssh_hosts import HostEntry, hosts_of_others, jumps_that_lead_nowhere
 from rollout.model.inventory import Inventory
 
 WHERE = "traffic_driver"
@@ -25,7 +25,7 @@ def _is_program(path: str) -> str:
 
 class OnHosts(Settings):
     """
-    *hosts*: as for the workers; those that the `workers_driver` names are known already. *python*: Python there, 3.10 or newer, with which
+    *hosts*: as for the workers; those that other drivers name are known already. *python*: Python there, 3.10 or newer, with which
     the proxy is asked.
     """
 
@@ -38,10 +38,10 @@ _Checked = TypeVar("_Checked", bound=OnHosts)
 
 
 def checked_with_hosts(kind: type[_Checked], settings: Mapping[str, object], inventory: Inventory) -> _Checked:
-    """Check settings, and add the workers' hosts to their own. Raises InvalidSettingsError."""
+    """Check settings, and add the hosts that other drivers name. Raises InvalidSettingsError."""
     checked = check(kind, settings, WHERE)
-    hosts = {**_of_workers(inventory), **checked.hosts}
-    # Of the workers' hosts their own driver says what is wrong.
+    hosts = {**hosts_of_others(inventory), **checked.hosts}
+    # Of others' hosts their own driver says what is wrong.
     if problems := tuple(problem for problem in jumps_that_lead_nowhere(hosts) if problem.path[1] in checked.hosts):
         raise InvalidSettingsError(WHERE, problems)
     return checked.model_copy(update={"hosts": hosts})
@@ -52,13 +52,3 @@ def unknown(hosts: Mapping[str, HostEntry], named: Iterable[tuple[tuple[str | in
     for path, name in named:
         if name not in hosts:
             yield Problem(path, f"there is no host {name!r}", ", ".join(sorted(hosts)) or f"hosts: {{{name}: {{address: …, user: …}}}}")
-
-
-def _of_workers(inventory: Inventory) -> dict[str, HostEntry]:
-    """Return the hosts of the workers; none where they aren't well described, which their own driver says."""
-    if inventory.workers_driver.driver != "systemd_ssh":
-        return {}
-    try:
-        return check(OnHosts, {"hosts": inventory.workers_driver.settings().get("hosts", {})}, WHERE).hosts
-    except InvalidSettingsError:
-        return {}

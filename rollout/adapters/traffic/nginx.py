@@ -36,7 +36,7 @@ from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import PoolSighting, ProxyLimits, ProxySighting
-from rollout.ports.acts import Acts
+from rollout.ports.acts import Acts, at_hosts
 from rollout.ports.privileges import Privileges
 from rollout.ports.traffic import Server
 
@@ -80,7 +80,7 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginxes":
 
 
 class Nginxes:
-    """See ports.traffic; and, because an agent acts on its own machine's nginx, ports.acts.TrafficActsByHost."""
+    """See ports.traffic; and, because an agent acts on its own machine's nginx, ports.acts.TrafficActs."""
 
     def __init__(self, places: Sequence[Place], include: Path, commands: Mapping[str, tuple[str, ...]], pid_file: Path) -> None:
         self._places = {place.name: place for place in places}
@@ -109,33 +109,49 @@ class Nginxes:
     def drain(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
         end_s = monotonic() + timeout_s
-        out_of_traffic(self._places, self.drain_by_host(server, timeout_s), end_s, lambda place: self._seen(place, end_s))
+        out_of_traffic(self._places, self._drain(server, timeout_s), end_s, lambda place: self._seen(place, end_s))
 
-    def drain_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
+    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._drain(server, timeout_s))
+
+    def _drain(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._change(server, None, timeout_s)
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
         """See ports.traffic."""
-        into_traffic(self._places, self.admit_by_host(server, weight, timeout_s), monotonic() + timeout_s)
+        into_traffic(self._places, self._admit(server, weight, timeout_s), monotonic() + timeout_s)
 
-    def admit_by_host(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
+    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._admit(server, weight, timeout_s))
+
+    def _admit(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts."""
         return self._change(server, weight, timeout_s)
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
         """See ports.traffic."""
-        self.hold_by_host(server, bound, timeout_s)
+        self._hold(server, bound, timeout_s)
 
-    def hold_by_host(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:  # noqa: ARG002  (there is no hold)
+    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._hold(server, bound, timeout_s))
+
+    def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:  # noqa: ARG002  (there is no hold)
         """See ports.acts."""
         raise PermanentDriverError(f"nginx can't hold the requests of upstream {server.backend}", where=str(self._include), remedy=_NO_HOLD)
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self.let_go_by_host(server, timeout_s)
+        self._let_go(server, timeout_s)
 
-    def let_go_by_host(self, server: Server, timeout_s: float) -> dict[str, Acts]:
+    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return at_hosts(self._let_go(server, timeout_s))
+
+    def _let_go(self, server: Server, timeout_s: float) -> dict[str, Acts]:
         """See ports.acts: what isn't held is let through already."""
         for name, said in self._everywhere(self._text, monotonic() + timeout_s).items():
             if server.backend not in {upstream for upstream, _ in self._entries(said)}:
@@ -222,22 +238,6 @@ class Nginx(Nginxes):
 
     def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path) -> None:
         super().__init__([Here()], include.absolute(), {"": command}, pid_file.absolute())
-
-    def drain_acts(self, server: Server, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.drain_by_host(server, timeout_s)[""]
-
-    def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.admit_by_host(server, weight, timeout_s)[""]
-
-    def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.hold_by_host(server, bound, timeout_s)[""]
-
-    def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
-        """See ports.acts."""
-        return self.let_go_by_host(server, timeout_s)[""]
 
 
 class NginxOnHosts(Nginxes):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from rollout.adapters.lease import processes
 from rollout.adapters.lease.file import FileLease, build
+from rollout.agent import holders
+from rollout.agent.lease import alone
 from rollout.model.errors import LeaseHeldError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import DeployId
 from rollout.ports.lease import Claim, Lease
@@ -49,7 +50,8 @@ def _said(connection: Connection) -> tuple[int, int]:
 
 
 def _compare_and_stay(connection: Connection, path: Path) -> None:
-    with keeper(path)._alone(TIMEOUT_S):  # noqa: SLF001  (between its look and its write)
+    # Between its look and its write.
+    with alone(path, TIMEOUT_S):
         connection.send("inside")
         connection.recv()
 
@@ -84,16 +86,16 @@ def test_one_whose_parent_has_not_noticed_is_gone_too(path: Path) -> None:
 
 
 def test_a_number_that_was_given_to_another_process_is_no_sign_of_life() -> None:
-    me = processes.me()
-    assert not processes.is_gone(os.getpid(), me)
+    me = holders.me()
+    assert not holders.is_gone(os.getpid(), me)
     earlier = f"{me.rpartition(' ')[0]} {int(me.rpartition(' ')[2]) - 1}"
-    assert processes.is_gone(os.getpid(), earlier)
+    assert holders.is_gone(os.getpid(), earlier)
 
 
 @pytest.mark.parametrize("process", ["", "another-boot pid:[4026531836] 17", "torn"])
 def test_of_a_process_elsewhere_nothing_is_known(process: str) -> None:
     """Another machine, another boot of this one, another container: its lease has to run out."""
-    assert not processes.is_gone(2**22 + 1, process)
+    assert not holders.is_gone(2**22 + 1, process)
 
 
 def test_one_who_was_stopped_in_the_middle_is_waited_for_within_bounds(path: Path) -> None:

@@ -19,7 +19,6 @@ from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, Tran
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import DriverSettings, Inventory
 from rollout.model.plan import HoldBound
-from rollout.ports.acts import TrafficActs, TrafficActsByHost
 from rollout.ports.traffic import Server, Traffic
 from tests.contracts.nginx import nginx_binary
 from tests.contracts.proxy import haproxy
@@ -231,17 +230,13 @@ def test_all_proxies_must_hold_and_one_that_holds_is_enough_to_be_out(bed: Bed, 
 
 
 def test_acts_are_data_for_an_agent_on_each_host(bed: Bed) -> None:
-    """With the paths that they have there; and the agent of this machine, which could do none of them, is not given any."""
-    haproxies: object = proxies.haproxy_driver(bed, "a", "b")
-    assert isinstance(haproxies, TrafficActsByHost)
-    assert not isinstance(haproxies, TrafficActs)
+    """With the paths that they have there, and the host's name."""
+    haproxies = proxies.haproxy_driver(bed, "a", "b")
     told = {"kind": "haproxy", "sockets": [SOCKET], "commands": ["set server sync/sync1 state drain"], "timeout_s": 5.0}
-    assert haproxies.drain_by_host(SERVER, 5.0) == {"a": (told,), "b": (told,)}
-    nginxes: object = nginx_driver.build(_nginx_settings(bed, "a", "b"), proxies.inventory())
-    assert isinstance(nginxes, TrafficActsByHost)
-    assert not isinstance(nginxes, TrafficActs)
-    act = nginxes.admit_by_host(SERVER, 50, 5.0)["b"][0]
-    assert (act["kind"], act["include"], act["weight"], act["nginx"][:3]) == ("nginx", INCLUDE, 50, ["sudo", "-n", "--"])
+    assert haproxies.drain_acts(SERVER, 5.0) == ({**told, "host": "a"}, {**told, "host": "b"})
+    nginxes = nginx_driver.build(_nginx_settings(bed, "a", "b"), proxies.inventory())
+    act = nginxes.admit_acts(SERVER, 50, 5.0)[1]
+    assert (act["kind"], act["include"], act["weight"], act["nginx"][:3], act["host"]) == ("nginx", INCLUDE, 50, ["sudo", "-n", "--"], "b")
 
 
 def test_a_proxy_here_and_one_on_a_host(bed: Bed, tmp_path: Path) -> None:
@@ -252,7 +247,7 @@ def test_a_proxy_here_and_one_on_a_host(bed: Bed, tmp_path: Path) -> None:
         _warmed_up(driver)
         driver.drain(SERVER, TIMEOUT_S)
         assert not driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
-        assert list(driver.drain_by_host(SERVER, 1.0)) == ["", "a"]
+        assert [act.get("host", "") for act in driver.drain_acts(SERVER, 1.0)] == ["", "a"]
         bed.run("a", "systemctl", "stop", "haproxy")
         with pytest.raises(OutcomeUnknownError, match="only 1 of 2 proxies did it"):
             driver.admit(SERVER, 100, TIMEOUT_S)

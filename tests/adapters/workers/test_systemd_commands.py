@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
+from rollout.adapters.clocks import check_clock, clock_skew_s
 from rollout.adapters.remote_commands import Said
-from rollout.adapters.workers.systemd_ssh import commands
-from rollout.adapters.workers.systemd_ssh.clocks import check_clock, clock_skew_s
 from rollout.adapters.workers.systemd_ssh.settings import read_settings
-from rollout.adapters.workers.systemd_ssh.units import time_of, units_in
+from rollout.agent import systemctl as commands
+from rollout.agent.units import time_of, units_in
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId

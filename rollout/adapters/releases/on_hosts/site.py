@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from rollout.adapters.places import Place, Places
+from rollout.adapters.places import Place, Places, ThisMachine
 from rollout.adapters.releases.configuration import Files, digest_of, files_in
 from rollout.adapters.releases.on_hosts.installer import ASK_TIMEOUT_S, Installer
 from rollout.adapters.remote_commands import Argv, Said
@@ -23,7 +23,7 @@ from rollout.model.conditions import Room
 from rollout.model.errors import DriverError, InvalidFileError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
-from rollout.ports.acts import Acts
+from rollout.ports.acts import Act, Acts, at_hosts
 from rollout.ports.releases import Activation
 
 # Of a look every second or so; as the process manager has it.
@@ -136,6 +136,11 @@ class Site:
     def link(self, worker: WorkerId, release: ReleaseId, folder: str = "current") -> dict[str, str]:
         """Write down the switch of a worker's link, as an act."""
         return {"kind": "link", "link": str(self.target / folder / worker), "goal": str(Path("../releases") / release)}
+
+    def acts(self, worker: WorkerId, *acts: Act) -> Acts:
+        """Name the worker's host in *acts*, unless that is this machine."""
+        host = self.host_of(worker)
+        return at_hosts({"" if isinstance(self.at(host), ThisMachine) else host: acts})
 
     def act(self, worker: WorkerId, acts: Acts, timeout_s: float) -> None:
         """Do *acts* on the worker's host."""

@@ -109,7 +109,7 @@ class VenvOnHosts:
     def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts:
         """See ports.acts. For the worker's host, which is asked whether the release is there."""
         self._site.must_be_prepared(self._site.host_of(worker), release)
-        return (self._site.link(worker, release),)
+        return self._site.acts(worker, self._site.link(worker, release))
 
     def link_of(self, worker: WorkerId) -> str:
         """See ports.acts. On the worker's host."""

@@ -5,7 +5,8 @@ systemd over SSH: a look at all workers is one round trip to each host, hosts si
 when the worker's link was switched, which is the time of a file on the same host: the two agree however wrong that clock is, and a clock
 that is set later moves neither (what `ExecMainStartTimestampMonotonic` and the boot time give would move, so it isn't used). But what
 became of a restart whose outcome is unknown is told by whether the process is younger than the rollout's intent, which is this machine's
-time. So every look compares the clocks, and a host whose clock is off by more than `clocks.CLOCK_SKEW_MAX_S` is not believed.
+time. So every look compares the clocks, and a host whose clock is off by more than a second is not
+believed (rollout.adapters.clocks).
 
 **Who goes with whom.** Stopping a unit stops those that have `Requires=`, `Requisite=`, `BindsTo=` or `PartOf=` to it, through targets,
 too. A rollout that stops main must not take its workers along unseen: such a stop is refused. Of units that don't run systemd may have
@@ -21,16 +22,18 @@ from functools import partial
 from time import monotonic, time  # noqa: TID251  (how long a host takes, and this machine's clock, are what this is about)
 from typing import TYPE_CHECKING
 
+from rollout.adapters.clocks import check_clock
 from rollout.adapters.remote_commands import Argv, Said, as_root, may_as_root
 from rollout.adapters.side_by_side import ask_all
 from rollout.adapters.ssh_shared import Hosts
-from rollout.adapters.workers.systemd_ssh import commands, refusals
-from rollout.adapters.workers.systemd_ssh.clocks import check_clock
+from rollout.adapters.workers.systemd_ssh import refusals
 from rollout.adapters.workers.systemd_ssh.settings import SystemdSshSettings, read_settings
-from rollout.adapters.workers.systemd_ssh.units import Unit, units_in
+from rollout.agent import systemctl as commands
+from rollout.agent.units import Unit, units_in
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
+from rollout.ports.acts import Acts, at_hosts
 from rollout.ports.privileges import Privileges
 
 if TYPE_CHECKING:
@@ -115,6 +118,14 @@ class SystemdSsh:
                 raise OutcomeUnknownError("it was told to start and does not run yet", where=worker, why=f"{now.active} ({now.sub})")
             last, now = now, self._watch(worker, end_s)
 
+    def stop_acts(self, worker: WorkerId, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._as_acts("stop", worker, timeout_s)
+
+    def start_acts(self, worker: WorkerId, timeout_s: float) -> Acts:
+        """See ports.acts."""
+        return self._as_acts("start", worker, timeout_s)
+
     def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
         """See ports.workers. journalctl prints nothing to who may not read it, so of an empty answer nobody knows what it means."""
         if worker not in self._places:
@@ -140,6 +151,21 @@ class SystemdSsh:
     def close(self) -> None:
         """End all connections that no other driver uses."""
         self._hosts.close()
+
+    def _as_acts(self, do: str, worker: WorkerId, timeout_s: float) -> Acts:
+        """Write down what `stop` and `start` do, for the agent on the worker's host (rollout.agent.systemd)."""
+        host, unit = self._place(worker)
+        act = {
+            "kind": "systemd",
+            "on": host,
+            "do": do,
+            "unit": unit,
+            "worker": worker,
+            "workers": {name: other for (on, name), other in self._workers.items() if on == host},
+            "user": self._settings.hosts[host].user,
+            "timeout_s": timeout_s,
+        }
+        return at_hosts({host: (act,)})
 
     def _look_at(self, name: str, workers: Sequence[WorkerId], timeout_s: float) -> dict[WorkerId, Process]:
         names = [self._places[worker][1] for worker in workers]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from rollout.adapters.remote_commands import Argv, Said
-from rollout.adapters.workers.systemd_ssh.units import Unit
+from rollout.agent.units import Unit
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError
 from rollout.model.ids import WorkerId
 

@@ -1,13 +1,12 @@
 """
-What is run on a host, word for word. Whatever changes something is in `acts_as_root`: what sudo must allow, and nothing else.
+What is run on a host with systemd, word for word. Whatever changes something is in `acts_as_root`: what sudo must allow, and nothing else.
 
 systemctl is named by its whole path, because sudoers goes by it.
 """
 
 from collections.abc import Sequence
 
-from rollout.adapters.remote_commands import Argv
-
+Argv = tuple[str, ...]
 SYSTEMCTL = "/usr/bin/systemctl"
 # A process that exits at once has usually done so by then.
 SETTLE_S = 0.3

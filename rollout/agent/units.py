@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 
 # Stopping a unit stops those in these lists of its properties; each is the other end of the setting beside it in the other unit's file.
 TIES: Mapping[str, str] = {
@@ -100,7 +100,7 @@ def _unit(properties: Mapping[str, str]) -> Unit:
 def time_of(stamp: str) -> float | None:
     """Read a time as `--timestamp=us+utc` prints it, `Sun 2026-11-29 10:51:13.774221 UTC`; None for anything else."""
     try:
-        return datetime.strptime(stamp.partition(" ")[2], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=UTC).timestamp()
+        return datetime.strptime(stamp.partition(" ")[2], "%Y-%m-%d %H:%M:%S.%f %Z").replace(tzinfo=timezone.utc).timestamp()  # noqa: UP017  (hosts may have Python 3.10)
     except ValueError:
         return None
 
