@@ -17,7 +17,7 @@ from rollout.model.errors import DriverError, OutcomeUnknownError
 from rollout.ports.acts import Acts
 
 # The program there gives up before we do, so that what it says arrives.
-TRIP_S = 0.5
+TRIP_S = 1.0
 
 
 class Place(Protocol):
@@ -145,4 +145,5 @@ def into_traffic(places: Mapping[str, Place], acts: Mapping[str, Acts], end_s: f
 def _half(done: int, places: int, failed: Sequence[DriverError]) -> OutcomeUnknownError:
     """Say that some have heard it: that it did not happen would be wrong."""
     where = ", ".join(error.where for error in failed)
-    return OutcomeUnknownError(f"only {done} of {places} proxies did it", where=where, why="\n".join(map(str, failed)))
+    what = f"only {done} of {places} proxies did it" if done else f"whether any of {places} proxies did it is not known"
+    return OutcomeUnknownError(what, where=where, why="\n".join(map(str, failed)))

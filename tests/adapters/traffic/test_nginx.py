@@ -154,7 +154,7 @@ def test_an_upstream_that_nothing_leads_to_is_refused(proxy: Proxy) -> None:
     """Its requests go past it, to an address that is written down elsewhere."""
     port = proxy.backends["sync1"].server_port
     configuration = proxy.configuration.read_text()
-    proxy.configuration.write_text(configuration.replace("proxy_pass http://sync;", f"proxy_pass http://127.0.0.1:{port}; # not sync"))
+    proxy.configuration.write_text(configuration.replace("proxy_pass http://sync;", f"proxy_pass http://127.0.0.1:{port}; # not sync\n"))
     for does in (lambda: _look(proxy), lambda: _driver(proxy).drain(SERVERS[SYNC1], TIMEOUT_S)):
         with pytest.raises(PermanentDriverError, match="nginx leads nobody to upstream sync") as refused:
             does()

@@ -105,22 +105,22 @@ def test_a_host_that_is_away_is_named_and_nobody_is_taken_out(bed: Bed, kind: st
     with bed.unplugged("b"):
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError, match="the host can't be reached") as away:
-            driver.look(SERVERS, 3.0)
+            driver.look(SERVERS, 6.0)
         assert away.value.where == units.where(bed, "b")
         with pytest.raises(TransientDriverError, match="the host can't be reached") as away:
-            driver.drain(SERVER, 3.0)
+            driver.drain(SERVER, 6.0)
         assert away.value.where == units.where(bed, "b")
-        assert time.monotonic() - began_s < 8
+        assert time.monotonic() - began_s < 15
         assert _of(driver, bed, "a"), "it would be out at one of them"
-    wait_until(lambda: _answers(driver), 20, "b is seen again")
+    wait_until(lambda: _answers(driver), 60, "b is seen again")
     driver.drain(SERVER, TIMEOUT_S)
     assert not driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
     with bed.unplugged("a"):
         with pytest.raises(OutcomeUnknownError, match="only 1 of 2 proxies did it") as half:
-            driver.admit(SERVER, 100, 6.0)
+            driver.admit(SERVER, 100, 12.0)
         assert half.value.where == units.where(bed, "a")
         assert _of(driver, bed, "b"), "it is back where that can be said"
-    wait_until(lambda: _answers(driver), 20, "a is seen again")
+    wait_until(lambda: _answers(driver), 60, "a is seen again")
     assert driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted, "one of them sends it requests"
     driver.admit(SERVER, 100, TIMEOUT_S)
     assert _of(driver, bed, "a")
@@ -128,7 +128,7 @@ def test_a_host_that_is_away_is_named_and_nobody_is_taken_out(bed: Bed, kind: st
 
 def _answers(driver: Traffic) -> bool:
     try:
-        driver.look(SERVERS, 2.0)
+        driver.look(SERVERS, 6.0)
     except TransientDriverError:
         return False
     return True
@@ -142,15 +142,15 @@ def test_a_host_that_goes_in_the_middle_leaves_doubt_and_nothing_is_sent_twice(b
         sent = bed.logged("b", "Starting session: command")
         # It goes on taking its time there meanwhile.
         bed.run("b", "sh", "-c", "kill -STOP $(cat /run/nginx.pid)")
-        drain = pool.submit(driver.drain, SERVER, 6.0)
-        wait_until(lambda: "down" in bed.run("b", "cat", INCLUDE), 5, "it was told")
+        drain = pool.submit(driver.drain, SERVER, 15.0)
+        wait_until(lambda: "down" in bed.run("b", "cat", INCLUDE), 12, "it was told")
         with bed.unplugged("b"), pytest.raises(OutcomeUnknownError) as doubt:
-            drain.result(10.0)
+            drain.result(30.0)
         assert doubt.value.what == "whether the proxy was told is not known: no answer in time"
         assert doubt.value.where == units.where(bed, "b")
         bed.run("b", "sh", "-c", "kill -CONT $(cat /run/nginx.pid)")
         assert bed.logged("b", "Starting session: command") == sent + 1
-        wait_until(lambda: _answers(driver), 20, "b is seen again")
+        wait_until(lambda: _answers(driver), 60, "b is seen again")
         assert not driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
         driver.close()
 
@@ -162,13 +162,13 @@ def test_a_program_that_does_not_end_in_time_is_in_doubt_by_its_own_word(bed: Be
         bed.run("a", "sh", "-c", "kill -STOP $(cat /run/nginx.pid)")
         try:
             with pytest.raises(OutcomeUnknownError, match="did not say whether it has taken the change over"):
-                driver.drain(SERVER, 3.0)
+                driver.drain(SERVER, 6.0)
             with pytest.raises(TransientDriverError, match="may not have read") as unread:
                 driver.look(SERVERS, TIMEOUT_S)
             assert unread.value.where == f"{units.where(bed, 'a')}, {INCLUDE}"
         finally:
             bed.run("a", "sh", "-c", "kill -CONT $(cat /run/nginx.pid)")
-        wait_until(lambda: _answers(driver), 20, "it was read")
+        wait_until(lambda: _answers(driver), 60, "it was read")
         assert not driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
         driver.close()
 
@@ -315,7 +315,7 @@ def test_an_upgrade_of_the_program_is_noticed_and_waited_for(bed: Bed) -> None:
             assert "2 workers that still accept" in refused.value.why
         assert "down" not in bed.run("a", "cat", INCLUDE)
         bed.run("a", "sh", "-c", "kill -QUIT $(cat /run/nginx.pid.oldbin)")
-        wait_until(lambda: _answers(driver), 10, "the old one has gone")
+        wait_until(lambda: _answers(driver), 60, "the old one has gone")
         driver.drain(SERVER, TIMEOUT_S)
         assert not driver.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
         driver.close()
@@ -347,7 +347,7 @@ def test_what_a_person_types_to_bring_a_worker_back_does_so_on_each_host(bed: Be
     assert len(commands) == 2
     for command in commands:
         subprocess.run(["sh", "-c", command], check=True, timeout=TIMEOUT_S)
-    wait_until(lambda: _answers(nginxes), 10, "it was read")
+    wait_until(lambda: _answers(nginxes), 60, "it was read")
     assert nginxes.look(SERVERS, TIMEOUT_S)[SYNC1].admitted
 
 
