@@ -42,7 +42,7 @@ from rollout.ports.privileges import Privileges
 WORKER_WAIT_S = 10.0
 # For a busy host to start a process and end it.
 MARGIN_S = 10.0
-LOOK_TIMEOUT_S = 5.0
+LOOK_TIMEOUT_S = 10.0
 BEAT_TIMEOUT_S = 10.0
 # What a driver does in this process, because it can't write it down, is bounded by its own timeouts.
 HERE_S = 300.0
