@@ -5,10 +5,11 @@ A whole cluster: up, down, status.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from typing import Protocol
 
 from rollout.adapters.releases.venv import VenvReleases
 from rollout.lab import database, templates
@@ -28,6 +29,23 @@ BOOT_TIMEOUT_S = 90.0
 Progress = Callable[[str], None]
 
 
+class Runner(Protocol):
+    """Who starts programs, and knows what became of them."""
+
+    def start(self, name: str) -> None: ...
+
+    def runs(self, name: str) -> bool: ...
+
+    def last_lines(self, name: str) -> str: ...
+
+
+class Hosts(Runner, Protocol):
+    """Other machines, with all of the lab that its addresses have elsewhere. They see its files where these are."""
+
+    def install(self, lab: Lab, commands: Mapping[str, Sequence[str]]) -> None:
+        """Make programs known there, by name."""
+
+
 @dataclass(frozen=True, slots=True)
 class ProgramStatus:
     """One program of the lab; *healthy* is None for programs that aren't asked."""
@@ -39,10 +57,18 @@ class ProgramStatus:
 
 
 def up(
-    directory: Path, release: str = VERSIONS[0], *, venvs: Path | None = None, users: int = 40, rooms: int = 12, say: Progress = print
+    directory: Path,
+    release: str = VERSIONS[0],
+    *,
+    venvs: Path | None = None,
+    users: int = 40,
+    rooms: int = 12,
+    say: Progress = print,
+    hosts: Hosts | None = None,
 ) -> Lab:
     """
-    Bring a cluster up on *release*, with its users, and return it. *venvs* is a directory to share virtual environments in.
+    Bring a cluster up on *release*, with its users, and return it. *venvs* is a directory to share virtual environments in; *hosts* runs
+    what a lab that was created has elsewhere.
 
     Raises InvalidFileError for a release that the lab doesn't have; DriverError when something doesn't start, with its last words.
     """
@@ -59,7 +85,7 @@ def up(
     _install(lab, release, say)
     supervisor = Supervisor(lab)
     try:
-        _start(lab, find_programs(lab), supervisor, say)
+        _start(lab, find_programs(lab), supervisor, hosts, say)
     except DriverError:
         supervisor.end()
         raise
@@ -113,7 +139,7 @@ def status(directory: Path) -> list[ProgramStatus]:
 def _healthy(lab: Lab, program: str) -> bool | None:
     if program == "receiver":
         return peer.answers(lab)
-    return status_of(f"http://127.0.0.1:{lab.ports.http[program]}/health") == 200 if program in WORKERS else None  # noqa: PLR2004
+    return status_of(f"{lab.url(program)}/health") == 200 if program in WORKERS else None  # noqa: PLR2004
 
 
 def _forget_earlier(lab: Lab) -> None:
@@ -154,12 +180,18 @@ def _install(lab: Lab, version: str, say: Progress) -> None:
             releases.activate(worker, release.id)
 
 
-def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) -> None:
+def _start(lab: Lab, programs: Programs, supervisor: Supervisor, hosts: Hosts | None, say: Progress) -> None:
     etc = lab.target / "etc"
     with resources.as_file(resources.files("rollout.adapters.traffic") / "hold.lua") as hold:
         shutil.copyfile(hold, etc / "hold.lua")
     (etc / "haproxy.cfg").write_text(templates.haproxy(lab))
     (etc / "supervisord.conf").write_text(templates.supervisord(lab, programs))
+    if hosts is not None:
+        hosts.install(lab, {name: command for name, (command, _) in programs.commands(lab).items() if name in lab.addresses.elsewhere})
+
+    def runner(name: str) -> Runner:
+        return supervisor if hosts is None or name not in lab.addresses.elsewhere else hosts
+
     database.initialise(lab, programs)
     if not supervisor.answers():
         supervisor.launch()
@@ -169,28 +201,28 @@ def _start(lab: Lab, programs: Programs, supervisor: Supervisor, say: Progress) 
     # Early: a sender that doesn't find its peer waits before it tries again.
     supervisor.start("receiver")
     wait_until(lambda: database.answers(lab), 30, "PostgreSQL answers")
-    wait_until(lambda: listens(lab.ports.valkey), 10, "Valkey answers")
+    wait_until(lambda: listens(lab.ports.valkey, lab.addresses.here), 10, "Valkey answers")
     database.create(lab)
     say("starting Synapse")
     # Main first: it creates the schema, without which a worker exits.
     for group in (("main",), tuple(worker for worker in WORKERS if worker != "main")):
         for worker in group:
-            supervisor.start(worker)
+            runner(worker).start(worker)
         for worker in group:
-            _await_healthy(lab, supervisor, worker)
+            _await_healthy(lab, runner(worker), worker)
     database.let_rollout_look(lab, etc / "database.dsn")
-    supervisor.start("haproxy")
+    runner("haproxy").start("haproxy")
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/versions") == 200, 15, f"{SERVER_NAME} answers through its proxy")  # noqa: PLR2004
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/v3/sync") == 401, 15, "sync workers answer through the proxy")  # noqa: PLR2004
     wait_until(lambda: peer.answers(lab), 15, "the receiver answers")
 
 
-def _await_healthy(lab: Lab, supervisor: Supervisor, worker: str) -> None:
-    url = f"http://127.0.0.1:{lab.ports.http[worker]}/health"
+def _await_healthy(lab: Lab, runner: Runner, worker: str) -> None:
+    url = f"{lab.url(worker)}/health"
 
     def healthy_or_gone() -> bool:
-        return status_of(url) == 200 or worker not in supervisor.pids()  # noqa: PLR2004
+        return status_of(url) == 200 or not runner.runs(worker)  # noqa: PLR2004
 
     wait_until(healthy_or_gone, BOOT_TIMEOUT_S, f"{worker} answers")
     if status_of(url) != 200:  # noqa: PLR2004
-        raise DriverError(f"{worker} ended while starting", where=worker, why=supervisor.last_lines(worker))
+        raise DriverError(f"{worker} ended while starting", where=worker, why=runner.last_lines(worker))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psycopg
 
-from rollout.lab.paths import NOBODY, Lab
+from rollout.lab.paths import LOOPBACK, NOBODY, Lab
 from rollout.lab.programs import Programs
 from rollout.lab.templates import DATABASE
 from rollout.model.errors import PermanentDriverError
@@ -39,10 +39,13 @@ def initialise(lab: Lab, programs: Programs) -> None:
     )
     if done.returncode != 0:
         raise PermanentDriverError("initdb failed", where=str(data), why=(done.stderr or done.stdout).strip())
+    if lab.addresses.here != LOOPBACK:
+        with (data / "pg_hba.conf").open("a") as rules:
+            rules.write("host all all samenet trust\n")
     with (data / "postgresql.conf").open("a") as conf:
         # A lab may lose its data with the machine; it must not wait for the disk.
         conf.write(
-            f"listen_addresses = '127.0.0.1'\nport = {lab.ports.postgres}\nunix_socket_directories = ''\nmax_connections = 150\n"
+            f"listen_addresses = '{lab.addresses.here}'\nport = {lab.ports.postgres}\nunix_socket_directories = ''\nmax_connections = 150\n"
             "fsync = off\nsynchronous_commit = off\nfull_page_writes = off\nshared_buffers = 64MB\n"
         )
 
@@ -50,7 +53,7 @@ def initialise(lab: Lab, programs: Programs) -> None:
 @contextmanager
 def _connected(lab: Lab, name: str) -> Iterator[psycopg.Connection]:
     with psycopg.connect(
-        host="127.0.0.1", port=lab.ports.postgres, user="postgres", dbname=name, autocommit=True, connect_timeout=5
+        host=lab.addresses.here, port=lab.ports.postgres, user="postgres", dbname=name, autocommit=True, connect_timeout=5
     ) as connection:
         yield connection
 
@@ -83,4 +86,4 @@ def let_rollout_look(lab: Lab, dsn: Path) -> None:
         connection.execute("GRANT SELECT (name, deactivated, is_guest, appservice_id) ON users TO rollout")
         connection.execute("GRANT SELECT (user_id, last_seen, hidden) ON devices TO rollout")
     dsn.touch(mode=0o600)
-    dsn.write_text(f"host=127.0.0.1 port={lab.ports.postgres} user=rollout dbname={DATABASE}")
+    dsn.write_text(f"host={lab.addresses.here} port={lab.ports.postgres} user=rollout dbname={DATABASE}")

@@ -291,14 +291,14 @@ def restart_without_drain(lab: Lab, worker: str) -> None:
 
 def await_answer(lab: Lab, worker: str) -> None:
     """Wait until a worker answers /health. Raises TransientDriverError when it doesn't in time."""
-    url = f"http://127.0.0.1:{lab.ports.http[worker]}/health"
+    url = f"{lab.url(worker)}/health"
     wait_until(lambda: status_of(url) == 200, BOOT_TIMEOUT_S, f"{worker} answers")  # noqa: PLR2004
 
 
 def observe(lab: Lab) -> dict[str, Observed]:
     """Read from each worker's own page what it runs, and since when. Raises DriverError when one can't be read."""
     workers = [WorkerId(worker) for worker in WORKERS]
-    urls = {worker: f"http://127.0.0.1:{lab.ports.metrics[worker]}/_synapse/metrics" for worker in workers}
+    urls = {worker: lab.metrics_url(worker) for worker in workers}
     found = {}
     for worker, page in Scrape(urls, 16_000_000).read(workers, PREFIXES, 10.0).items():
         counters = page if isinstance(page, str) else read_counters(page.samples)

@@ -11,10 +11,12 @@ import json
 import os
 import socket
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 SERVER_NAME = "lab.localhost"
+LOOPBACK = "127.0.0.1"
 NOBODY = 65534
 
 # Role and pool of each worker; a worker without a pool is not behind the proxy.
@@ -31,7 +33,7 @@ WORKERS: dict[str, tuple[str, str | None]] = {
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Loopback ports. *http* and *metrics* are by worker."""
+    """*http* and *metrics* are by worker."""
 
     proxy: int
     postgres: int
@@ -43,11 +45,38 @@ class Ports:
 
 
 @dataclass(frozen=True, slots=True)
+class Addresses:
+    """
+    Where programs listen, as numbers: *here* is this machine's, which everybody reaches; *elsewhere* has, by name, workers and `haproxy`
+    that run on others.
+    """
+
+    here: str = LOOPBACK
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, program: str) -> str:
+        """Return where one listens."""
+        return self.elsewhere.get(program, self.here)
+
+
+LOCAL = Addresses()
+
+
+@dataclass(frozen=True, slots=True)
 class Lab:
     """One lab: *target* is its directory, *runtime* the short one."""
 
     target: Path
     ports: Ports
+    addresses: Addresses = LOCAL
+
+    def url(self, worker: str) -> str:
+        """Where a worker answers, past the proxy."""
+        return f"http://{self.addresses.of(worker)}:{self.ports.http[worker]}"
+
+    def metrics_url(self, worker: str) -> str:
+        """Where its metrics page is."""
+        return f"http://{self.addresses.of(worker)}:{self.ports.metrics[worker]}/_synapse/metrics"
 
     @property
     def runtime(self) -> Path:
@@ -57,7 +86,7 @@ class Lab:
     @property
     def base_url(self) -> str:
         """Where clients go."""
-        return f"http://127.0.0.1:{self.ports.proxy}"
+        return f"http://{self.addresses.of('haproxy')}:{self.ports.proxy}"
 
     @property
     def supervisor_socket(self) -> Path:
@@ -100,27 +129,35 @@ def load_lab(directory: Path) -> Lab | None:
     path = directory.resolve() / "lab.json"
     if not path.is_file():
         return None
-    return Lab(directory.resolve(), Ports(**json.loads(path.read_text())["ports"]))
+    about = json.loads(path.read_text())
+    return Lab(directory.resolve(), Ports(**about["ports"]), Addresses(**about.get("addresses", {})))
 
 
-def create_lab(directory: Path) -> Lab:
-    """Make the directories and choose free ports."""
+def create_lab(directory: Path, addresses: Addresses = LOCAL, ports: Ports | None = None) -> Lab:
+    """Make the directories, and choose free ports where they aren't said."""
     target = directory.resolve()
     for name in ("log", "locks", "etc", "rollout"):
         (target / name).mkdir(parents=True, exist_ok=True)
-    lab = Lab(target, _free_ports())
+    lab = Lab(target, ports or free_ports(addresses.here), addresses)
     lab.runtime.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, exist_ok=True)
-    about = {"ports": asdict(lab.ports), "base_url": lab.base_url, "server_name": SERVER_NAME, "runtime": str(lab.runtime)}
+    about = {
+        "ports": asdict(lab.ports),
+        "addresses": asdict(addresses),
+        "base_url": lab.base_url,
+        "server_name": SERVER_NAME,
+        "runtime": str(lab.runtime),
+    }
     (target / "lab.json").write_text(json.dumps(about, indent=2))
     return lab
 
 
-def _free_ports() -> Ports:
+def free_ports(address: str) -> Ports:
+    """Choose ports that nobody has on one of this machine's addresses."""
     # All are held open until the last one is known, so that none is given twice.
     sockets = [socket.socket() for _ in range(5 + 2 * len(WORKERS))]
     try:
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((address, 0))
         numbers = [int(one.getsockname()[1]) for one in sockets]
     finally:
         for one in sockets:

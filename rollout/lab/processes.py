@@ -13,7 +13,7 @@ from xmlrpc.client import Fault, ServerProxy
 
 from supervisor.xmlrpc import SupervisorTransport
 
-from rollout.lab.paths import Lab
+from rollout.lab.paths import LOOPBACK, Lab
 from rollout.lab.templates import python
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 
@@ -78,6 +78,10 @@ class Supervisor:
             known = server.supervisor.getAllProcessInfo()
         return {str(one["name"]): int(one["pid"]) for one in known if isinstance(one, dict) and one["pid"]}  # type: ignore[union-attr]
 
+    def runs(self, name: str) -> bool:
+        """Tell whether a program is running."""
+        return name in self.pids()
+
     def last_lines(self, name: str) -> str:
         """Return what a program said last."""
         log = self._lab.target / "log" / f"{name}.log"
@@ -116,11 +120,11 @@ def wait_until(holds: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(0.1)
 
 
-def listens(port: int) -> bool:
-    """Tell whether somebody takes connections on a loopback port."""
+def listens(port: int, address: str = LOOPBACK) -> bool:
+    """Tell whether somebody takes connections there."""
     with socket.socket() as one:
         one.settimeout(1)
-        return one.connect_ex(("127.0.0.1", port)) == 0
+        return one.connect_ex((address, port)) == 0
 
 
 def status_of(url: str, timeout_s: float = 2.0) -> int | None:

@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from rollout.lab.paths import NOBODY, WORKERS, Lab
+from rollout.lab.paths import LOOPBACK, NOBODY, WORKERS, Lab
 from rollout.lab.receiver import peer
 from rollout.model.errors import PermanentDriverError
 
@@ -22,7 +22,10 @@ class Programs:
     def commands(self, lab: Lab) -> dict[str, tuple[list[str], str | None]]:
         """Return the command line of each program, and the user to run it as where that is another."""
         root = os.geteuid() == 0
-        valkey = [str(self.valkey), "--port", str(lab.ports.valkey), "--bind", "127.0.0.1", "--save", '""', "--appendonly", "no"]
+        valkey = [str(self.valkey), "--port", str(lab.ports.valkey), "--bind", lab.addresses.here, "--save", '""', "--appendonly", "no"]
+        if lab.addresses.here != LOOPBACK:
+            # Without a password it would answer to this machine alone; the others are on a network of the lab's own.
+            valkey += ["--protected-mode", "no"]
         commands: dict[str, tuple[list[str], str | None]] = {
             "postgres": ([str(self.postgres / "postgres"), "-D", str(lab.runtime / "postgres")], str(NOBODY) if root else None),
             "valkey": (valkey, None),

@@ -76,35 +76,40 @@ def _listeners(lab: Lab, worker: str) -> list[dict[str, object]]:
         {
             "type": "http",
             "port": lab.ports.http[worker],
-            "bind_addresses": ["127.0.0.1"],
+            "bind_addresses": [lab.addresses.of(worker)],
             "x_forwarded": True,
             "resources": [{"names": ["client", "federation"] if WORKERS[worker][1] else []}],
         },
-        {"type": "metrics", "port": lab.ports.metrics[worker], "bind_addresses": ["127.0.0.1"]},
+        {"type": "metrics", "port": lab.ports.metrics[worker], "bind_addresses": [lab.addresses.of(worker)]},
     ]
 
 
-def _replication(port: int) -> dict[str, object]:
-    return {"type": "http", "port": port, "bind_addresses": ["127.0.0.1"], "resources": [{"names": ["replication"]}]}
+def _replication(lab: Lab) -> dict[str, object]:
+    return {
+        "type": "http",
+        "port": lab.ports.replication,
+        "bind_addresses": [lab.addresses.of("main")],
+        "resources": [{"names": ["replication"]}],
+    }
 
 
 def _homeserver(lab: Lab) -> dict[str, object]:
     often = {"per_second": 10_000, "burst_count": 10_000}
-    etc = lab.target / "etc"
+    etc, here = lab.target / "etc", lab.addresses.here
     return {
         "server_name": SERVER_NAME,
         "public_baseurl": f"{lab.base_url}/",
         "pid_file": str(lab.runtime / "main.pid"),
         "report_stats": False,
-        "listeners": [*_listeners(lab, "main"), _replication(lab.ports.replication)],
+        "listeners": [*_listeners(lab, "main"), _replication(lab)],
         "database": {
             "name": "psycopg2",
-            "args": {"user": "synapse", "database": DATABASE, "host": "127.0.0.1", "port": lab.ports.postgres, "cp_min": 2, "cp_max": 6},
+            "args": {"user": "synapse", "database": DATABASE, "host": here, "port": lab.ports.postgres, "cp_min": 2, "cp_max": 6},
         },
-        "redis": {"enabled": True, "host": "127.0.0.1", "port": lab.ports.valkey},
+        "redis": {"enabled": True, "host": here, "port": lab.ports.valkey},
         "instance_map": {
-            "main": {"host": "127.0.0.1", "port": lab.ports.replication},
-            "event_persister1": {"host": "127.0.0.1", "port": lab.ports.http["event_persister1"]},
+            "main": {"host": lab.addresses.of("main"), "port": lab.ports.replication},
+            "event_persister1": {"host": lab.addresses.of("event_persister1"), "port": lab.ports.http["event_persister1"]},
         },
         "stream_writers": {"events": ["event_persister1"]},
         "send_federation": False,
@@ -158,10 +163,7 @@ def inventory(lab: Lab) -> str:
     """Write the inventory that `rollout` reads."""
     workers: dict[str, dict[str, object]] = {}
     for worker, (role, pool) in WORKERS.items():
-        place = {
-            "url": f"http://127.0.0.1:{lab.ports.http[worker]}",
-            "metrics": f"http://127.0.0.1:{lab.ports.metrics[worker]}/_synapse/metrics",
-        }
+        place = {"url": lab.url(worker), "metrics": lab.metrics_url(worker)}
         workers[worker] = {"role": role, **({"pool": pool} if pool else {}), **place}
     target = str(lab.target)
     content = {
@@ -190,7 +192,9 @@ def haproxy(lab: Lab) -> str:
     """
     servers = {
         pool: "\n".join(
-            f"    server {worker} 127.0.0.1:{lab.ports.http[worker]}" for worker, (_, its_pool) in WORKERS.items() if its_pool == pool
+            f"    server {worker} {lab.addresses.of(worker)}:{lab.ports.http[worker]}"
+            for worker, (_, its_pool) in WORKERS.items()
+            if its_pool == pool
         )
         for pool in ("sync", "client", "main")
     }
@@ -218,7 +222,7 @@ defaults
     default-server check inter 500ms fastinter 200ms downinter 200ms rise 2 fall 2 weight 100
 
 frontend clients
-    bind 127.0.0.1:{lab.ports.proxy}
+    bind {lab.addresses.of("haproxy")}:{lab.ports.proxy}
     acl sync path_reg ^/_matrix/client/(r0|v3)/sync$
     acl sync path_reg ^/_matrix/client/(api/v1|r0|v3)/(events|initialSync)$
     acl client path_reg ^/_matrix/client/unstable/org.matrix.simplified_msc3575/sync$
@@ -247,7 +251,7 @@ backend main
 
 
 def supervisord(lab: Lab, programs: Programs) -> str:
-    """Write the process manager's configuration: everything of the lab runs under it, named as in the inventory."""
+    """Write the process manager's configuration: everything that runs here does so under it, named as in the inventory."""
     head = f"""\
 [unix_http_server]
 file={lab.supervisor_socket}
@@ -266,7 +270,11 @@ supervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface
 [supervisorctl]
 serverurl=unix://{lab.supervisor_socket}
 """
-    return head + "".join(_program(lab, name, command, user) for name, (command, user) in programs.commands(lab).items())
+    return head + "".join(
+        _program(lab, name, command, user)
+        for name, (command, user) in programs.commands(lab).items()
+        if name not in lab.addresses.elsewhere
+    )
 
 
 def _program(lab: Lab, name: str, command: list[str], user: str | None) -> str:

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -27,9 +27,10 @@ class Cost:
 
 
 class Tool:
-    """The command line on one lab, with a playbook and a journal of its own."""
+    """The command line on one lab, with a playbook and a journal of its own. *where* goes before it where it runs elsewhere."""
 
-    def __init__(self, lab: Lab, playbook: Path, journal: Path) -> None:
+    def __init__(self, lab: Lab, playbook: Path, journal: Path, where: Sequence[str] = ()) -> None:
+        self._command = [*where, sys.executable, "-m", "rollout"]
         self._environment: Mapping[str, str] = {
             **os.environ,
             "ROLLOUT_INVENTORY": str(lab.inventory),
@@ -39,12 +40,12 @@ class Tool:
 
     def start(self, *arguments: str, log: Path | None = None) -> "Running":
         """Start a command; what it prints goes to *log*, or where ours goes."""
-        return Running([sys.executable, "-m", "rollout", *arguments], self._environment, log)
+        return Running([*self._command, *arguments], self._environment, log)
 
     def ask(self, *arguments: str) -> Any:  # noqa: ANN401  (what a command prints as JSON)
         """Return what a command with `--json` prints. Raises TransientDriverError when it fails."""
         done = subprocess.run(
-            [sys.executable, "-m", "rollout", *arguments, "--json"],
+            [*self._command, *arguments, "--json"],
             env=self._environment,
             capture_output=True,
             text=True,
@@ -101,7 +102,7 @@ class Running:
                 return self.process.wait(LOOK_EVERY_S)
             except subprocess.TimeoutExpired:
                 self._cost = _cost_of(self.process.pid) or self._cost
-        raise TransientDriverError(f"{' '.join(self._command[2:])} has not ended after {timeout_s:.0f} s")
+        raise TransientDriverError(f"{' '.join(self._command)} has not ended after {timeout_s:.0f} s")
 
 
 def _cost_of(pid: int) -> Cost | None:

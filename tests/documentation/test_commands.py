@@ -24,6 +24,8 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 WALK = ROOT / "examples/lab/README.md"
 REHEARSING = ROOT / "docs/rehearsing.md"
 INVENTORY = ROOT / "docs/inventory.md"
+# On two hosts: tests/end_to_end/test_hosts.py.
+ON_HOSTS = (ROOT / "examples/systemd-haproxy/README.md", ROOT / "examples/systemd-nginx/README.md")
 WALK_TIMEOUT_S = 1200
 
 
@@ -37,7 +39,7 @@ def test_every_console_block_is_run_by_a_test() -> None:
     with_commands = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES if commands(page)}
     # `make demo` is tests/end_to_end/test_demo.py, `make test` is what runs this.
     assert with_commands.pop("README.md") == ["make demo", "make test"]
-    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING, INVENTORY)}
+    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING, INVENTORY, *ON_HOSTS)}
 
 
 def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,11 +27,12 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True, slots=True)
 class Bed:
-    """Hosts on a network of their own; *identity_file* lets `deploy` and root in."""
+    """Hosts on a network of their own; *identity_file* lets `deploy` and root in. *shared*: see HOSTS_SHARED."""
 
     place: Path
     network: str
     port: str
+    shared: str = ""
     addresses: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -41,6 +42,11 @@ class Bed:
     @property
     def known_hosts(self) -> Path:
         return self.place / "known_hosts"
+
+    @property
+    def here(self) -> str:
+        """Return this machine's address on their network."""
+        return f"{self.network}.1"
 
     def boot(self, name: str) -> None:
         """Add a host, and its key to known_hosts."""
@@ -60,7 +66,7 @@ class Bed:
 
     def allows(self, name: str, *argv: str) -> bool:
         """Run something there as `deploy`, and tell whether it succeeded."""
-        return _script(self.place, self.network, self.port, ("sh", name, "runuser", "-u", USER, "--", *argv)).returncode == 0
+        return _script(self, ("sh", name, "runuser", "-u", USER, "--", *argv)).returncode == 0
 
     def logged(self, name: str, words: str, unit: str = "ssh") -> int:
         """Count the lines in the journal of a unit that hold *words*."""
@@ -85,23 +91,28 @@ class Bed:
         return int(self._script("init", name))
 
     def _script(self, *argv: str, stdin: str = "") -> str:
-        done = _script(self.place, self.network, self.port, argv, stdin)
+        done = _script(self, argv, stdin)
         assert done.returncode == 0, f"{argv}: {done.stdout}{done.stderr}"
         return done.stdout
 
 
-def _script(place: Path, network: str, port: str, argv: Sequence[str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
-    ours = {"HOSTS_DIR": str(place), "HOSTS_NET": network, "HOSTS_IF": port, "HOSTS_OWNER": str(os.getpid()), "PATH": _PATH}
+def _script(bed: Bed, argv: Sequence[str], stdin: str = "") -> "subprocess.CompletedProcess[str]":
+    ours = {"HOSTS_DIR": str(bed.place), "HOSTS_NET": bed.network, "HOSTS_IF": bed.port, "HOSTS_SHARED": bed.shared}
+    ours |= {"HOSTS_OWNER": str(os.getpid()), "PATH": _PATH}
     return subprocess.run([SCRIPT, *argv], env=ours, input=stdin, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
 
 
 @contextmanager
-def hosts(place: Path, *names: str) -> Iterator[Bed]:
-    """Boot hosts below *place*, and leave nothing of them. Skips, or fails where they must be."""
+def hosts(place: Path, *names: str, shared: Mapping[Path, str] | None = None) -> Iterator[Bed]:
+    """
+    Boot hosts below *place*, and leave nothing of them. Skips, or fails where they must be.
+
+    *shared*: directories of this machine that all of them have, too, and where; not below /tmp, /run or /dev.
+    """
     if why := _what_is_missing():
         _cannot(why)
     # The system's temporary directory may be long, and is closed to others: a host's sshd reads nothing below it.
-    bed = _network(place)
+    bed = _network(place, "\n".join(f"{here}\t{there}" for here, there in (shared or {}).items()))
     try:
         try:
             for name in names:
@@ -110,22 +121,22 @@ def hosts(place: Path, *names: str) -> Iterator[Bed]:
             _cannot(f"no host boots here: {error}")
         yield bed
     finally:
-        done = _script(bed.place, bed.network, bed.port, ("net-down",))
+        done = _script(bed, ("net-down",))
         assert done.returncode == 0, done.stderr
 
 
-def _network(place: Path) -> Bed:
+def _network(place: Path, shared: str) -> Bed:
     said = ""
     for number in range(NETWORKS):
         # Different tests begin at different ones.
         which = 10 + (os.getpid() + number) % NETWORKS
-        bed = Bed(place / f"hosts{which}", f"10.77.{which}", f"rollout{which}")
-        done = _script(bed.place, bed.network, bed.port, ("net-up",))
+        bed = Bed(place / f"hosts{which}", f"10.77.{which}", f"rollout{which}", shared)
+        done = _script(bed, ("net-up",))
         if done.returncode == 0:
             return bed
         said = done.stderr
         if "is taken" not in said:
-            _script(bed.place, bed.network, bed.port, ("net-down",))
+            _script(bed, ("net-down",))
     return _cannot(f"no network can be made here: {said}")
 
 

@@ -11,7 +11,8 @@
 #   hosts.sh net-down            end all hosts and the switch
 #
 # HOSTS_DIR: a private directory of this run. HOSTS_NET: the first three numbers of the addresses. HOSTS_IF: this machine's port (at most 12
-# characters). HOSTS_OWNER: a process; everything goes when that ends.
+# characters). HOSTS_OWNER: a process; everything goes when that ends. HOSTS_SHARED: directories of this machine that every host has, too, as
+# lines of where it is and where it is there, with a tab between; not below /tmp, /run or /dev.
 set -euo pipefail
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 D=$(realpath -m "${HOSTS_DIR:?}")
@@ -89,6 +90,11 @@ init() {
     mount --rbind proc/sys proc/sys
     mount -o remount,bind,ro proc/sys
     [ ! -e proc/sysrq-trigger ] || mount --bind dev/null proc/sysrq-trigger
+    while IFS=$'\t' read -r from to; do
+        [ -n "$from" ] || continue
+        mkdir -p ".$to"
+        mount --bind "$from" ".$to"
+    done <<<"${HOSTS_SHARED:-}"
     mkdir run/new
     cp "$D/$N/hostkey" "$D/id.pub" run/new/
 

@@ -35,6 +35,16 @@ def test_two_hosts_have_nothing_in_common_but_the_network(tmp_path: Path) -> Non
         assert Path(ours.name).exists()
 
 
+def test_hosts_can_share_a_directory_with_the_machine(tmp_path: Path) -> None:
+    """And nothing around it; what is in it stays when they go."""
+    (tmp_path / "ours/inner").mkdir(parents=True)
+    with hosts(tmp_path / "beds", "a", "b", shared={tmp_path / "ours/inner": "/srv/of_tests/shared"}) as bed:
+        bed.write("a", "/srv/of_tests/shared/from_a", "a")
+        assert bed.run("b", "cat", "/srv/of_tests/shared/from_a") == "a"
+        assert bed.run("b", "ls", "-A", "/srv/of_tests") == "shared\n"
+    assert (tmp_path / "ours/inner/from_a").read_text() == "a"
+
+
 def test_hosts_go_when_who_wanted_them_is_killed(tmp_path: Path) -> None:
     """Not even a SIGKILL leaves a systemd, a network or a cgroup on the machine."""
     with hosts(tmp_path / "able"):

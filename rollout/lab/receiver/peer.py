@@ -23,7 +23,7 @@ def command(lab: Lab) -> list[str]:
     python = (lab.target / "current/main/venv").resolve() / "bin/python"
     # -P: what lies beside the file is none of its modules.
     script = Path(__file__).with_name("server.py")
-    return [str(python), "-P", str(script), str(lab.receiver), str(lab.ports.receiver), SERVER_NAME, lab.base_url]
+    return [str(python), "-P", str(script), str(lab.receiver), lab.addresses.here, str(lab.ports.receiver), SERVER_NAME, lab.base_url]
 
 
 def answers(lab: Lab) -> bool:
@@ -45,5 +45,5 @@ def join(lab: Lab, rooms: Iterable[str]) -> None:
 def _call(lab: Lab, method: str, path: str, timeout_s: float) -> requests.Response:
     with requests.Session() as session:
         session.trust_env = False
-        url = f"https://127.0.0.1:{lab.ports.receiver}{path}"
+        url = f"https://{lab.addresses.here}:{lab.ports.receiver}{path}"
         return session.request(method, url, verify=str(lab.receiver / "certificate.pem"), timeout=timeout_s)

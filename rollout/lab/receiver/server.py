@@ -35,7 +35,6 @@ from synapse.api.room_versions import KNOWN_ROOM_VERSIONS
 from synapse.crypto.event_signing import add_hashes_and_signatures
 from synapse.events import make_event_from_dict
 
-ADDRESS = "127.0.0.1"
 ASK_TIMEOUT_S = 30.0
 # Longer than Synapse keeps an idle connection (two minutes): it must not find one closed that it is about to use.
 IDLE_TIMEOUT_S = 300.0
@@ -90,7 +89,7 @@ class Homeserver:
     def __init__(self, name: str, url: str, identity: Identity) -> None:
         parts = urlsplit(url)
         self._name = name
-        self._address = (parts.hostname or ADDRESS, parts.port)
+        self._address = (str(parts.hostname), parts.port)
         self._identity = identity
 
     def ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -232,10 +231,10 @@ class Peer:
 
 
 class Server(ThreadingHTTPServer):
-    """HTTPS on a loopback port."""
+    """HTTPS."""
 
-    def __init__(self, port: int, context: ssl.SSLContext, peer: Peer) -> None:
-        super().__init__((ADDRESS, port), Handler)
+    def __init__(self, address: tuple[str, int], context: ssl.SSLContext, peer: Peer) -> None:
+        super().__init__(address, Handler)
         # The handshake is left to the thread of its connection, or one that stalls would keep all others out.
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
         self.peer = peer
@@ -306,20 +305,20 @@ def identity(name: str, path: Path) -> Identity:
         return Identity(name, read_signing_keys(file)[0])
 
 
-def tls(directory: Path) -> ssl.SSLContext:
+def tls(directory: Path, address: str) -> ssl.SSLContext:
     """Read the certificate and its key, or make them."""
     certificate, private = directory / "certificate.pem", directory / "certificate.key"
     if not certificate.exists():
         private.touch(mode=0o600)
         key = ec.generate_private_key(ec.SECP256R1())
         private.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-        certificate.write_bytes(_self_signed(key).public_bytes(serialization.Encoding.PEM))
+        certificate.write_bytes(_self_signed(key, address).public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, private)
     return context
 
 
-def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
+def _self_signed(key: ec.EllipticCurvePrivateKey, address: str) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "rollout lab peer")])
     now = dt.datetime.now(dt.UTC)
     # It is its own authority, and has all that a strict reader of certificates asks of one.
@@ -342,7 +341,7 @@ def _self_signed(key: ec.EllipticCurvePrivateKey) -> x509.Certificate:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=1))
         .not_valid_after(now + dt.timedelta(days=VALID_DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(ADDRESS))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
@@ -359,15 +358,16 @@ def main() -> None:
     """Serve until it is ended."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("directory", type=Path, help="where its keys are, and received.jsonl")
+    parser.add_argument("address", help="of this machine, as a number")
     parser.add_argument("port", type=int)
     parser.add_argument("homeserver", help="its name")
     parser.add_argument("url", help="where it answers federation requests")
     chosen = parser.parse_args()
     chosen.directory.mkdir(exist_ok=True)
-    ours = identity(f"{ADDRESS}:{chosen.port}", chosen.directory / "signing.key")
+    ours = identity(f"{chosen.address}:{chosen.port}", chosen.directory / "signing.key")
     peer = Peer(ours, Homeserver(chosen.homeserver, chosen.url, ours), Book(chosen.directory / "received.jsonl"))
     threading.Thread(target=peer.fetch_for_ever, name="fetch", daemon=True).start()
-    Server(chosen.port, tls(chosen.directory), peer).serve_forever()
+    Server((chosen.address, chosen.port), tls(chosen.directory, chosen.address), peer).serve_forever()
 
 
 if __name__ == "__main__":
