@@ -105,7 +105,7 @@ class _Alone:
 
     def run(self, argv: Sequence[str], what: str, cwd: Path) -> None:
         """Run it to its end; *what* begins the sentence that is said if it isn't one."""
-        # In a process group of its own, so that what it starts itself ends with it.
+        # In a session of its own, so that what it starts itself ends with it (`process_group` is newer than the oldest Python there).
         try:
             process = subprocess.Popen(  # noqa: S603  (a list, and no shell)
                 list(argv),
@@ -114,7 +114,7 @@ class _Alone:
                 stdin=subprocess.DEVNULL,
                 pass_fds=(self._lock.fileno(),),
                 cwd=cwd,
-                process_group=0,
+                start_new_session=True,
                 # What it says last shall be last in the log.
                 env={**os.environ, "PYTHONUNBUFFERED": "1"},
             )
