@@ -49,6 +49,9 @@ def sweep(book: Book, duty: Duty, now_s: float, say: Callable[[str], object]) ->
     if now_s <= content.alive_until_s:
         return True
     for worker, mark in content.marks.items():
+        if now_s < content.lent.get(worker, {}).get("until_s", 0.0):
+            # A restart may be under way on its host: it is waited for, and nobody is told that it doesn't answer meanwhile.
+            continue
         ruling = rule(out_of(mark), look(mark, content.runs.get(worker)), now_s, content.alive_until_s, duty.readmit_after_s)
         if ruling.do == ADMIT:
             ruling = _admit(book, worker, mark, now_s)

@@ -136,6 +136,10 @@ def _state(bed: Bed) -> str:
     return next((line.split(",")[17].split()[0] for line in lines if line.startswith("sync,sync1,")), "")
 
 
+def _answers(bed: Bed) -> bool:
+    return bed.allows("a", "bash", "-c", f"exec 3<>/dev/tcp/{bed.addresses['b']}/8021")
+
+
 def _told(state: str) -> Acts:
     commands = [f"set server sync/sync1 state {state}"]
     return ({"kind": "haproxy", "host": "a", "sockets": [SOCKET], "commands": commands, "timeout_s": 5.0},)
@@ -243,7 +247,11 @@ def test_a_condemned_one_stays_out_and_somebody_is_told(bed: Bed, ledger: SshLed
     assert [body["severity"] for body in hook.bodies] == ["critical"]
     assert f"it runs {NEW}, which was being taken back" in hook.bodies[0]["sentence"]
     assert (_state(bed), armed(bed)) == ("DRAIN", True)
+    # Somebody looks after it until it answers: otherwise it would be told of that, too.
+    ledger.beat(0, time() + 120)
     _restarted(ledger, workers, 4, OLD, NEW)
+    wait_until(lambda: _answers(bed), 30, "it answers")
+    ledger.beat(0, time())
     wait_until(lambda: _state(bed) == "UP", SOON_S, "it was admitted again")
     wait_until(lambda: not armed(bed), 10, "the timer is gone")
     assert [body["severity"] for body in hook.bodies] == ["critical", "warning"]

@@ -1,6 +1,7 @@
 """A worker that is lent to another host: who may act on it, when it comes back, and what the dead-man makes of it."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -144,7 +145,8 @@ def test_one_without_a_link_here_runs_what_it_was_last_restarted_to_run(
 def test_an_act_that_comes_after_its_time_is_not_begun(book: Book, log: Path) -> None:
     """Nothing is written down; the same may come again in time."""
     said = act(book.path, number=5, begin_by_s=time.time() - 3, acts=[write(log, "restarted")])
-    assert (said["outcome"], said["what"]) == ("transient", "effect 5 comes 3 s too late to be begun")
+    assert said["outcome"] == "transient"
+    assert re.fullmatch(r"effect 5 comes \d+ s too late to be begun", said["what"])
     assert lines(log) == []
     assert act(book.path, number=5, begin_by_s=time.time() + 30, acts=[write(log, "restarted")])["outcome"] == "done"
 
