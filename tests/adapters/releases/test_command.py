@@ -19,7 +19,7 @@ from tests.hosts import targets, units
 from tests.hosts.bed import USER, Bed, hosts
 
 SYNC1, CLIENT1 = WorkerId("sync1"), WorkerId("-it's a $(worker)")
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 
 
 class Site:
@@ -132,6 +132,22 @@ def test_a_configuration_of_its_own_is_told_although_the_version_is_the_same(tmp
     for _ in range(2):
         site.open().activate(SYNC1, other.id)
     assert site.done() == [f"set sync1 1.0.0 {site.target}/configs/{other.config_digest[:12]}"]
+
+
+def test_a_configuration_is_sent_whole_or_not_at_all(site: Site, tmp_path: Path) -> None:
+    """What a linked directory holds isn't seen, and what is larger than a configuration isn't one."""
+    config = write_configuration(tmp_path / "other")
+    (config / "conf.d").symlink_to(tmp_path)
+    with pytest.raises(PermanentDriverError, match="a directory of the configuration is a link"):
+        site.identify(None, config)
+    (config / "conf.d").unlink()
+    (config / "media").write_bytes(b"0" * 2_000_000)
+    with pytest.raises(PermanentDriverError, match="2 MB is the most that is sent"):
+        site.identify(None, config)
+    (config / "media").unlink()
+    (config / "media").symlink_to("nowhere")
+    with pytest.raises(PermanentDriverError, match="the configuration can't be read"):
+        site.identify(None, config)
 
 
 def test_preparing_that_fails_leaves_no_release(site: Site, tmp_path: Path) -> None:
