@@ -66,11 +66,12 @@ class Site:
 
     def unusable(self, release: Release, host: str = "a") -> None:
         """It isn't there for anybody, and no link can be set to it; nothing half-made has its name."""
-        assert release.id not in self.open().prepared()
+        releases = self.open()
+        assert release.id not in releases.prepared()
         assert release.id not in self.there(host, "ls", f"{self.target}/releases").split() if self._has_releases(host) else True
         with pytest.raises(PermanentDriverError, match="is not prepared"):
-            self.open().activate({"a": SYNC1, "b": CLIENT1}[host], release.id)
-        assert self.open().activations([SYNC1, CLIENT1]) == {}
+            releases.activate({"a": SYNC1, "b": CLIENT1}[host], release.id)
+        assert releases.activations([SYNC1, CLIENT1]) == {}
 
     def _has_releases(self, host: str) -> bool:
         return self.bed.allows(host, "test", "-d", f"{self.target}/releases")
@@ -328,7 +329,7 @@ def test_a_target_that_is_not_there_or_not_ours_is_told_how_to_make(site: Site) 
     for host in HOSTS:
         site.there(host, "rm", "-r", site.target)
     with pytest.raises(PermanentDriverError, match="the target can't be read") as refused:
-        site.open().activations([SYNC1])
+        site.open().prepared()
     assert f"-m 2750 {site.target}" in refused.value.remedy
     with pytest.raises(PermanentDriverError, match="the target can't be written to"):
         site.first()
