@@ -24,7 +24,7 @@ SYNC1, CLIENT1, STRANGER = WorkerId("sync1"), WorkerId("client1"), WorkerId("nob
 HOSTS = ("a", "b")
 SHARED = f"{targets.DISK}/venvs"
 UNKNOWN = ReleaseId("1.0.0-00000000")
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)

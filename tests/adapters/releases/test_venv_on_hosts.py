@@ -1,7 +1,7 @@
 """Environments on hosts that can't be made, or not to the end: what is then said and by whom, and that nothing of them is ever used."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,8 @@ SYNC1, CLIENT1 = WorkerId("sync1"), WorkerId("client1")
 PLACES = {SYNC1: "a", CLIENT1: "b"}
 HOSTS = ("a", "b")
 SHARED = f"{targets.DISK}/venvs"
-TIMEOUT_S = 60.0
+# Making an environment takes seconds, but minutes on a machine that does much else.
+TIMEOUT_S = 300.0
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +66,12 @@ class Site:
 
     def unusable(self, release: Release, host: str = "a") -> None:
         """It isn't there for anybody, and no link can be set to it; nothing half-made has its name."""
-        assert release.id not in self.open().prepared()
+        releases = self.open()
+        assert release.id not in releases.prepared()
         assert release.id not in self.there(host, "ls", f"{self.target}/releases").split() if self._has_releases(host) else True
         with pytest.raises(PermanentDriverError, match="is not prepared"):
-            self.open().activate({"a": SYNC1, "b": CLIENT1}[host], release.id)
-        assert self.open().activations([SYNC1, CLIENT1]) == {}
+            releases.activate({"a": SYNC1, "b": CLIENT1}[host], release.id)
+        assert releases.activations([SYNC1, CLIENT1]) == {}
 
     def _has_releases(self, host: str) -> bool:
         return self.bed.allows(host, "test", "-d", f"{self.target}/releases")
@@ -96,7 +98,7 @@ def stocked(site: Site) -> Site:
 
 
 def _until_there(site: Site, host: str, path: str) -> None:
-    wait_until(lambda: site.bed.allows(host, "test", "-e", path), 30, f"{path} is on {host}")
+    wait_until(lambda: site.bed.allows(host, "test", "-e", path), TIMEOUT_S, f"{path} is on {host}")
 
 
 def test_a_release_is_the_same_on_all_hosts_and_each_worker_has_its_link(stocked: Site) -> None:
@@ -162,40 +164,35 @@ def test_a_host_that_is_away_is_named_and_nothing_is_begun(stocked: Site) -> Non
     stocked.unusable(release)
 
 
-def _cut_off_while_it_checks(site: Site, timeout_s: float, then: Callable[[VenvOnHosts, Release], object], away_s: float) -> object:
-    """Prepare, and pull b's cable as soon as its release looks at its configuration, which takes 20 s."""
-    begun = f"{site.target}/begun"
-    release = site.first(first_check=begun)
-    with ThreadPoolExecutor(1) as pool:
-        preparing = pool.submit(site.open(connect_timeout_s=2.0).prepare, release, timeout_s)
-        _until_there(site, "b", begun)
-        with site.bed.unplugged("b"):
-            time.sleep(away_s)
-            if preparing.done():
-                return then(site.open(), release)
-        return preparing.result(TIMEOUT_S), release
-
-
 def test_a_cable_that_is_pulled_in_the_middle_ends_nothing(stocked: Site) -> None:
-    """The host goes on by itself, and is asked again until it answers."""
-    done = _cut_off_while_it_checks(stocked, TIMEOUT_S, lambda *_: "given up", 12.0)
-    assert done != "given up"
-    assert len(stocked.open().prepared()) == 1
+    """Pulled as soon as b's release looks at its configuration, which takes 20 s: b goes on by itself, and is asked until it answers."""
+    begun = f"{stocked.target}/begun"
+    release = stocked.first(first_check=begun)
+    with ThreadPoolExecutor(1) as pool:
+        preparing = pool.submit(stocked.open(connect_timeout_s=2.0).prepare, release, TIMEOUT_S)
+        _until_there(stocked, "b", begun)
+        with stocked.bed.unplugged("b"):
+            time.sleep(12)
+            assert not preparing.done()
+        done = preparing.result(TIMEOUT_S)
+    assert stocked.open().prepared() == {release.id: done}
 
 
 def test_a_host_that_stays_away_leaves_it_unknown_and_doing_it_again_converges(stocked: Site) -> None:
     """Nobody knows what became of it there; the other host's half is no release. Done again, it waits for what is still under way."""
+    stocked.open().prepare(stocked.first(), TIMEOUT_S)
     begun = f"{stocked.target}/begun"
     release = stocked.first(first_check=begun)
     with ThreadPoolExecutor(1) as pool:
-        preparing = pool.submit(stocked.open(connect_timeout_s=2.0).prepare, release, 5.0)
+        preparing = pool.submit(stocked.open(connect_timeout_s=2.0).prepare, release, 8.0)
         _until_there(stocked, "b", begun)
         with stocked.bed.unplugged("b"), pytest.raises(OutcomeUnknownError) as unknown:
             preparing.result(TIMEOUT_S)
     assert unknown.value.what in {"what became of `prepare` there is not known", "`prepare` has not ended in time there"}
     assert "checking the configuration" in unknown.value.why
+    assert release.id not in stocked.open().prepared()
     done = stocked.open().prepare(release, TIMEOUT_S)
-    assert stocked.open().prepared() == {release.id: done}
+    assert stocked.open().prepared()[release.id] == done
 
 
 def test_an_installer_that_is_killed_is_noticed_and_what_it_left_is_made_anew(site: Site) -> None:
@@ -332,7 +329,7 @@ def test_a_target_that_is_not_there_or_not_ours_is_told_how_to_make(site: Site) 
     for host in HOSTS:
         site.there(host, "rm", "-r", site.target)
     with pytest.raises(PermanentDriverError, match="the target can't be read") as refused:
-        site.open().activations([SYNC1])
+        site.open().prepared()
     assert f"-m 2750 {site.target}" in refused.value.remedy
     with pytest.raises(PermanentDriverError, match="the target can't be written to"):
         site.first()

@@ -156,6 +156,9 @@ class Site:
     def adopt(self, source: Path) -> str:
         """Bring a configuration tree to every host, under its digest, and return the digest."""
         files = files_in(source)
+        if linked := [path for path in source.rglob("*") if path.is_symlink() and path.is_dir()]:
+            what = "a directory of the configuration is a link, and what it holds would not be sent"
+            raise PermanentDriverError(what, where=str(linked[0]), remedy="the directory itself")
         digest = digest_of(files)
         size = sum(map(len, files.values()))
         if size > CONFIG_BYTES_MAX:
