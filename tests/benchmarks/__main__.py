@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption, forecast, hold, overhead, ramp, releases
+from tests.benchmarks import disruption, forecast, hold, overhead, ramp, releases, ssh
 
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "disruption": disruption.measure,
@@ -17,6 +17,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "overhead": overhead.measure,
     "ramp": ramp.measure,
     "releases": releases.measure,
+    "ssh": ssh.measure,
 }
 OUT = Path("build/bench")
 

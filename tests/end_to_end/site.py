@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Self
 from rollout.adapters.documents.read import read_inventory
 from rollout.engine.drivers import Drivers, open_drivers
 from rollout.lab.demo import observe
+from rollout.lab.load.clients import Rates
 from rollout.lab.load.process import LoadProcess
 from rollout.lab.load.records import Record, window
 from rollout.lab.paths import WORKERS, Lab
@@ -35,12 +36,22 @@ class Said:
 
 
 class Site:
-    """One lab with a journal of its own; *place* takes what commands print."""
+    """One lab with a journal of its own; *place* takes what commands print. *where* goes before commands that run elsewhere."""
 
-    def __init__(self, lab: Lab, place: Path) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        place: Path,
+        *,
+        playbook: Path = PLAYBOOK,
+        journal: Path | None = None,
+        where: Sequence[str] = (),
+        rates: Rates | None = None,
+    ) -> None:
         self.lab = lab
         self.place = place
-        self.tool = Tool(lab, PLAYBOOK, place / "journal.db")
+        self.tool = Tool(lab, playbook, journal or place / "journal.db", where)
+        self._rates = rates
         self._runs = 0
 
     @property
@@ -84,7 +95,7 @@ class Site:
     def load(self) -> Iterator[list[Record]]:
         """Put the lab under load; the list holds what the load saw once the block is left."""
         seen: list[Record] = []
-        with LoadProcess(self.lab, self.place / "load") as load:
+        with LoadProcess(self.lab, self.place / "load", self._rates) as load:
             yield seen
             report = load.stop()
         seen.extend(report.records)
