@@ -76,8 +76,8 @@ def test_the_rules_are_what_sudoers_prints(example: Path) -> None:
 @pytest.mark.parametrize("host", ["a", "b"])
 def test_visudo_accepts_the_rules(bed: Bed, host: str) -> None:
     text = (HAPROXY / f"sudoers-{host}").read_text()
-    assert "parsed OK" in accepted(bed, "/root/rules", text, "visudo", "-cf", "/root/rules")
-    assert "REFUSED" in accepted(bed, "/root/rules", text.replace("NOPASSWD:", "NOPASSWD"), "visudo", "-cf", "/root/rules")
+    assert "parsed OK" in accepted(bed, "/etc/rules", text, "visudo", "-cf", "/etc/rules")
+    assert "REFUSED" in accepted(bed, "/etc/rules", text.replace("NOPASSWD:", "NOPASSWD"), "visudo", "-cf", "/etc/rules")
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ INSTALLED = "/srv/synapse"
 DESK = "a"
 # Where the examples' hosts are.
 ADDRESSES = {"a": "10.0.0.1", "b": "10.0.0.2"}
+# Of whoever runs `rollout` there.
+ROOTS_HOME = Path("~root").expanduser()
 PROXY_PORT = 8080
 USERS, ROOMS = 30, 8
 
@@ -107,8 +109,8 @@ class Cluster:
                 self.bed.write(host, f"/etc/systemd/system/{name}", text.replace("User=synapse\n", ""))
             self.bed.write(host, "/etc/sudoers.d/rollout", (UNITS / f"sudoers-{host}").read_text(), "440")
             self.bed.run(host, "systemctl", "daemon-reload")
-        self.bed.write(DESK, "/root/.ssh/rollout", self.bed.identity_file.read_text(), "600")
-        self.bed.write(DESK, "/root/.ssh/known_hosts", self.bed.known_hosts.read_text())
+        self.bed.write(DESK, f"{ROOTS_HOME}/.ssh/rollout", self.bed.identity_file.read_text(), "600")
+        self.bed.write(DESK, f"{ROOTS_HOME}/.ssh/known_hosts", self.bed.known_hosts.read_text())
         self.bed.write(DESK, "/etc/rollout/as_token", secret(lab, "as_token"), "600")
         self.bed.write(DESK, "/etc/rollout/database.dsn", "", "600")
         self.bed.write(DESK, "/etc/rollout/inventory.yaml", self.of_example((self.front.example / "inventory.yaml").read_text()))

@@ -55,15 +55,19 @@ PROBE_TIMEOUT_S = 60.0
 
 
 class VenvSettings(Settings):
-    """*target* is the directory above; *locks* holds `<version>.txt`, pip requirements with hashes."""
+    """
+    *target* is the directory above; *locks* holds `<version>.txt`, pip requirements with hashes. *shared*: this machine and all hosts have
+    the same *target* at the same place, so what is done here is done for all.
+    """
 
     target: FilePath
     locks: FilePath
+    shared: bool = False
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> Releases:
-    """Open the driver: on hosts, if workers run on hosts. Raises InvalidFileError for settings that don't fit."""
-    if on_hosts(settings, inventory):
+    """Open the driver: on hosts, if workers run there and share no target. Raises InvalidFileError for settings that don't fit."""
+    if settings.get("shared", False) is False and on_hosts(settings, inventory):
         from rollout.adapters.releases.on_hosts.venv import build as build_on_hosts  # noqa: PLC0415  (who needs no hosts doesn't wait)
 
         return build_on_hosts(settings, inventory)

@@ -108,7 +108,7 @@ def test_a_release_is_the_same_on_all_hosts_and_each_worker_has_its_link(stocked
     assert done.deltas == ("93/01_old.sql", "94/01_new.sql", "94/02_code.py", "94/03_index.sql.postgres")
     for worker, host in PLACES.items():
         link = f"{stocked.target}/current/{worker}"
-        assert releases.activate_acts(worker, done.id) == ({"kind": "link", "link": link, "goal": f"../releases/{done.id}"},)
+        assert releases.activate_acts(worker, done.id) == ({"kind": "link", "link": link, "goal": f"../releases/{done.id}", "host": host},)
         assert releases.link_of(worker) == link
         releases.activate(worker, done.id)
         assert stocked.there(host, f"{link}/venv/bin/python", "-c", "import synapse; print(synapse.__version__)") == "1.0.0 (b=develop)"

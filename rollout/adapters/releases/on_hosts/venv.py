@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from rollout.adapters.places import Places
 from rollout.adapters.releases.artefacts import CHECK, MIGRATION, PROBE, named_in, read_lock, room_needed
@@ -34,9 +35,10 @@ ACT_TIMEOUT_S = 15.0
 
 
 class VenvHostsSettings(HostsSettings):
-    """*locks* holds `<version>.txt`, pip requirements with hashes, on this machine."""
+    """*locks* holds `<version>.txt`, pip requirements with hashes, on this machine. *shared*: see rollout.adapters.releases.venv."""
 
     locks: FilePath
+    shared: Literal[False] = False
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "VenvOnHosts":
