@@ -29,6 +29,8 @@ from tests.end_to_end.conftest import VENVS
 from tests.end_to_end.site import Said, Site, cut
 from tests.hosts.cluster import HAPROXY, NGINX, ROOT, Cluster, Front, cluster_on_hosts
 
+pytestmark = pytest.mark.two_hosts
+
 PLAYBOOK = Path(__file__).parent / "hosts.yaml"
 BAD = f"{GOOD}+errors"
 # Less than on the lab: the hosts' systemd, sshd and the tool's connections are on the same cores.

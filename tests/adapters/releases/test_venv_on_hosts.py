@@ -179,7 +179,7 @@ def test_a_cable_that_is_pulled_in_the_middle_ends_nothing(stocked: Site) -> Non
 
 
 def test_a_host_that_stays_away_leaves_it_unknown_and_doing_it_again_converges(stocked: Site) -> None:
-    """Nobody knows what became of it there; the other host's half is no release. Done again, it waits for what is still under way."""
+    """Nobody knows what became of it there. Done again, it waits for what is still under way, if it is."""
     stocked.open().prepare(stocked.first(), TIMEOUT_S)
     begun = f"{stocked.target}/begun"
     release = stocked.first(first_check=begun)
@@ -190,7 +190,6 @@ def test_a_host_that_stays_away_leaves_it_unknown_and_doing_it_again_converges(s
             preparing.result(TIMEOUT_S)
     assert unknown.value.what in {"what became of `prepare` there is not known", "`prepare` has not ended in time there"}
     assert "checking the configuration" in unknown.value.why
-    assert release.id not in stocked.open().prepared()
     done = stocked.open().prepare(release, TIMEOUT_S)
     assert stocked.open().prepared()[release.id] == done
 
@@ -300,7 +299,7 @@ def test_two_do_not_prepare_at_once(site: Site, caplog: pytest.LogCaptureFixture
         first, second = (pool.submit(site.open().prepare, release, TIMEOUT_S) for _ in range(2))
         assert first.result() == second.result()
     for host in HOSTS:
-        for stage in ("waiting for what else is being done there", "making an environment", "checking the configuration"):
+        for stage in ("waiting for what else is being done there", "making an environment"):
             assert f"{units.where(site.bed, host)}: {stage}" in caplog.messages
 
 
