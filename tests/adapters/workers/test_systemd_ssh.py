@@ -119,7 +119,10 @@ def test_one_that_is_about_to_end_does_not_count_as_started(bed: Bed, workers: S
 
 
 def test_a_systemd_that_hangs_is_not_waited_for(bed: Bed, workers: SystemdSsh) -> None:
-    """Process 1 stands still, so every systemctl there does. Nothing was sent that changes something."""
+    """
+    Process 1 stands still, so every systemctl there does, and so does whoever connects anew: the line that the two share has been given up.
+    Nothing was sent that changes something.
+    """
     workers.start(SYNC2, TIMEOUT_S)
     other = units.driver(units.settings_for(bed), PLACES)
     other.look([SYNC2], TIMEOUT_S)
@@ -128,7 +131,7 @@ def test_a_systemd_that_hangs_is_not_waited_for(bed: Bed, workers: SystemdSsh) -
     try:
         for attempt in (lambda: workers.look([SYNC2], 0.7), lambda: other.stop(SYNC2, 0.7)):
             began_s = time.monotonic()
-            with pytest.raises(TransientDriverError, match="no answer in time"):
+            with pytest.raises(TransientDriverError, match=r"no answer (in time|to the attempt to connect)"):
                 attempt()
             assert time.monotonic() - began_s < 2
     finally:
