@@ -20,10 +20,9 @@ from rollout.adapters.agent_settings import AgentSettings
 from rollout.adapters.clocks import check_clock
 from rollout.adapters.remote_commands import Argv, Said
 from rollout.adapters.ssh_shared import Hosts
-from rollout.agent import agent
+from rollout.agent import PYTHON_MIN, agent
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
-PYTHON_MIN = (3, 10)
 INSTALL_TIMEOUT_S = 20.0
 _OLD, _REFUSED = 4, 5
 _LOG_CHARACTERS = 2_000

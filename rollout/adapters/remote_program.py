@@ -16,6 +16,7 @@ from typing import Any
 
 from rollout.adapters.faults import error_of
 from rollout.adapters.remote_commands import Argv, Said
+from rollout.agent import PYTHON_MIN
 from rollout.agent.fault import PERMANENT, Fault
 from rollout.agent.there import pack, unpacked
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
@@ -29,15 +30,13 @@ NEEDED: Mapping[str, tuple[str, ...]] = {
     "nginx_text": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
     "acts": ("acts", "proxy", "nginx", "nginx_configuration", "process_table"),
 }
-# `match` is of that version.
-_OLDEST = (3, 10)
 _TOO_OLD = "python3 there is too old"
 # What a shell ends with when it can't find, or may not run, a program.
 _NO_PROGRAM = frozenset({126, 127})
 # Modules come from a dictionary, under the names that they have here.
 _BOOT = f"""\
 import sys
-if sys.version_info < {_OLDEST}:
+if sys.version_info < {PYTHON_MIN}:
     sys.exit("{_TOO_OLD}: %d.%d" % sys.version_info[:2])
 from importlib.machinery import ModuleSpec
 class Sent:
@@ -92,7 +91,7 @@ def located(fault: Fault, where: str) -> DriverError:
 
 
 def _no_answer(said: Said, where: str, python: str, *, changes: bool) -> DriverError:
-    remedy = f"Python {'.'.join(map(str, _OLDEST))} or newer there; `python` says where it is"
+    remedy = f"Python {'.'.join(map(str, PYTHON_MIN))} or newer there; `python` says where it is"
     if said.status in _NO_PROGRAM:
         return error_of(Fault(PERMANENT, f"{python} can't be run there", where=where, why=said.why, remedy=remedy))
     if _TOO_OLD in said.out and said.status == 1:

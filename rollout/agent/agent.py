@@ -92,7 +92,9 @@ def _tell(command: str, book: Book, others: Sequence[str]) -> dict[str, Any]:
         case "marks", []:
             return asdict(book.read())
         case "lease", [order]:
-            return lease_asked(book.path, json.loads(order))
+            from rollout.agent import lease  # noqa: PLC0415  (an act starts without it)
+
+            return lease.answer(book.path, json.loads(order))
         case "take", [token, *owner]:
             book.take(int(token), " ".join(owner))
         case "beat", [token, alive_until_s, *timers]:
@@ -163,22 +165,6 @@ def give_back(book: Book, order: dict[str, Any]) -> dict[str, Any]:
     if done:
         _disarm(book, claim, watched)
     return {"outcome": "done"}
-
-
-def lease_asked(path: Path, order: dict[str, Any]) -> dict[str, Any]:
-    """Compare and set a lease. Raises Fault."""
-    from rollout.agent import lease  # noqa: PLC0415  (an act starts without it)
-
-    do, wait_s = _taken(order, do=None, wait_s=None)
-    match do:
-        case "acquire":
-            return lease.acquire(path, order["wanted"], above=order["above"], take_over=order["take_over"], wait_s=wait_s)
-        case "renew":
-            return lease.renew(path, order["mine"], wait_s)
-        case "release":
-            return lease.release(path, order["token"], wait_s)
-        case _:
-            return lease.look(path)
 
 
 def digest() -> str:

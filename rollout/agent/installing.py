@@ -146,7 +146,7 @@ def _forget_old_notes(directory: Path) -> None:
 def watch(request: Request) -> Request:
     """
     Wait until the job has ended or is at another *stage*, for *wait_s* at most. It is "lost" if its process ended without an outcome, and
-    "unknown" if nobody has begun it.
+    "unknown" if nobody has begun it: then nobody will.
     """
     note = note_of(Path(request["target"]), request["job"])
     end_s = time.monotonic() + request["wait_s"]
@@ -159,11 +159,27 @@ def watch(request: Request) -> Request:
             said = {"state": "running", "stage": "beginning"}
         except (OSError, ValueError) as error:
             raise Fault(TRANSIENT, "how it stands can't be read", str(note), str(error)) from error
-        if said.get("state") == "ended" or not lives:
-            return said if said.get("state") == "ended" else {**said, "state": "lost" if note.exists() else "unknown"}
+        if said.get("state") == "ended":
+            return said
+        if not lives and note.exists():
+            return {**said, "state": "lost"}
+        if not lives and _barred(note):
+            return {**said, "state": "unknown"}
         if said["stage"] != request["stage"] or time.monotonic() >= end_s:
             return said
         time.sleep(_LOOK_AGAIN_S)
+
+
+def _barred(note: Path) -> bool:
+    """Have a job that nobody has begun begin no more, though word of it should come late; False if it was begun just now."""
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.open("x").close()
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise Fault(TRANSIENT, "whether it was begun can't be settled", str(note), str(error)) from error
+    return True
 
 
 def act(request: Request) -> Request:

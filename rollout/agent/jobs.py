@@ -79,7 +79,8 @@ def work(job: Job) -> NoReturn:
         except Fault as fault:
             said = {**fault.as_data(), "outcome": fault.kind}
         except Exception as error:  # noqa: BLE001  (nobody else would ever hear of it)
-            said = Fault(TRANSIENT, f"{type(error).__name__}: {error}").as_data() | {"outcome": TRANSIENT}
+            # Whatever it was in the middle of: what has happened by then nobody knows.
+            said = Fault(UNKNOWN, f"{type(error).__name__}: {error}").as_data() | {"outcome": UNKNOWN}
         job.says(state="ended", **said)
     finally:
         os._exit(0)

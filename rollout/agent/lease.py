@@ -40,6 +40,22 @@ Content = dict[str, Any]
 Answer = dict[str, Any]
 
 
+def answer(path: Path, order: Mapping[str, Any]) -> Answer:
+    """Do what *order* asks for: `do`, `wait_s`, and what that needs. Raises Fault."""
+    do, wait_s = order["do"], order["wait_s"]
+    match do:
+        case "acquire":
+            return acquire(path, order["wanted"], above=order["above"], take_over=order["take_over"], wait_s=wait_s)
+        case "renew":
+            return renew(path, order["mine"], wait_s)
+        case "release":
+            return release(path, order["token"], wait_s)
+        case "look":
+            return look(path)
+        case _:
+            raise Fault(PERMANENT, f"nobody knows how to do {do!r}", where=str(path), remedy="the agent of this release of rollout")
+
+
 def acquire(path: Path, wanted: Content, *, above: int, take_over: bool, wait_s: float) -> Answer:
     """
     Take it, as *wanted* says of who wants it, with a token above all before and *above*. Raises Fault.

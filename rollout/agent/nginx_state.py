@@ -88,8 +88,11 @@ def _sockets() -> Iterator[tuple[str, str, str]]:
     for name in ("tcp", "tcp6"):
         try:
             _, *lines = Path("/proc/net", name).read_text().splitlines()
-        except FileNotFoundError:  # no IPv6 here
-            continue
+        except OSError as error:
+            if name == "tcp6" and isinstance(error, FileNotFoundError):  # no IPv6 here
+                continue
+            # None would be "0 sessions", and a drain done.
+            raise Fault(TRANSIENT, "the machine's connections can't be seen", where=f"/proc/net/{name}", why=str(error)) from error
         for line in lines:
             _, _, remote, state, *others = line.split()
             yield remote, state, others[3] if len(others) > 3 else ""  # noqa: PLR2004  (queues, timer, retransmits, user)

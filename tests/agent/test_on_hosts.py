@@ -191,6 +191,19 @@ def test_sudo_is_asked_before_anything_is_done(bed: Bed, workers: SystemdSsh, le
     assert units.began_at_s(bed, "b", SYNC1) == began_s
 
 
+def _hold_the_worker(bed: Bed) -> None:
+    bed.run("b", "systemd-run", "--quiet", "--unit=holder", f"--uid={USER}", "flock", LOCK, "sleep", "60")
+    wait_until(lambda: bed.run("b", "sh", "-c", f"test -e {LOCK} && echo yes || true") != "", 5, "the worker is held")
+
+
+def _stopped_before_it_compares(bed: Bed) -> str:
+    """Stop the agent that waits for the worker, and return its process."""
+    wait_until(lambda: len(_agents(bed, "b")) == 1, 10, "it waits there")
+    (pid,) = _agents(bed, "b")
+    bed.run("b", "kill", "-STOP", pid)
+    return pid
+
+
 def test_one_that_was_stopped_on_the_worker_s_host_and_is_woken_after_a_take_over_is_refused(
     bed: Bed, workers: SystemdSsh, ledger: SshLedger
 ) -> None:
@@ -198,13 +211,10 @@ def test_one_that_was_stopped_on_the_worker_s_host_and_is_woken_after_a_take_ove
     workers.start(SYNC1, TIMEOUT_S)
     began_s = units.began_at_s(bed, "b", SYNC1)
     ledger.guard("example.org")
-    bed.run("b", "systemd-run", "--quiet", "--unit=holder", f"--uid={USER}", "flock", LOCK, "sleep", "60")
-    wait_until(lambda: bed.run("b", "sh", "-c", f"test -e {LOCK} && echo yes || true") != "", 5, "the worker is held")
+    _hold_the_worker(bed)
     with ThreadPoolExecutor(1) as pool, closing(ledger_on(bed)) as other:
         late = pool.submit(ledger.perform, effect(5), _restart(workers))
-        wait_until(lambda: len(_agents(bed, "b")) == 1, 10, "it waits there")
-        (pid,) = _agents(bed, "b")
-        bed.run("b", "kill", "-STOP", pid)
+        pid = _stopped_before_it_compares(bed)
         try:
             other.take(2, "b")
             bed.run("b", "systemctl", "stop", "holder.service")
@@ -222,13 +232,10 @@ def test_one_that_is_admitted_by_hand_is_not_restarted_by_what_was_on_its_way(be
     workers.start(SYNC1, TIMEOUT_S)
     began_s = units.began_at_s(bed, "b", SYNC1)
     ledger.guard("example.org")
-    bed.run("b", "systemd-run", "--quiet", "--unit=holder", f"--uid={USER}", "flock", LOCK, "sleep", "60")
-    wait_until(lambda: bed.run("b", "sh", "-c", f"test -e {LOCK} && echo yes || true") != "", 5, "the worker is held")
+    _hold_the_worker(bed)
     with ThreadPoolExecutor(1) as pool, closing(ledger_on(bed)) as other:
         late = pool.submit(ledger.perform, effect(5), _restart(workers))
-        wait_until(lambda: len(_agents(bed, "b")) == 1, 10, "it waits there")
-        (pid,) = _agents(bed, "b")
-        bed.run("b", "kill", "-STOP", pid)
+        pid = _stopped_before_it_compares(bed)
         try:
             bed.run("b", "systemctl", "stop", "holder.service")
             other.perform(Effect(NEXT, StepId("x"), Verb.ADMIT, SYNC1, NEW, 0.0, owner="by hand"), _work(()))

@@ -18,11 +18,10 @@ from rollout.ports.releases import Activation, Releases
 from rollout.simulation.rehearse import set_stage
 from tests.contracts.artefacts import shared_venvs, write_configuration, write_locks
 from tests.hosts import targets
-from tests.hosts.bed import Bed, hosts
+from tests.hosts.bed import Bed
 
 SYNC1, CLIENT1, STRANGER = WorkerId("sync1"), WorkerId("client1"), WorkerId("nobody")
 HOSTS = ("a", "b")
-SHARED = f"{targets.DISK}/venvs"
 UNKNOWN = ReleaseId("1.0.0-00000000")
 TIMEOUT_S = 300.0
 
@@ -63,11 +62,7 @@ def _venv(place: Path, venvs: Path) -> Target:
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     """Two hosts for all tests: SYNC1 is on the first, CLIENT1 on the second."""
-    with hosts(tmp_path_factory.mktemp("beds"), *HOSTS) as bed:
-        for host in HOSTS:
-            targets.mount(bed, host, targets.DISK, targets.DISK_MB)
-            targets.make(bed, host, SHARED)
-        yield bed
+    yield from targets.hosts_with_disks(tmp_path_factory, *HOSTS)
 
 
 def _on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
@@ -75,7 +70,7 @@ def _on_hosts(bed: Bed, place: Path) -> Iterator[Target]:
     target = f"{targets.DISK}/{targets.NAME}/{place.name}"
     for host in HOSTS:
         targets.make(bed, host, target)
-        bed.run(host, "ln", "-s", SHARED, f"{target}/venvs")
+        bed.run(host, "ln", "-s", targets.SHARED, f"{target}/venvs")
     write_locks(place / "locks")
     releases = targets.venv_on(bed, target, place / "locks", {SYNC1: "a", CLIENT1: "b"})
     base = releases.prepare(releases.identify_first("1.0.0", write_configuration(place / "first", sync1={})), TIMEOUT_S)

@@ -1,19 +1,22 @@
 """Directories for releases on hosts of a bed, and the drivers that use them."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 from rollout.adapters.releases import command
 from rollout.adapters.releases.command import CommandReleases
 from rollout.adapters.releases.on_hosts import venv
 from rollout.adapters.releases.on_hosts.venv import VenvOnHosts
 from rollout.model.ids import WorkerId
-from tests.hosts.bed import USER, Bed
+from tests.hosts.bed import USER, Bed, hosts
 from tests.hosts.units import inventory, settings_for
 
 # Room for more than is asked for, and a name that no shell likes.
 DISK = "/srv/disk"
+SHARED = f"{DISK}/venvs"
 DISK_MB = 900
 NAME = '-it\'s a "target" $(of) ours;'
 
@@ -27,6 +30,15 @@ def mount(bed: Bed, host: str, path: str, megabytes: int) -> None:
 def make(bed: Bed, host: str, path: str) -> None:
     """Make a target there, as docs/releases.md says."""
     bed.run(host, "install", "-d", "-o", USER, "-g", USER, "-m", "2750", path)
+
+
+def hosts_with_disks(tmp_path_factory: pytest.TempPathFactory, *names: str) -> Iterator[Bed]:
+    """Boot hosts, each with a disk for targets and the environments that all of them share on it."""
+    with hosts(tmp_path_factory.mktemp("beds"), *names) as bed:
+        for host in names:
+            mount(bed, host, DISK, DISK_MB)
+            make(bed, host, SHARED)
+        yield bed
 
 
 def settings(bed: Bed, target: str, **others: object) -> dict[str, object]:

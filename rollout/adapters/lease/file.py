@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import Field
 
 from rollout.adapters.faults import translated
-from rollout.adapters.lease.contents import acquired, lease_in, renewed, wanted
+from rollout.adapters.lease.asking import AgentLease
 from rollout.adapters.settings import FilePath, Settings, check
 from rollout.agent import lease
 from rollout.model.inventory import Inventory
-from rollout.ports.lease import Claim, Lease
 
 
 class FileLeaseSettings(Settings):
@@ -32,46 +31,19 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "FileLease":
     return FileLease(checked.path, inventory.homeserver, checked.ttl_s)
 
 
-class FileLease:
+class FileLease(AgentLease):
     """See ports.lease."""
 
     def __init__(self, path: Path, homeserver: str, ttl_s: float) -> None:
+        super().__init__(homeserver, ttl_s)
         self._path = path
-        self._homeserver = homeserver
-        self._ttl_s = ttl_s
-        self._mine: dict[str, Any] | None = None
 
     @property
-    def ttl_s(self) -> float:
-        """See ports.lease."""
-        return self._ttl_s
+    def where(self) -> str:
+        """See AgentLease."""
+        return str(self._path)
 
-    def acquire(self, claim: Claim, timeout_s: float, *, above: int, take_over: bool) -> Lease:
-        """See ports.lease."""
-        asked = wanted(self._homeserver, claim, self._ttl_s)
+    def ask(self, order: Mapping[str, Any], timeout_s: float) -> lease.Answer:
+        """See AgentLease."""
         with translated():
-            answer = lease.acquire(self._path, asked, above=above, take_over=take_over, wait_s=timeout_s)
-        taken = acquired(answer, str(self._path))
-        self._mine = answer["lease"]
-        return taken
-
-    def renew(self, token: int, timeout_s: float) -> None:
-        """See ports.lease."""
-        mine = self._mine
-        if mine is None or mine["token"] != token:
-            msg = f"lease {token} was never acquired here"
-            raise ValueError(msg)
-        with translated():
-            answer = lease.renew(self._path, mine, timeout_s)
-        self._mine = renewed(answer, str(self._path))
-
-    def release(self, token: int, timeout_s: float) -> None:
-        """See ports.lease."""
-        with translated():
-            lease.release(self._path, token, timeout_s)
-
-    def read(self, timeout_s: float) -> Lease | None:
-        """See ports.lease."""
-        del timeout_s
-        with translated():
-            return lease_in(lease.look(self._path))
+            return lease.answer(self._path, {**order, "wait_s": timeout_s})

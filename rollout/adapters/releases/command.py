@@ -17,13 +17,13 @@ was not seen. Workers of one host may share what is installed: the first one's c
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from rollout.adapters.places import Places
 from rollout.adapters.releases.commands import CommandSettings, filled, names, unknown_placeholders
-from rollout.adapters.releases.configuration import pools_in, settings_in
 from rollout.adapters.releases.identifying import base_of, identified
+from rollout.adapters.releases.on_hosts.looking import LookingOnHosts
 from rollout.adapters.releases.on_hosts.settings import WHERE, check_version, hosts_of, places_of
 from rollout.adapters.releases.on_hosts.site import Site
 from rollout.adapters.remote_commands import Argv, so_that
@@ -57,11 +57,11 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "CommandRelea
     return CommandReleases(site, checked, hosts)
 
 
-class CommandReleases:
+class CommandReleases(LookingOnHosts):
     """See ports.releases. For use by several threads."""
 
     def __init__(self, site: Site, settings: CommandSettings, hosts: Mapping[str, HostEntry]) -> None:
-        self._site = site
+        super().__init__(site)
         self._settings = settings
         self._entries = hosts
 
@@ -89,10 +89,6 @@ class CommandReleases:
         self._site.complete_configs(release, rooms)
         done = ask_each(rooms, lambda host: self._prepare_on(host, release, timeout_s))
         return next(iter(done.values()))
-
-    def prepared(self) -> dict[ReleaseId, Release]:
-        """See ports.releases."""
-        return self._site.prepared()
 
     def migrate(self, release: ReleaseId) -> None:
         """See ports.releases. On main's host; OutcomeUnknownError when nothing has been heard from there for ten minutes."""
@@ -135,14 +131,6 @@ class CommandReleases:
         left = (self._site.link(worker, one, BEFORE) for one in leaves)
         return self._site.acts(worker, *left, command, self._site.link(worker, release))
 
-    def link_of(self, worker: WorkerId) -> str:
-        """See ports.acts. On the worker's host."""
-        return str(self._site.target / "current" / worker)
-
-    def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
-        """See ports.releases. One host that can't be asked makes the whole look fail."""
-        return self._site.activations(workers)
-
     def room(self, release: Release) -> Room:
         """See ports.releases. Of the host that has least of it left, where its target is."""
         rooms = {}
@@ -150,13 +138,6 @@ class CommandReleases:
             needed = (0, "it is prepared already") if room["release"] else (self._settings.room_bytes, "room_bytes of the releases_driver")
             rooms[host] = Room(room["free"], *needed)
         return self._site.tightest(rooms)
-
-    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
-        """See ports.releases."""
-        try:
-            return pools_in(self._site.configuration(release.config_digest), workers, self._site.where)
-        except PermanentDriverError:
-            return {}
 
     def privileges(self) -> tuple[Privileges, ...]:
         """See ports.privileges: commands that begin with sudo, as far as they can be written exactly, which one with {version} can't."""
@@ -169,13 +150,6 @@ class CommandReleases:
                 entry = self._entries[host]
                 found.append(Privileges(host, entry.spelled(), entry.user, tuple(dict.fromkeys(commands))))
         return tuple(found)
-
-    def close(self) -> None:
-        """End all connections."""
-        self._site.close()
-
-    def _shared(self, config: str) -> dict[str, object]:
-        return settings_in(self._site.configuration(config), f"configuration {config[:12]}")
 
     def _config(self, release: Release) -> str:
         return str(self._site.target / "configs" / release.config_digest[:12])

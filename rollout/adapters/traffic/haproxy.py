@@ -69,7 +69,7 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxies":
 
 
 class Haproxies:
-    """See ports.traffic; and, because an agent acts with the sockets of its own machine, ports.acts.TrafficActs."""
+    """See ports.traffic, and ports.acts.TrafficActs."""
 
     def __init__(self, everywhere: Sequence[Sockets], may_be_held: Collection[str] = ()) -> None:
         self._everywhere = tuple(everywhere)
@@ -100,7 +100,6 @@ class Haproxies:
         return at_hosts(self._drain(server, timeout_s))
 
     def _drain(self, server: Server, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts."""
         return self._commands(timeout_s, f"set server {server.backend}/{server.name} state drain")
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
@@ -112,7 +111,7 @@ class Haproxies:
         return at_hosts(self._admit(server, weight, timeout_s))
 
     def _admit(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts. The weight comes first, so that the server never takes more than its share for a moment."""
+        """The weight comes first, so that the server never takes more than its share for a moment."""
         name = f"{server.backend}/{server.name}"
         return self._commands(timeout_s, f"set server {name} weight {weight}%", f"set server {name} state ready")
 
@@ -127,7 +126,6 @@ class Haproxies:
         return at_hosts(self._hold(server, bound, timeout_s))
 
     def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts."""
         end_s = monotonic() + timeout_s
         for answers in ask(self._everywhere, _HOLDING, end_s).proxies:
             if server.backend not in _holds(answers):
@@ -149,7 +147,6 @@ class Haproxies:
         return at_hosts(self._let_go(server, timeout_s))
 
     def _let_go(self, server: Server, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts."""
         return self._commands(timeout_s, f"rollout-let-go {server.backend}")
 
     def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
@@ -186,7 +183,7 @@ class Haproxies:
 
 
 class Haproxy(Haproxies):
-    """On this machine alone, so that an agent here does all of it; see ports.acts.TrafficActs."""
+    """On this machine alone."""
 
     def __init__(
         self, sockets: Sequence[Path], master: Path | None, may_be_held: Collection[str] = (), masters: Sequence[Path] = ()

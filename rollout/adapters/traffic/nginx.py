@@ -80,7 +80,7 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginxes":
 
 
 class Nginxes:
-    """See ports.traffic; and, because an agent acts on its own machine's nginx, ports.acts.TrafficActs."""
+    """See ports.traffic, and ports.acts.TrafficActs."""
 
     def __init__(self, places: Sequence[Place], include: Path, commands: Mapping[str, tuple[str, ...]], pid_file: Path) -> None:
         self._places = {place.name: place for place in places}
@@ -116,7 +116,6 @@ class Nginxes:
         return at_hosts(self._drain(server, timeout_s))
 
     def _drain(self, server: Server, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts."""
         return self._change(server, None, timeout_s)
 
     def admit(self, server: Server, weight: int, timeout_s: float) -> None:
@@ -128,7 +127,6 @@ class Nginxes:
         return at_hosts(self._admit(server, weight, timeout_s))
 
     def _admit(self, server: Server, weight: int, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts."""
         return self._change(server, weight, timeout_s)
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
@@ -140,7 +138,6 @@ class Nginxes:
         return at_hosts(self._hold(server, bound, timeout_s))
 
     def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:  # noqa: ARG002  (there is no hold)
-        """See ports.acts."""
         raise PermanentDriverError(f"nginx can't hold the requests of upstream {server.backend}", where=str(self._include), remedy=_NO_HOLD)
 
     def let_go(self, server: Server, timeout_s: float) -> None:
@@ -152,7 +149,7 @@ class Nginxes:
         return at_hosts(self._let_go(server, timeout_s))
 
     def _let_go(self, server: Server, timeout_s: float) -> dict[str, Acts]:
-        """See ports.acts: what isn't held is let through already."""
+        """What isn't held is let through already."""
         for name, said in self._everywhere(self._text, monotonic() + timeout_s).items():
             if server.backend not in {upstream for upstream, _ in self._entries(said)}:
                 raise PermanentDriverError(f"nginx's file has no upstream {server.backend}", where=self._where(name))
@@ -234,7 +231,7 @@ class Nginxes:
 
 
 class Nginx(Nginxes):
-    """On this machine, so that an agent here does all of it; see ports.acts.TrafficActs."""
+    """On this machine alone."""
 
     def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path) -> None:
         super().__init__([Here()], include.absolute(), {"": command}, pid_file.absolute())

@@ -18,23 +18,18 @@ from rollout.model.inventory import DriverSettings
 from rollout.model.release import Release
 from tests.contracts.artefacts import write_configuration, write_lock, write_locks
 from tests.hosts import targets, units
-from tests.hosts.bed import USER, Bed, hosts
+from tests.hosts.bed import USER, Bed
 
 SYNC1, CLIENT1 = WorkerId("sync1"), WorkerId("client1")
 PLACES = {SYNC1: "a", CLIENT1: "b"}
 HOSTS = ("a", "b")
-SHARED = f"{targets.DISK}/venvs"
 # Making an environment takes seconds, but minutes on a machine that does much else.
 TIMEOUT_S = 300.0
 
 
 @pytest.fixture(scope="module")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
-    with hosts(tmp_path_factory.mktemp("beds"), *HOSTS) as bed:
-        for host in HOSTS:
-            targets.mount(bed, host, targets.DISK, targets.DISK_MB)
-            targets.make(bed, host, SHARED)
-        yield bed
+    yield from targets.hosts_with_disks(tmp_path_factory, *HOSTS)
 
 
 @dataclass
@@ -93,7 +88,7 @@ def site(bed: Bed, tmp_path: Path) -> Iterator[Site]:
 def stocked(site: Site) -> Site:
     """The same with environments that other tests have made."""
     for host in HOSTS:
-        site.there(host, "ln", "-s", SHARED, f"{site.target}/venvs")
+        site.there(host, "ln", "-s", targets.SHARED, f"{site.target}/venvs")
     return site
 
 

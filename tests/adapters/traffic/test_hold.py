@@ -14,7 +14,7 @@ from rollout.model.ids import WorkerId
 from rollout.model.plan import HoldBound
 from rollout.model.sighting import PoolSighting
 from rollout.ports.traffic import Server
-from tests.contracts.proxy import Proxy, ask, haproxy, until
+from tests.contracts.proxy import Backend, Proxy, ask, haproxy, until
 
 MAIN = WorkerId("main")
 SERVER = Server("sync", "main")
@@ -54,6 +54,18 @@ def _hang_up(proxy: Proxy) -> None:
     for one in proxy.open:
         one.close()
     proxy.open.clear()
+
+
+def _let_go_without_an_answer(proxy: Proxy, requests: int) -> Backend:
+    """Hold some and let them go to a server that answers nobody yet; return it once the first have arrived."""
+    backend = proxy.backends["main"]
+    backend.released.clear()
+    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
+    _begin(proxy, requests)
+    backend.arrived.clear()
+    _driver(proxy).let_go(SERVER, TIMEOUT_S)
+    until(lambda: len(backend.arrived) >= 12)
+    return backend
 
 
 def _waits(proxy: Proxy, requests: int) -> bool:
@@ -127,13 +139,7 @@ def test_who_came_first_goes_on_first_and_not_all_at_once(proxy: Proxy) -> None:
 
 def test_a_server_that_does_not_answer_yet_gets_few_at_a_time(proxy: Proxy) -> None:
     """It is cold, or the machine is slow: with all of them at once it would answer nobody, not even its health check."""
-    backend = proxy.backends["main"]
-    backend.released.clear()
-    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
-    _begin(proxy, 60)
-    backend.arrived.clear()
-    _driver(proxy).let_go(SERVER, TIMEOUT_S)
-    until(lambda: len(backend.arrived) >= 12)
+    backend = _let_go_without_an_answer(proxy, 60)
     time.sleep(1.0)
     # 12, and 10 more a second: long-polls, which are not answered for long, don't hold up the others.
     assert 15 <= len(backend.arrived) <= 30
@@ -143,13 +149,7 @@ def test_a_server_that_does_not_answer_yet_gets_few_at_a_time(proxy: Proxy) -> N
 
 def test_who_comes_while_they_are_let_go_goes_behind_them(proxy: Proxy) -> None:
     """Otherwise a server that is still slow is kept busy by them, and who has waited for its whole boot waits on."""
-    backend = proxy.backends["main"]
-    backend.released.clear()
-    _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
-    _begin(proxy, 40)
-    backend.arrived.clear()
-    _driver(proxy).let_go(SERVER, TIMEOUT_S)
-    until(lambda: len(backend.arrived) >= 12)
+    backend = _let_go_without_an_answer(proxy, 40)
     for _ in range(3):
         proxy.begin_request()
     until(lambda: _pool(proxy).hold.waiting >= 3 and not _pool(proxy).held)

@@ -16,6 +16,7 @@ import pytest
 
 from rollout.adapters.traffic.nginx import Nginx
 from rollout.agent import nginx as agent
+from rollout.agent import nginx_state
 from rollout.agent.fault import Fault
 from rollout.agent.nginx_state import open_connections
 from rollout.interfaces.report.advice import by_hand
@@ -364,3 +365,18 @@ def test_a_server_whose_connections_can_not_be_counted_is_refused(proxy: Proxy, 
     say_that_it_is_read(proxy.include)
     with pytest.raises(PermanentDriverError, match=f"what {re.escape(address)} still has can't be counted"):
         _look(proxy)
+
+
+@pytest.mark.parametrize(("missing", "is_told"), [("tcp", True), ("tcp6", False)])
+def test_connections_that_cannot_be_seen_are_not_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str, *, is_told: bool
+) -> None:
+    """None at all would be a drain that is done. Only IPv6 may be switched off."""
+    for name in {"tcp", "tcp6"} - {missing}:
+        (tmp_path / name).write_text("  sl  local_address rem_address   st\n")
+    monkeypatch.setattr(nginx_state, "Path", lambda _, name: tmp_path / name)
+    if is_told:
+        with pytest.raises(Fault, match="the machine's connections can't be seen"):
+            open_connections()
+    else:
+        assert open_connections() == Counter()

@@ -18,6 +18,7 @@ from typing import Any
 
 from rollout.adapters.faults import error_of
 from rollout.adapters.places import Place
+from rollout.agent import PYTHON_MIN
 from rollout.agent.fault import Fault
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
@@ -30,10 +31,13 @@ _AGAIN_S = 1.0
 _AFTERWARDS_S = 10.0
 # Of a job without an end of its own (a migration): so long nothing may be heard of it before nobody knows.
 SILENCE_MAX_S = 600.0
-NOT_FOUND, NOT_DONE = 127, 3
+NOT_FOUND, NOT_DONE, _TOO_OLD = 127, 3, 4
 # Run by the host's Python before there is anything of ours: a directory, whole or not at all.
-_UNPACK = """
+_UNPACK = f"""
 import json, os, pathlib, shutil, sys
+if sys.version_info < {PYTHON_MIN}:
+    print("Python %d.%d" % sys.version_info[:2])
+    sys.exit({_TOO_OLD})
 os.umask(0o027)
 place = pathlib.Path(sys.argv[1])
 half = place.with_name(place.name + "." + str(os.getpid()) + ".half")
@@ -102,6 +106,9 @@ class Installer:
     def _bring(self, program: Path) -> None:
         commands = (("mkdir", "-p", str(program.parent)), (self._python, "-I", "-S", "-c", _UNPACK, str(program)))
         made, unpacked = self._place.run(commands, ASK_TIMEOUT_S, changes=False, stdin=_program()[1])
+        if unpacked.status == _TOO_OLD:
+            what = f"releases need Python {'.'.join(map(str, PYTHON_MIN))} or newer there"
+            raise PermanentDriverError(what, where=self.where, why=unpacked.why, remedy="`python:` in the releases_driver names another")
         if made.status != 0 or unpacked.status not in {0, NOT_FOUND}:
             raise PermanentDriverError(
                 "the target can't be written to",
@@ -124,8 +131,8 @@ class Installer:
         """
         Have a job done, and return what it says; *timeout_s* None is without an end.
 
-        TransientDriverError when it wasn't begun, or was ended by somebody else; OutcomeUnknownError when the time is over, or nothing is
-        heard of it.
+        TransientDriverError when it wasn't begun; OutcomeUnknownError when the time is over, nothing is heard of it, or somebody has ended
+        it (a release that was being made has then not been made: TransientDriverError).
         """
         job = secrets.token_hex(8)
         end_s = None if timeout_s is None else monotonic() + timeout_s + _AFTERWARDS_S
@@ -157,7 +164,9 @@ class Installer:
                     raise TransientDriverError(f"`{kind}` was not begun there", where=self.where, why="the connection broke before it was")
                 case "lost":
                     why = f"it was {said['stage']}; its process ended without a word (killed, out of memory, or the host restarted)"
-                    raise TransientDriverError(f"`{kind}` was ended there", where=self.where, why=why, remedy=self._log_there(kind))
+                    # Releases are made beside what runs, and made anew. What else was begun may have done half of its work.
+                    error_kind = TransientDriverError if kind == "prepare" else OutcomeUnknownError
+                    raise error_kind(f"`{kind}` was ended there", where=self.where, why=why, remedy=self._log_there(kind))
             if said["stage"] != stage:
                 stage = said["stage"]
                 _log.info("%s: %s", self.where, stage)

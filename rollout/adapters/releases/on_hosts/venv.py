@@ -13,9 +13,9 @@ from typing import Literal
 
 from rollout.adapters.places import Places
 from rollout.adapters.releases.artefacts import CHECK, MIGRATION, PROBE, named_in, read_lock, room_needed
-from rollout.adapters.releases.configuration import pools_in, settings_in
 from rollout.adapters.releases.identifying import base_of, identified
 from rollout.adapters.releases.on_hosts.installer import ASK_TIMEOUT_S
+from rollout.adapters.releases.on_hosts.looking import LookingOnHosts
 from rollout.adapters.releases.on_hosts.settings import WHERE, HostsSettings, check_version, hosts_of, places_of
 from rollout.adapters.releases.on_hosts.site import Site
 from rollout.adapters.settings import FilePath, check
@@ -29,7 +29,6 @@ from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release, make_release
 from rollout.ports.acts import Acts
-from rollout.ports.releases import Activation
 
 ACT_TIMEOUT_S = 15.0
 
@@ -48,11 +47,11 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "VenvOnHosts"
     return VenvOnHosts(Site(places, checked.target, checked.python, places_of(inventory)), checked.locks)
 
 
-class VenvOnHosts:
+class VenvOnHosts(LookingOnHosts):
     """See ports.releases. For use by several threads."""
 
     def __init__(self, site: Site, locks: Path) -> None:
-        self._site = site
+        super().__init__(site)
         self._locks = locks
 
     def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
@@ -64,13 +63,13 @@ class VenvOnHosts:
         # A version that is named is what its lock says today, also when it runs already from an earlier lock.
         lock = old.artefact_lock if version is None else self._digest_of_lock(version)
         config = old.config_digest if config_from is None else self._site.adopt(Path(config_from))
-        return identified(old, version or old.version, lock, config, self._settings(config), known, next_generation=next_generation)
+        return identified(old, version or old.version, lock, config, self._shared(config), known, next_generation=next_generation)
 
     def identify_first(self, version: str, config_from: Path) -> Release:
         """Identify a release where none is yet."""
         check_version(version)
         config = self._site.adopt(config_from)
-        settings = self._settings(config)
+        settings = self._shared(config)
         return make_release(version, self._digest_of_lock(version), config, read_modules(settings), 1, read_topology(settings))
 
     def prepare(self, release: Release, timeout_s: float) -> Release:
@@ -92,10 +91,6 @@ class VenvOnHosts:
                 )
         return done[first]
 
-    def prepared(self) -> dict[ReleaseId, Release]:
-        """See ports.releases."""
-        return self._site.prepared()
-
     def migrate(self, release: ReleaseId) -> None:
         """See ports.releases. On main's host; OutcomeUnknownError when nothing has been heard from there for ten minutes."""
         host = self._site.hosts[0]
@@ -113,14 +108,6 @@ class VenvOnHosts:
         self._site.must_be_prepared(self._site.host_of(worker), release)
         return self._site.acts(worker, self._site.link(worker, release))
 
-    def link_of(self, worker: WorkerId) -> str:
-        """See ports.acts. On the worker's host."""
-        return str(self._site.target / "current" / worker)
-
-    def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
-        """See ports.releases. One host that can't be asked makes the whole look fail."""
-        return self._site.activations(workers)
-
     def room(self, release: Release) -> Room:
         """See ports.releases. Of the host that has least of it left."""
         rooms = {}
@@ -128,20 +115,6 @@ class VenvOnHosts:
             needed = (0, "its environment is there already") if room["environment"] else room_needed(room["largest"])
             rooms[host] = Room(room["free"], *needed)
         return self._site.tightest(rooms)
-
-    def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
-        """See ports.releases."""
-        try:
-            return pools_in(self._site.configuration(release.config_digest), workers, self._site.where)
-        except PermanentDriverError:
-            return {}
-
-    def close(self) -> None:
-        """End all connections."""
-        self._site.close()
-
-    def _settings(self, config: str) -> dict[str, object]:
-        return settings_in(self._site.configuration(config), f"configuration {config[:12]}")
 
     def _digest_of_lock(self, version: str) -> str:
         return hashlib.sha256(read_lock(self._locks, version)).hexdigest()
