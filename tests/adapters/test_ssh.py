@@ -78,7 +78,7 @@ def test_a_host_that_is_cut_off_fails_the_look_and_says_which(bed: Bed, workers:
                 attempt()
             assert (failed.value.what, failed.value.where) == ("the host can't be reached", units.where(bed, "b"))
             assert failed.value.remedy == f"ssh -p 22 {USER}@{bed.addresses['b']} true"
-            assert time.monotonic() - began_s < 2
+            assert time.monotonic() - began_s < 5
         assert set(workers.look([SYNC1], TIMEOUT_S)) == {SYNC1}
     wait_until(lambda: units.sees(workers, SYNC2), 15, "b is seen again")
     assert bed.logged("b", "Starting session: command") == sent + 1
@@ -94,7 +94,7 @@ def test_a_connection_that_went_dead_is_replaced(bed: Bed, workers: SystemdSsh) 
             workers.look([SYNC2], 1.0)
         assert failed.value.where == units.where(bed, "b")
         assert failed.value.why == "the connection stands, and a session was asked for: no command was sent"
-        assert time.monotonic() - began_s < 2
+        assert time.monotonic() - began_s < 5
         assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
     finally:
         _signal_sessions(bed, "b", "KILL")

@@ -178,13 +178,13 @@ def until(holds: Callable[[], bool]) -> None:
 
 @contextmanager
 def haproxy(
-    place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True, balance: str = "roundrobin"
+    place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, can_hold: bool = True, balance: str = "roundrobin", checks: bool = True
 ) -> Iterator[Proxy]:
-    """Run one, with a master, in front of a backend for each name."""
+    """Run one, with a master, in front of a backend for each name, whose health it checks or not."""
     with serving(names) as backends:
         port = free_port()
         proxy = Proxy(place, port, backends)
-        check = "check inter 100ms rise 1 fall 1 weight 100"
+        check = "check inter 100ms rise 1 fall 1 weight 100" if checks else "weight 100"
         servers = "\n".join(f"    server {name} 127.0.0.1:{backend.server_port} {check}" for name, backend in backends.items())
         (place / "haproxy.cfg").write_text(
             f"""\

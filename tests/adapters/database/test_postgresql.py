@@ -65,7 +65,7 @@ def test_a_statement_that_waits_ends_in_time(server: Server, database: Postgresq
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError, match="timeout"):
             database.schema(TIMEOUT_S)
-        assert time.monotonic() - began_s < TIMEOUT_S + 2
+        assert time.monotonic() - began_s < TIMEOUT_S + 5
         holder.execute("ROLLBACK")
     assert database.schema(TIMEOUT_S).version == 94
 
@@ -83,7 +83,7 @@ def test_a_server_that_falls_silent_is_not_waited_for(server: Server, database: 
     try:
         began_s = time.monotonic()
         assert {(reading.value, reading.detail) for reading in database.guards(TIMEOUT_S)} == {(None, "database: no answer in time")}
-        assert time.monotonic() - began_s < TIMEOUT_S + 2
+        assert time.monotonic() - began_s < TIMEOUT_S + 5
     finally:
         thaw.cancel()
         os.kill(found[0], signal.SIGCONT)

@@ -68,7 +68,7 @@ def test_a_hundred_megabytes_are_not_read_to_their_end() -> None:
     with serving(Says(b"synapse_build_info 1\n" * 5_000_000)) as server:
         began_s = time.monotonic()
         found = read(server.url)
-        assert time.monotonic() - began_s < 3
+        assert time.monotonic() - began_s < 10
     assert found == f"the page is longer than {BYTES_MAX} bytes"
 
 
@@ -81,7 +81,7 @@ def test_a_page_that_does_not_come_is_not_waited_for_any_longer(answer: Says) ->
     with serving(answer) as server:
         began_s = time.monotonic()
         found = read(server.url, 1.0)
-        assert time.monotonic() - began_s < 2.5
+        assert time.monotonic() - began_s < 5
     assert found == "no answer in time"
 
 

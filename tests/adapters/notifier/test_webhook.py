@@ -101,7 +101,7 @@ def test_one_that_is_ill_is_told_in_time_and_without_its_address(behaviour: str)
             began_s = time.monotonic()
             with pytest.raises(TransientDriverError) as raised:
                 act()
-            assert time.monotonic() - began_s < 3.0
+            assert time.monotonic() - began_s < 6.0
             assert SECRET not in str(raised.value)
             assert raised.value.__cause__ is None
 

@@ -68,9 +68,9 @@ def test_an_answer_that_does_not_come_is_not_waited_for_any_longer(answer: Says)
     with serving(answer) as server:
         began_s = time.monotonic()
         found = canary(server.url, 1.0)
-        assert time.monotonic() - began_s < 2.5
+        assert time.monotonic() - began_s < 4
     assert (found.ok, found.why) == (False, "no answer in time")
-    assert 0.9 < found.seconds < 2.5
+    assert 0.9 < found.seconds < 4
 
 
 def test_seconds_are_counted_until_the_last_byte() -> None:

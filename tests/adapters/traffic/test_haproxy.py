@@ -252,7 +252,7 @@ def test_an_answer_that_does_not_come_is_not_waited_for_any_longer(tmp_path: Pat
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError):
             Haproxy((tmp_path / "one.sock",), None).look(SERVERS, TIMEOUT_S)
-        assert TIMEOUT_S <= time.monotonic() - began_s < TIMEOUT_S + 1
+        assert TIMEOUT_S <= time.monotonic() - began_s < TIMEOUT_S + 3
 
 
 def test_a_command_that_is_not_answered_may_or_may_not_have_been_done(tmp_path: Path) -> None:
@@ -263,7 +263,7 @@ def test_a_command_that_is_not_answered_may_or_may_not_have_been_done(tmp_path: 
             driver.drain(SERVER, TIMEOUT_S)
         with pytest.raises(OutcomeUnknownError):
             driver.admit(SERVER, 100, TIMEOUT_S)
-        assert time.monotonic() - began_s < 2 * TIMEOUT_S + 1
+        assert time.monotonic() - began_s < 2 * TIMEOUT_S + 3
 
 
 @pytest.mark.parametrize("place", ["nothing.sock", "no/such/directory.sock", "a-file", "x" * 200], ids=["none", "nowhere", "file", "long"])

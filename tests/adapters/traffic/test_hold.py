@@ -27,11 +27,15 @@ def proxy(tmp_path: Path) -> Iterator[Proxy]:
     """One with a backend of one server, which has answered one request: the hold is known to be on its requests' way."""
     with haproxy(tmp_path, ("main",)) as found:
         until(partial(_is_up, found))
-        found.backends["main"].released.set()
-        found.begin_request()
-        assert found.answers() == [200]
-        found.open.pop().close()
+        _pass_one(found)
         yield found
+
+
+def _pass_one(proxy: Proxy) -> None:
+    proxy.backends["main"].released.set()
+    proxy.begin_request()
+    assert proxy.answers() == [200]
+    proxy.open.pop().close()
 
 
 def _driver(proxy: Proxy) -> Haproxy:
@@ -90,6 +94,16 @@ def test_what_comes_while_the_server_restarts_is_answered_when_it_is_back(proxy:
     assert proxy.answers() == [200] * 5
     seen = _pool(proxy).hold
     assert (seen.waiting, seen.waiting_max, seen.shed, seen.let_go_late) == (0, 5, 0, 0)
+
+
+def test_who_waits_for_a_server_whose_health_is_not_checked_goes_on(tmp_path: Path) -> None:
+    """It counts as up: or they would wait until the hold's time has run out."""
+    with haproxy(tmp_path, ("main",), checks=False) as proxy:
+        _pass_one(proxy)
+        _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
+        _begin(proxy, 3)
+        _driver(proxy).let_go(SERVER, TIMEOUT_S)
+        assert proxy.answers() == [200] * 3
 
 
 def test_the_proxy_lets_go_by_itself_when_the_time_is_up(proxy: Proxy) -> None:

@@ -219,4 +219,4 @@ def test_whether_it_is_registered_is_asked_and_said(serve: Serve, status: int, s
 def test_nobody_there_to_ask_is_said_in_time() -> None:
     began_s = time.monotonic()
     assert "no worker said" in ApplicationServiceWarming({SYNC1: ("http://127.0.0.1:1", "http://127.0.0.1:1")}, TOKEN).unavailable(2.0)
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 6

@@ -96,7 +96,7 @@ def test_a_stop_that_takes_longer_than_its_timeout_is_in_doubt(bed: Bed, workers
     began_s = time.monotonic()
     with pytest.raises(OutcomeUnknownError, match="whether it was told to stop is not known"):
         workers.stop(SLOW, 1.5)
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 6
     before = workers.look([SLOW], TIMEOUT_S)[SLOW]
     assert before.running
     # Said again, it waits for the one that is under way.
@@ -133,7 +133,7 @@ def test_a_systemd_that_hangs_is_not_waited_for(bed: Bed, workers: SystemdSsh) -
             began_s = time.monotonic()
             with pytest.raises(TransientDriverError, match=r"no answer (in time|to the attempt to connect)"):
                 attempt()
-            assert time.monotonic() - began_s < 2
+            assert time.monotonic() - began_s < 5
     finally:
         kill(init, signal.SIGCONT)
         other.close()
