@@ -18,6 +18,7 @@ from typing import Any
 
 from rollout.adapters.agent_settings import AgentSettings
 from rollout.adapters.clocks import check_clock
+from rollout.adapters.places import Place
 from rollout.adapters.remote_commands import Argv, Said
 from rollout.adapters.ssh_shared import Hosts
 from rollout.agent import PYTHON_MIN, agent
@@ -129,6 +130,10 @@ class Agents:
     def run(self, name: str, commands: Sequence[Argv], timeout_s: float) -> tuple[Said, ...]:
         """Run commands that look only. Raises TransientDriverError or PermanentDriverError."""
         return self._hosts.get(name).run(commands, timeout_s, changes=False)
+
+    def at(self, name: str) -> Place:
+        """Return the host of this name; nothing is connected by that."""
+        return self._hosts.get(name)
 
     def where(self, name: str) -> str:
         """Name the host as errors do."""

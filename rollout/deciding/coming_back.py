@@ -3,7 +3,7 @@
 from rollout.deciding.acting import go_back, perform, stop
 from rollout.deciding.admission import next_weight
 from rollout.deciding.decision import Decision, Note, Wait
-from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, not_held, seen_after, seen_lately, worker_of
+from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, has_ended, known_of, not_held, seen_after, seen_lately, worker_of
 from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.model.event import StepBegan, StepFailed, StepFinished
 from rollout.model.plan import Plan, Step, Worker
@@ -28,8 +28,8 @@ def await_healthy(plan: Plan, state: DeployState, step: Step, at: StepState, now
             return _await_canary(worker, step, began_at_s, now_s)
         if up and runs(sighting, release) is True:
             return Note(StepFinished(now_s, step.id, f"{worker.id} runs {release.version} and answers"))
-        if sighting.process is not None and not sighting.process.running and now_s >= began_at_s + EXIT_GRACE_S:
-            return Note(StepFailed(now_s, step.id, "its process has ended"))
+        if now_s >= began_at_s + EXIT_GRACE_S and (ended := has_ended(sighting)):
+            return Note(StepFailed(now_s, step.id, ended))
     deadline_at_s = began_at_s + step.deadline_s
     if now_s >= deadline_at_s:
         if sighting is not None and sighting.healthy is True and runs(sighting, release) is None:

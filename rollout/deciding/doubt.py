@@ -14,7 +14,11 @@ from rollout.model.sighting import Sighting
 
 
 def happened(plan: Plan, state: DeployState, effect: Effect, intended_at_s: float) -> bool | None:
-    """Tell whether *effect* took place; None while nothing fresh has been seen that would tell."""
+    """
+    Tell whether *effect* took place; None while nothing fresh has been seen that would tell.
+
+    A restart that isn't to be seen yet may still be on its way, or under way at its host, until its time is over.
+    """
     if effect.worker is None:
         return _happened_to_all(plan, state, effect)
     worker = state.workers[effect.worker]
@@ -24,7 +28,8 @@ def happened(plan: Plan, state: DeployState, effect: Effect, intended_at_s: floa
         or worker.sighting is None
     ):
         return None
-    return _shows(worker.sighting, effect, intended_at_s)
+    shows = _shows(worker.sighting, effect, intended_at_s)
+    return None if shows is False and effect.verb is Verb.RESTART and state.observed_at_s < effect.deadline_at_s else shows
 
 
 def _shows(sighting: Sighting, effect: Effect, intended_at_s: float) -> bool | None:

@@ -48,9 +48,19 @@ def is_confirmed(state: DeployState, known: WorkerState, now_s: float) -> bool:
 
 def gone_for(known: WorkerState, now_s: float) -> str:
     since_s = known.unhealthy_since_s
-    if since_s is not None and now_s - since_s > UNHEALTHY_GRACE_S:
-        return f"it has not answered for {UNHEALTHY_GRACE_S:.0f} s"
-    return ""
+    if since_s is None or now_s - since_s <= UNHEALTHY_GRACE_S:
+        return ""
+    silent = f"it has not answered for {UNHEALTHY_GRACE_S:.0f} s"
+    return silent if known.missing or not (ended := has_ended(known.sighting)) else f"{silent}: {ended}"
+
+
+def has_ended(sighting: Sighting | None) -> str:
+    """Say that its process has ended, and with which words; empty when it runs, or when nobody knows."""
+    process = None if sighting is None else sighting.process
+    if process is None or process.running:
+        return ""
+    words = "\n    ".join(process.last_words)
+    return f"its process has ended; its last words: {words}" if words else "its process has ended"
 
 
 def not_held(known: WorkerState) -> str:

@@ -118,6 +118,8 @@ class ThreadedPerformer:
         self._tenure = tenure
         self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._focus: frozenset[WorkerId] = frozenset()
+        # Those with an effect under way: what ends meanwhile doesn't end by itself.
+        self._acted_on: list[WorkerId | None] = []
         self._eager = False
         self._ended = threading.Event()
         self._look_now = threading.Event()
@@ -136,6 +138,7 @@ class ThreadedPerformer:
 
     def submit(self, effect: Effect) -> None:
         """Begin an effect in a thread of its own."""
+        self._acted_on.append(effect.worker)
         threading.Thread(target=self._act, args=(effect, self._clock.elapsed_s()), daemon=True).start()
 
     def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
@@ -160,6 +163,7 @@ class ThreadedPerformer:
         if not self._tenure.refuses(effect, self._events.put):
             late = too_late(effect, self._clock.elapsed_s() - submitted_s, self._clock.now_s())
             self._events.put(late or act(effect, self._plan, self._drivers, self._inventory, self._clock))
+        self._acted_on.remove(effect.worker)
         self._look_now.set()
 
     def _look_again_and_again(self) -> None:
@@ -169,7 +173,7 @@ class ThreadedPerformer:
             now_s = self._clock.now_s()
             thorough = now_s - thorough_at_s >= THOROUGH_EVERY_S
             thorough_at_s = now_s if thorough else thorough_at_s
-            seen = self._surveyor.look(thorough=thorough)
+            seen = self._surveyor.look(thorough=thorough, heeded=self._focus.difference(self._acted_on))
             self._events.put(Observed(self._clock.now_s(), changes.take(seen, self._focus)))
             self._look_now.wait(EAGER_LOOK_S if self._eager else CALM_LOOK_S)
             self._look_now.clear()

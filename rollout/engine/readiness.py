@@ -5,7 +5,7 @@ Each metrics page is read twice, a second apart: one that stands still meanwhile
 between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.)
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
@@ -24,6 +24,7 @@ from rollout.model.sighting import Observation, Sighting
 from rollout.planning.preflight import Findings
 from rollout.planning.preflight_database import WAIT_LONG_S
 from rollout.ports.clock import Clock
+from rollout.ports.privileges import Privileged
 
 _T = TypeVar("_T")
 
@@ -128,6 +129,8 @@ class Readiness:
         for worker in workers:
             if (used := self.surveyor.files.used(worker, now_s)) is not None:
                 files[worker] = used
+        acting = (self._drivers.workers, self._drivers.releases, self._drivers.traffic, self._drivers.ledger)
+        privileged = [driver for driver in acting if isinstance(driver, Privileged) and driver.privileges()]
         return Findings(
             observation=seen.observation,
             unmeasured=seen.unmeasured,
@@ -136,6 +139,7 @@ class Readiness:
             conditions=conditions,
             room=room,
             connections=connections,
+            not_allowed=_or_why(lambda: _not_allowed(privileged)) if privileged else None,
         )
 
 
@@ -177,6 +181,10 @@ def _explained(seen: Observation, unmeasured: Mapping[WorkerId, str]) -> Observa
 def may_run(sighting: Sighting | None) -> bool:
     """Tell whether a worker runs, as far as anybody can see."""
     return sighting is not None and (sighting.process is None or sighting.process.running)
+
+
+def _not_allowed(privileged: Sequence[Privileged]) -> tuple[str, ...]:
+    return tuple(line for one in privileged for line in one.not_allowed(CONDITIONS_TIMEOUT_S))
 
 
 def _or_why(ask: Callable[[], _T]) -> _T | str:

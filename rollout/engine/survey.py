@@ -49,6 +49,7 @@ MEASURE_TIMEOUT_S = 10.0
 PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
+LAST_WORDS_MAX = 5
 _BUILD_INFO = ("synapse_build_info",)
 
 
@@ -62,11 +63,17 @@ class Surveyor:
         self._servers = servers(inventory)
         self._versions: dict[WorkerId, tuple[float, str]] = {}
         self._counters: dict[WorkerId, tuple[float, synapse_metrics.Counters]] = {}
+        self._running: set[WorkerId] = set()
+        self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._nonce = 0
         self.files = Files()
 
-    def look(self, *, thorough: bool) -> Observation:
-        """Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen."""
+    def look(self, *, thorough: bool, heeded: Collection[WorkerId] = ()) -> Observation:
+        """
+        Look at everything; never raises. *taken_at_s* is when the look began, so that what was done meanwhile does not count as seen.
+
+        One of *heeded* that ran at the last look and doesn't now is asked what it said last.
+        """
         taken_at_s = self._clock.now_s()
         workers = tuple(self._inventory.workers)
         no_states: Mapping[WorkerId, ProcessState] = {}
@@ -80,6 +87,7 @@ class Surveyor:
         strangers = {} if why_no_proxy else self._strangers(proxied)
         health = self._drivers.probe.health(workers, LOOK_TIMEOUT_S)
         self._learn_versions(processes)
+        self._hear(processes, heeded)
         sightings: dict[WorkerId, Sighting] = {}
         missing: dict[WorkerId, str] = {}
         for worker in workers:
@@ -87,7 +95,7 @@ class Surveyor:
             if worker in self._servers and worker not in proxied:
                 unseen.append(why_no_proxy or strangers[worker])
             sighting = Sighting(
-                process=_process(processes.get(worker), links.get(worker)),
+                process=_process(processes.get(worker), links.get(worker), self._last_words.get(worker, ())),
                 healthy=health[worker].ok if worker in health else None,
                 version=self._version(worker, processes.get(worker)),
                 proxy=proxied.get(worker),
@@ -113,6 +121,15 @@ class Surveyor:
         if any(reading.value is None and reading.guard != FILES_PROJECTED for reading in seen.guards):
             return False
         return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
+
+    def _hear(self, processes: Mapping[WorkerId, ProcessState], heeded: Collection[WorkerId]) -> None:
+        running = {worker for worker, process in processes.items() if process.running}
+        for worker in self._running.intersection(processes, heeded) - running:
+            self._last_words[worker] = self._drivers.workers.last_lines(worker, LAST_WORDS_MAX)
+        for worker in running:
+            self._last_words.pop(worker, None)
+        # Of whoever wasn't seen nothing has changed.
+        self._running = running | self._running.difference(processes)
 
     def _strangers(self, proxied: Collection[WorkerId]) -> dict[WorkerId, str]:
         """Say of each server that the proxy doesn't have what may have been meant."""
@@ -248,10 +265,10 @@ def answering(observation: Observation) -> list[WorkerId]:
     return [worker for worker, seen in observation.sightings.items() if seen.healthy is True]
 
 
-def _process(state: ProcessState | None, link: Activation | None) -> ProcessSighting | None:
+def _process(state: ProcessState | None, link: Activation | None, last_words: tuple[str, ...]) -> ProcessSighting | None:
     if state is None or link is None:
         return None
-    return ProcessSighting(state.running, state.started_at_s, link.release, link.at_s)
+    return ProcessSighting(state.running, state.started_at_s, link.release, link.at_s, last_words)
 
 
 def _with_canary(tally: Tally, answer: Answer | None) -> Tally:

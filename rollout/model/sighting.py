@@ -14,13 +14,15 @@ class ProcessSighting:
     What the process manager and the disk say of one worker.
 
     *activated* is the release that its link names, since *activated_at_s*; the process that runs may still be an older one.
-    *started_at_s* is None when it doesn't run.
+    *started_at_s* is None when it doesn't run. *last_words* are the last lines that it wrote, oldest first, if it was seen to have ended by
+    itself; empty when there were none or they could not be read.
     """
 
     running: bool
     started_at_s: float | None
     activated: ReleaseId | None
     activated_at_s: float | None
+    last_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

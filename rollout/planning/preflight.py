@@ -58,7 +58,8 @@ class Findings:
 
     *unmeasured* says whose metrics can't be read or believed, and why. *broken* are the guards that don't hold, and why. *conditions* is
     None where the inventory names no database. *room* is a sentence where it can't be told. *connections* are what each worker's pool may
-    open on the new release; who isn't in it is unknown.
+    open on the new release; who isn't in it is unknown. *not_allowed* says what the hosts' sudo would refuse; a sentence where it can't be
+    asked, None where nothing is done as root.
     """
 
     observation: Observation
@@ -68,6 +69,7 @@ class Findings:
     conditions: DatabaseConditions | None = None
     room: Room | str | None = None
     connections: Mapping[WorkerId, int] = field(default_factory=dict)
+    not_allowed: tuple[str, ...] | str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +190,17 @@ def of_files(question: Question) -> Iterator[Check]:
             "measured too shortly to say how they grow" if used.growth_per_s is None else f"{max(0.0, used.growth_per_s):.2g} more a second"
         )
         yield Check("files", Result.OK, f"{fullest} uses most: {used.open:.0f} of {used.max:.0f}, {grows}")
+
+
+def of_sudo(question: Question) -> Iterator[Check]:
+    """Look at what drivers would do as root on hosts."""
+    found = question.findings.not_allowed
+    if isinstance(found, str):
+        yield Check("sudo", Result.UNKNOWN, f"what it allows can't be asked: {found}", "rollout status")
+    elif found is not None:
+        yield from (Check("sudo", Result.NO, one, "install on that host what `rollout sudoers` prints") for one in found)
+        if not found:
+            yield Check("sudo", Result.OK, "the hosts allow all that is done as root")
 
 
 def of_blockers(blockers: str, told: Sequence[Check]) -> Iterator[Check]:

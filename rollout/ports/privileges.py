@@ -23,6 +23,10 @@ class Privileged(Protocol):
         """List all that it may ever do as root; connects to nothing."""
         ...
 
+    def not_allowed(self, timeout_s: float) -> tuple[str, ...]:
+        """Ask the hosts which of these their sudo would not allow, and say so of each. Does nothing. Raises DriverError."""
+        ...
+
 
 def joined(privileges: Iterable[Privileges]) -> tuple[Privileges, ...]:
     """Join what several drivers do on one host as one user: it has one file of rules."""

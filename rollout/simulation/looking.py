@@ -133,10 +133,10 @@ class QuickEyes(Eyes):
         named = {WorkerId(server.name): server.backend for server in self._servers.values()}
         self._is_plain = at_proxy == named and set(inventory.workers) == set(world.workers)
 
-    def look(self, *, thorough: bool) -> Observation:
-        """See engine.survey."""
+    def look(self, *, thorough: bool, heeded: Collection[WorkerId] = ()) -> Observation:
+        """See engine.survey. Of last words nobody decides anything: only the real way of looking has them."""
         if not self._is_plain or not self._world.away.isdisjoint(_LOOKED_THROUGH):
-            return super().look(thorough=thorough)
+            return super().look(thorough=thorough, heeded=heeded)
         world, taken_at_s, marks = self._world, self._now_s(), self._ledger.marks()
         # The proxy is asked before the metrics pages are, and what it counts is what was served by then.
         answers_of = {worker: world.answers(worker) for worker in self._inventory.workers}

@@ -87,7 +87,7 @@ def test_a_host_that_is_cut_off_fails_the_look_and_says_which(bed: Bed, workers:
 def test_a_connection_that_went_dead_is_replaced(bed: Bed, workers: SystemdSsh) -> None:
     """Nothing comes back on it, whatever became of its other end: a look ends in time, and the next one has a new connection."""
     workers.look([SYNC2], TIMEOUT_S)
-    _signal_sessions(bed, "b", "STOP")
+    bed.signal_sessions("b", "STOP")
     try:
         began_s = time.monotonic()
         with pytest.raises(TransientDriverError, match="no answer in time") as failed:
@@ -97,14 +97,9 @@ def test_a_connection_that_went_dead_is_replaced(bed: Bed, workers: SystemdSsh) 
         assert time.monotonic() - began_s < 5
         assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
     finally:
-        _signal_sessions(bed, "b", "KILL")
+        bed.signal_sessions("b", "KILL")
     # One that was ended at the other side is not even noticed.
     assert set(workers.look([SYNC2], TIMEOUT_S)) == {SYNC2}
-
-
-def _signal_sessions(bed: Bed, host: str, name: str) -> None:
-    find = f"for p in /proc/[0-9]*; do grep -qs '^sshd: {USER}' $p/cmdline && kill -$0 ${{p#/proc/}}; done; true"
-    bed.run(host, "sh", "-c", find, name)
 
 
 def test_an_unknown_host_key_is_refused(bed: Bed, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from rollout.model.ids import EffectNumber, StepId
 from rollout.model.plan import Verb
 from tests.deciding.rolled import CLIENT1, state_where
 
-WHEN = {"before it was begun": True, "after it had begun": False, "after the last look": None}
+WHEN = {"before it was begun": True, "after it had begun": False, "after it had begun, which isn't over": None, "after the last look": None}
 
 
 @pytest.mark.parametrize("when", list(WHEN))
@@ -22,10 +22,12 @@ def test_a_restart_has_happened_if_a_later_look_shows_a_later_process(when: str)
     started_at_s = sighting.process.started_at_s
     assert started_at_s is not None
     assert started_at_s + 0.1 < state.observed_at_s
-    effect = Effect(EffectNumber(9), StepId("client1/restart"), Verb.RESTART, CLIENT1, plan.to_release.id, state.last_at_s)
+    deadline_at_s = state.observed_at_s + (0.1 if "isn't over" in when else 0.0)
+    effect = Effect(EffectNumber(9), StepId("client1/restart"), Verb.RESTART, CLIENT1, plan.to_release.id, deadline_at_s)
     intended_at_s = {
         "before it was begun": started_at_s - 0.1,
         "after it had begun": started_at_s + 0.1,
+        "after it had begun, which isn't over": started_at_s + 0.1,
         "after the last look": state.observed_at_s,
     }[when]
     assert happened(plan, state, effect, intended_at_s) is WHEN[when]

@@ -9,7 +9,7 @@ from rollout.model.sample import Page, Sample
 from rollout.simulation.rehearse import Stage
 from tests.simulation.stages import seven_workers
 
-SYNC1 = WorkerId("sync1")
+SYNC1, CLIENT1, FEDSENDER1 = (WorkerId(name) for name in ("sync1", "client1", "fedsender1"))
 
 
 class Dated:
@@ -56,3 +56,32 @@ def test_the_file_handles_of_workers_out_of_focus_are_read_all_the_same() -> Non
     stage.clock.advance_to(stage.clock.now_s() + FRESH_S + 1)
     readings = {reading.guard: reading for reading in surveyor.look(thorough=True).guards}
     assert (readings["files_used"].value, readings["files_used"].detail) == (None, "client2: connection refused")
+
+
+def test_who_ended_by_itself_is_asked_once_for_its_last_words() -> None:
+    """And not who is acted on, nor who was never seen to run."""
+    stage = seven_workers()
+    asked: list[WorkerId] = []
+    workers = stage.drivers.workers
+    last_lines = workers.last_lines
+
+    def ask(worker: WorkerId, lines_max: int) -> tuple[str, ...]:
+        asked.append(worker)
+        return last_lines(worker, lines_max)
+
+    workers.last_lines = ask  # type: ignore[method-assign]
+    surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
+
+    def last_words() -> dict[WorkerId, tuple[str, ...]]:
+        seen = surveyor.look(thorough=False, heeded=[SYNC1, FEDSENDER1]).sightings
+        return {worker: one.process.last_words for worker, one in seen.items() if one.process and one.process.last_words}
+
+    stage.world.die(FEDSENDER1)
+    assert last_words() == {}
+    stage.world.die(SYNC1)
+    stage.world.die(CLIENT1)
+    for _ in range(2):
+        assert last_words() == {SYNC1: ("sync1: exited with status 1",)}
+    assert asked == [SYNC1]
+    stage.world.start(SYNC1)
+    assert last_words() == {}

@@ -86,6 +86,11 @@ class Bed:
         finally:
             self._script("plug", name)
 
+    def signal_sessions(self, name: str, number: str) -> None:
+        """Send the processes of all SSH sessions of `deploy` there a signal, such as KILL."""
+        find = f"for p in /proc/[0-9]*; do grep -qs '^sshd: {USER}' $p/cmdline && kill -$0 ${{p#/proc/}}; done; true"
+        self.run(name, "sh", "-c", find, number)
+
     def init(self, name: str) -> int:
         """Return the process id of its systemd."""
         return int(self._script("init", name))

@@ -58,7 +58,7 @@ echo "$what $*" >>"$state/done"
 [ -e "$state/slow-$what" ] && sleep 6
 [ -e "$state/broken-$what" ] && { echo "E: no space left for $*" >&2; exit 100; }
 case $what in
-available) case $1 in 1.0.0|2.0.0) ;; *) echo "E: Version '$1' was not found" >&2; exit 100 ;; esac ;;
+available) case $1 in 1.0.0|2.0.0|2.1.0|2.2.0|3.0.0) ;; *) echo "E: Version '$1' was not found" >&2; exit 100 ;; esac ;;
 fetch) touch "$state/fetched-$1" ;;
 set|back) [ -e "$state/stuck" ] || echo "$2" >"$state/worker-$1" ;;
 get) cat "$state/worker-$1" ;;

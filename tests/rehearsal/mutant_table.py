@@ -362,6 +362,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "",
             "doubt is settled by what is seen afterwards",
         ),
+        (
+            "a_restart_in_doubt_is_soon_done_again",
+            "shows is False and effect.verb is Verb.RESTART and state.observed_at_s < effect.deadline_at_s",
+            "False",
+            "a restart that may still be under way is not done again",
+        ),
     ),
     *_in(
         "deciding/soaking.py",

@@ -22,6 +22,7 @@ from pydantic import AfterValidator, Field
 
 from rollout.adapters.agent_on_hosts import Agents
 from rollout.adapters.agent_settings import AgentSettings, is_path, with_hosts
+from rollout.adapters.asking_sudo import not_allowed
 from rollout.adapters.faults import error_in
 from rollout.adapters.ledger.claims import claim_of, mark_of
 from rollout.adapters.settings import refused
@@ -156,6 +157,10 @@ class SshLedger:
         timer = self._timer()
         reached = self._settings.hosts[self._home].spelled()
         return (Privileges(self._home, reached, self._user, (tuple(timer["arm"]), tuple(disarming(timer["unit"])))),)
+
+    def not_allowed(self, timeout_s: float) -> tuple[str, ...]:
+        """See ports.privileges."""
+        return not_allowed(self.privileges(), self._agents.at, timeout_s)
 
     def close(self) -> None:
         """End all connections."""

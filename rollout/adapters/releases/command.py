@@ -20,6 +20,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from rollout.adapters.asking_sudo import not_allowed
 from rollout.adapters.places import Places
 from rollout.adapters.releases.commands import CommandSettings, filled, names, unknown_placeholders
 from rollout.adapters.releases.identifying import base_of, identified
@@ -150,6 +151,10 @@ class CommandReleases(LookingOnHosts):
                 entry = self._entries[host]
                 found.append(Privileges(host, entry.spelled(), entry.user, tuple(dict.fromkeys(commands))))
         return tuple(found)
+
+    def not_allowed(self, timeout_s: float) -> tuple[str, ...]:
+        """See ports.privileges."""
+        return not_allowed(self.privileges(), self._site.at, timeout_s)
 
     def _config(self, release: Release) -> str:
         return str(self._site.target / "configs" / release.config_digest[:12])

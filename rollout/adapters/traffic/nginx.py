@@ -22,6 +22,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from rollout.adapters.asking_sudo import not_allowed
 from rollout.adapters.faults import translated
 from rollout.adapters.remote_commands import Argv, as_root
 from rollout.adapters.settings import FilePath, InvalidSettingsError, refused
@@ -245,12 +246,17 @@ class NginxOnHosts(Nginxes):
         places = [There(name, entry.user, reached, settings.python) for name, entry in hosts.items()]
         commands = {name: as_root(settings.nginx, entry.user) for name, entry in hosts.items()}
         super().__init__(places, settings.include, commands, settings.pid_file)
+        self._reached = reached
         self._hosts = dict(hosts)
         self._as_root = tuple((*settings.nginx, *act) for act in ACTS)
 
     def privileges(self) -> tuple[Privileges, ...]:
         """See ports.privileges."""
         return tuple(Privileges(name, entry.spelled(), entry.user, self._as_root) for name, entry in self._hosts.items())
+
+    def not_allowed(self, timeout_s: float) -> tuple[str, ...]:
+        """See ports.privileges."""
+        return not_allowed(self.privileges(), self._reached.get, timeout_s)
 
 
 def _both(one: ProxySighting, other: ProxySighting) -> ProxySighting:

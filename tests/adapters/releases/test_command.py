@@ -177,9 +177,9 @@ def test_a_full_disk_is_refused_before_anything_is_run(tmp_path: Path) -> None:
 
 def test_a_version_is_a_word_that_can_be_had(site: Site) -> None:
     """What looks like an option, a path or a command never reaches one."""
-    with pytest.raises(PermanentDriverError, match=r"version 3\.0\.0 is not to be had") as refused:
-        site.identify("3.0.0")
-    assert refused.value.why == "E: Version '3.0.0' was not found"
+    with pytest.raises(PermanentDriverError, match=r"version 4\.0\.0 is not to be had") as refused:
+        site.identify("4.0.0")
+    assert refused.value.why == "E: Version '4.0.0' was not found"
     for nasty in ("--allow-downgrades", "../../etc", "1.0; reboot", "$(reboot)", "1.0\n", "", "1 0"):
         with pytest.raises(PermanentDriverError, match="a version can't be called"):
             site.open().identify_first(nasty, site.config)

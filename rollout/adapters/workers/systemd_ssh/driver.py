@@ -22,6 +22,7 @@ from functools import partial
 from time import monotonic, time  # noqa: TID251  (how long a host takes, and this machine's clock, are what this is about)
 from typing import TYPE_CHECKING
 
+from rollout.adapters.asking_sudo import not_allowed
 from rollout.adapters.clocks import check_clock
 from rollout.adapters.remote_commands import Argv, Said, as_root, may_as_root
 from rollout.adapters.side_by_side import ask_all
@@ -147,6 +148,10 @@ class SystemdSsh:
             for name, entry in self._settings.hosts.items()
             if any(host == name for host, _ in self._places.values())
         )
+
+    def not_allowed(self, timeout_s: float) -> tuple[str, ...]:
+        """See ports.privileges."""
+        return not_allowed(self.privileges(), self._host, timeout_s)
 
     def close(self) -> None:
         """End all connections that no other driver uses."""
