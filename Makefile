@@ -34,10 +34,10 @@ check: .venv/installed ## lint, format, types, import contracts
 	$(BIN)/lint-imports --no-logo
 
 test: .venv/installed ## all tests; those on the real lab come last, with the machine to themselves
-	$(BIN)/python -m pytest -n 3 -m "not end_to_end"
-	$(BIN)/python -m pytest -m "end_to_end and not two_hosts"
+	$(BIN)/python -m pytest -n 4 -m "not end_to_end" --durations=15
+	$(BIN)/python -m pytest -m end_to_end --durations=30
 
-hosts: .venv/installed ## roll a cluster on two hosts with systemd; not among `make test` yet
+hosts: .venv/installed ## of these, those that roll a Synapse cluster on two hosts with systemd
 	$(BIN)/python -m pytest -m two_hosts
 
 demo: .venv/installed ## roll a real Synapse worker cluster to a new release under load (build/demo)

@@ -4,8 +4,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from rollout.lab.demo import await_answer
 from rollout.lab.processes import Supervisor
 from tests.end_to_end.site import Site, begun, cut, intent
@@ -41,17 +39,19 @@ def test_killed_four_times_and_resumed(site: Site) -> None:
     assert cut(records) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_interrupted_and_resumed(site: Site, number: signal.Signals) -> None:
+def test_interrupted_and_resumed(site: Site) -> None:
     """As the end of a CI job or a lost connection do it: make safe, say so, and go on later."""
+    arguments = ["deploy", "--restart", "--only", "role=client", "--yes"]
     with site.load() as records:
-        with site.start("deploy", "--restart", "--only", "role=client", "--yes", "--events", "ndjson") as command:
-            command.await_event(intent("drain", "client1"))
-            command.send(number)
-            said = command.end()
-        assert said.code == 130, said.text
-        assert "rollout resume" in said.text
-        site.assert_whole()
+        for number, worker in ((signal.SIGTERM, "client1"), (signal.SIGHUP, "client2")):
+            with site.start(*arguments, "--events", "ndjson") as command:
+                command.await_event(intent("drain", worker))
+                command.send(number)
+                said = command.end()
+            assert said.code == 130, said.text
+            assert "rollout resume" in said.text
+            site.assert_whole()
+            arguments = ["resume"]
         resumed = site.run("resume")
     assert resumed.code == 0, resumed.text
     assert site.last()["outcome"] == "deployed"
