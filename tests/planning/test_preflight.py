@@ -12,7 +12,7 @@ from rollout.model.playbook import GateEntry, Playbook, Strategy
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
-from rollout.planning.preflight import Check, Findings, Question, Result, of_blockers, of_files, of_workers
+from rollout.planning.preflight import Check, Findings, Question, Result, of_blockers, of_files, of_sudo, of_workers
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
 from tests.planning.homeserver import OLD, SCHEMA, release, sighting
@@ -118,6 +118,17 @@ def test_what_is_full_soon_refuses_and_what_is_not_known_to_grow_does_not() -> N
     asked = _asked()
     checks = _results(list(of_files(replace(asked, findings=replace(asked.findings, files=files)))))
     assert checks == {"files of sync1": Result.NO}
+
+
+@pytest.mark.parametrize(
+    ("found", "results"),
+    [(None, []), ((), [Result.OK]), (("sudo does not let a run b",) * 2, [Result.NO] * 2), ("no answer", [Result.UNKNOWN])],
+)
+def test_what_sudo_would_not_allow_refuses_and_so_does_what_it_does_not_say(
+    found: tuple[str, ...] | str | None, results: list[Result]
+) -> None:
+    asked = _asked()
+    assert [check.result for check in of_sudo(replace(asked, findings=replace(asked.findings, not_allowed=found)))] == results
 
 
 def test_mixed_releases_are_told() -> None:
