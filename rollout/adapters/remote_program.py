@@ -22,13 +22,14 @@ from rollout.agent.there import pack, unpacked
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
 PYTHON = "/usr/bin/python3"
+_NGINX = ("nginx", "nginx_configuration", "nginx_hold", "nginx_state", "process_table")
 # What each order needs besides `there` and `fault`.
 NEEDED: Mapping[str, tuple[str, ...]] = {
     "haproxy": ("proxy",),
-    "nginx": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
-    "nginx_limits": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
-    "nginx_text": ("nginx", "nginx_configuration", "nginx_state", "process_table"),
-    "acts": ("acts", "proxy", "nginx", "nginx_configuration", "process_table"),
+    "nginx": _NGINX,
+    "nginx_limits": _NGINX,
+    "nginx_text": _NGINX,
+    "acts": ("acts", "proxy", "nginx", "nginx_configuration", "nginx_hold", "process_table"),
 }
 _TOO_OLD = "python3 there is too old"
 # What a shell ends with when it can't find, or may not run, a program.

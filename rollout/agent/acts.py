@@ -5,6 +5,8 @@ What can be done at the target, as data: each act is a JSON object whose `kind` 
 {"kind": "haproxy", "sockets": [...], "commands": [...], "timeout_s": 5.0}          each command to every proxy, in this order
 {"kind": "nginx", "include": "...", "upstream": "...", "server": "...", "weight": 50, "nginx": [...], "pid_file": "...", "timeout_s": 5.0}
                                                                                     no weight (null) is down
+{"kind": "nginx_hold", "include": "...", "upstream": "...", "page": "http://...", "hold_s": 30.0, "hold_max": 1000, "timeout_s": 5.0}
+                                                                                    no hold_s (null) lets go
 {"kind": "supervisord", "socket": "...", "program": "...", "do": "stop" | "start", "timeout_s": 60.0}
 {"kind": "systemd", "do": "stop" | "start", "unit": "...", ..., "timeout_s": 60.0}   see systemd.py
 {"kind": "link", "link": "...", "goal": "..."}                                      switched by a rename; one that is right is left alone
@@ -68,6 +70,12 @@ def _nginx(act: Act) -> None:
     nginx.tell(act)
 
 
+def _nginx_hold(act: Act) -> None:
+    from rollout.agent import nginx_hold  # noqa: PLC0415  (as above)
+
+    nginx_hold.tell(act)
+
+
 def _supervisord(act: Act) -> None:
     from rollout.agent import processes  # noqa: PLC0415  (as above)
 
@@ -118,6 +126,7 @@ def _command(act: Act) -> None:
 _PRIMITIVES: Mapping[str, Callable[[Act], None]] = {
     "haproxy": _haproxy,
     "nginx": _nginx,
+    "nginx_hold": _nginx_hold,
     "supervisord": _supervisord,
     "systemd": _systemd,
     "link": _link,

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from rollout.agent import nginx
+from rollout.agent import nginx, nginx_hold
 from rollout.agent import nginx_configuration as configuration
 from rollout.agent.fault import TRANSIENT, Fault
 
@@ -16,8 +16,8 @@ _ESTABLISHED, _TIME_WAIT = "01", "06"
 
 
 def text(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Read the file of upstreams, whether or not nginx has it."""
-    return {"text": nginx.read(Path(order["include"]))}
+    """Read the file of upstreams, whether or not nginx has it; *held* is what waits at each upstream, if a page tells that."""
+    return {"text": nginx.read(Path(order["include"])), "held": _held(order)}
 
 
 def see(order: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,7 +44,12 @@ def see(order: Mapping[str, Any]) -> dict[str, Any]:
         configuration.refuse_what_sudo_forbids(command, [["-T"]], end_s)
         configuration.refuse_what_leads_nowhere(configuration.as_tested(command, end_s), file, {upstream for upstream, _ in found})
     connections = [[host, port, count] for (host, port), count in open_connections().items()]
-    return {"text": said, "configured": generation, "connections": connections}
+    return {"text": said, "configured": generation, "connections": connections, "held": _held(order)}
+
+
+def _held(order: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    page = order["hold_page"]
+    return {} if page is None else nginx_hold.see(page, order["include"], order["timeout_s"])
 
 
 def limits(order: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,9 +4,10 @@ What is asked and done at a proxy's place, as data: the same whether that is thi
 ```
 {"do": "acts", "acts": [...]}                                                        see acts.py
 {"do": "haproxy", "sockets": {PATH: [COMMAND, ...]}, "masters": [PATH, ...], "timeout_s": 5.0}        see proxy.questions
-{"do": "nginx", "include": PATH, "nginx": [...], "pid_file": PATH, "configured": [...] | null, "timeout_s": 5.0}      see nginx_state.see
+{"do": "nginx", "include": PATH, "nginx": [...], "pid_file": PATH, "configured": [...] | null, "hold_page": URL | null, "timeout_s": 5.0}
+                                                                                     see nginx_state.see
 {"do": "nginx_limits", "include": PATH, "nginx": [...], "pid_file": PATH, "timeout_s": 5.0}           see nginx_state.limits
-{"do": "nginx_text", "include": PATH}                                                                 see nginx_state.text
+{"do": "nginx_text", "include": PATH, "hold_page": URL | null, "timeout_s": 5.0}     see nginx_state.text
 ```
 
 Sent to a host, it is run by `main`, which prints one line: JSON, packed, because a proxy's statistics are long and alike. Nothing of it

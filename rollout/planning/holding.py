@@ -57,7 +57,7 @@ def refusals(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
         elif not seen.can_hold:
             yield (
                 f"{worker.id}: the inventory says that pool {worker.pool} can be held, but its requests don't pass through the hold of the "
-                "proxy (hold.lua and its http-request rule in haproxy.cfg); mend that, or write hold: false"
+                "proxy (hold.lua, and the line that leads to it in the proxy's configuration); mend that, or write hold: false"
             )
         else:
             hold = situation.playbook.strategy.hold

@@ -4,6 +4,8 @@ import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 from rollout.agent.nginx import LOADED, beside, workers
@@ -17,8 +19,36 @@ def nginx_binary() -> Path:
     return Path(found)
 
 
+# Of Debian's libnginx-mod-http-lua; the second needs the first.
+MODULES = [Path("/usr/lib/nginx/modules", name) for name in ("ndk_http_module.so", "ngx_http_lua_module.so")]
+HOLD_LUA = files("rollout.adapters.traffic").joinpath("nginx_hold.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a configuration needs so that upstream `sync` can be held: at its top, in http, in the location, and a server."""
+
+    top: str = ""
+    http: str = ""
+    location: str = ""
+    server: str = ""
+
+
+def hold_in(directory: str, page: str) -> Hold:
+    """Return it, for a hold.lua in *directory* that tells what it holds at *page* (an address)."""
+    assert all(module.exists() for module in MODULES), "nginx's Lua is missing: apt-get install libnginx-mod-http-lua"
+    return Hold(
+        "".join(f"load_module {module};\n" for module in MODULES),
+        f'lua_package_path "{directory}/?.lua;;"; lua_shared_dict rollout_hold 4m;',
+        'access_by_lua_block { require("hold").wait("sync") } log_by_lua_block { require("hold").over() }',
+        f'server {{ listen {page}; location / {{ content_by_lua_block {{ require("hold").tell() }} }} }}',
+    )
+
+
 class Nginx(Front):
-    """nginx, with upstream `sync`; *include* is the file of upstreams."""
+    """nginx, with upstream `sync`; *include* is the file of upstreams, and *page* where it tells what it holds."""
+
+    page: str | None = None
 
     @property
     def include(self) -> Path:
@@ -38,16 +68,23 @@ class Nginx(Front):
 
 
 @contextmanager
-def nginx(place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, processes: int = 2) -> Iterator[Nginx]:
+def nginx(place: Path, names: tuple[str, ...] = ("sync1", "sync2"), *, processes: int = 2, can_hold: bool = False) -> Iterator[Nginx]:
     """Run one, with so many workers, in front of a backend for each name."""
     with serving(names) as backends:
         port = free_port()
         found = Nginx(place, port, backends)
+        hold = Hold()
+        if can_hold:
+            address = f"127.0.0.1:{free_port()}"
+            found.page = f"http://{address}/"
+            hold = hold_in(str(place), address)
+            (place / "hold.lua").write_text(HOLD_LUA.read_text())
         servers = "\n".join(f"    server 127.0.0.1:{backend.server_port} weight=100; # {name}" for name, backend in backends.items())
         found.include.write_text(f"# Of rollout.\nupstream sync {{\n{servers}\n}}\n")
         found.configuration.write_text(
             f"""\
-worker_processes {processes};
+{hold.top}worker_processes {processes};
+user root; # whose the files of a test are
 pid {place}/nginx.pid;
 error_log {place}/error.log;
 events {{ worker_connections 200; }}
@@ -59,9 +96,11 @@ http {{
     uwsgi_temp_path {place}/uwsgi;
     scgi_temp_path {place}/scgi;
     include {place}/upstreams.conf;
+    {hold.http}
+    {hold.server}
     server {{
         listen 127.0.0.1:{port};
-        location / {{ proxy_pass http://sync; proxy_read_timeout 60s; proxy_next_upstream off; }}
+        location / {{ {hold.location} proxy_pass http://sync; proxy_read_timeout 60s; proxy_next_upstream off; }}
     }}
 }}
 """

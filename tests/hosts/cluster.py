@@ -52,6 +52,7 @@ NGINX = Front(
     {
         "/etc/nginx/nginx.conf": EXAMPLES / "systemd-nginx/nginx.conf",
         "/etc/nginx/rollout/upstreams.conf": EXAMPLES / "systemd-nginx/upstreams.conf",
+        "/etc/nginx/rollout/hold.lua": ROOT / "rollout/adapters/traffic/nginx_hold.lua",
     },
     "[Service]\nType=forking\nPIDFile=/run/nginx.pid\nExecStart=/usr/sbin/nginx\nKillMode=mixed\nTimeoutStopSec=5\n",
 )

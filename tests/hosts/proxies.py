@@ -17,7 +17,8 @@ from rollout.lab.processes import wait_until
 from rollout.lab.programs import haproxy_binary
 from rollout.model.inventory import Inventory
 from rollout.ports.privileges import Privileged
-from tests.contracts.nginx import nginx_binary
+from tests.contracts.nginx import HOLD_LUA as NGINX_HOLD_LUA
+from tests.contracts.nginx import hold_in, nginx_binary
 from tests.contracts.proxy import HOLD_LUA, Backend, Front, serving
 from tests.hosts.bed import USER, Bed
 
@@ -25,6 +26,7 @@ PORT = 8448
 SOCKET = "/run/haproxy/admin.sock"
 MASTER = "/run/haproxy/master.sock"
 INCLUDE = "/etc/nginx/rollout/upstreams.conf"
+HOLD_PAGE = "http://127.0.0.1:9145/"
 PYTHON = shutil.which("python3", path="/usr/bin:/usr/local/bin") or "/usr/bin/python3"
 _HAPROXY = "/opt/haproxy/bin/haproxy"
 _HAPROXY_UNIT = f"""\
@@ -129,24 +131,29 @@ def nginxes(bed: Bed, *hosts: str, names: tuple[str, ...] = ("sync1", "sync2")) 
             f"    server {bed.network}.1:{backend.server_port} weight=100 max_fails=0; # {name}" for name, backend in backends.items()
         )
         include = f"upstream sync {{\n{servers}\n}}\n"
+        hold = hold_in(str(Path(INCLUDE).parent), HOLD_PAGE.removeprefix("http://").rstrip("/"))
         text = f"""\
-user www-data;
+{hold.top}user www-data;
 worker_processes 2;
 pid /run/nginx.pid;
 events {{ worker_connections 200; }}
 http {{
     access_log off;
     include {INCLUDE};
+    {hold.http}
+    {hold.server}
     server {{
         listen {PORT};
-        location / {{ proxy_pass http://sync; proxy_read_timeout 60s; proxy_next_upstream off; }}
+        location / {{ {hold.location} proxy_pass http://sync; proxy_read_timeout 60s; proxy_next_upstream off; }}
     }}
 }}
 """
         for host in hosts:
             bed.run(host, "sh", "-c", "rm -f /etc/nginx/rollout/.* /etc/nginx/rollout/* 2>/dev/null; true")
         loaded = f"{Path(INCLUDE).parent}/.{Path(INCLUDE).name}.loaded"
-        files = {host: {"/etc/nginx/nginx.conf": text, INCLUDE: include, loaded: include} for host in hosts}
+        lua = str(Path(INCLUDE).with_name("hold.lua"))
+        texts = {"/etc/nginx/nginx.conf": text, INCLUDE: include, loaded: include, lua: NGINX_HOLD_LUA.read_text()}
+        files = dict.fromkeys(hosts, texts)
         with running(bed, "nginx", files, backends) as fronts:
             yield fronts
 
@@ -181,7 +188,13 @@ def haproxy_driver(bed: Bed, *hosts: str, **changed: object) -> Haproxies:
 
 def nginx_driver(bed: Bed, *hosts: str, **changed: object) -> Nginxes:
     """Open the driver for nginx on hosts, and allow there what it needs."""
-    settings = {"hosts": hosts_of(bed, *hosts), "include": INCLUDE, "nginx": [str(nginx_binary())], "python": PYTHON}
+    settings = {
+        "hosts": hosts_of(bed, *hosts),
+        "include": INCLUDE,
+        "nginx": [str(nginx_binary())],
+        "python": PYTHON,
+        "hold_page": HOLD_PAGE,
+    }
     driver = nginx.build({**settings, "proxies": list(hosts), **changed}, inventory())
     assert isinstance(driver, Privileged)
     for one in driver.privileges():

@@ -24,6 +24,7 @@ from typing import Any
 
 from rollout.adapters.ssh_shared import Hosts
 from rollout.adapters.traffic.haproxy_settings import read_settings
+from rollout.adapters.traffic.holds import both_holds
 from rollout.adapters.traffic.places import Here, Place, There, into_traffic, out_of_traffic
 from rollout.adapters.traffic.runtime_api import Answers, Sockets, ask
 from rollout.adapters.wording import reason_of
@@ -216,7 +217,7 @@ def _held(proxies: Sequence[Answers], backends: Collection[str]) -> dict[str, di
     return {
         name: {
             "held": all(name in row and row[name].held_for_s is not None for row in rows),
-            "hold": reduce(_both_holds, (row.get(name, HoldSighting()) for row in rows)),
+            "hold": reduce(both_holds, (row.get(name, HoldSighting()) for row in rows)),
         }
         for name in backends
     }
@@ -346,16 +347,6 @@ def _hold_of(row: Mapping[str, str]) -> HoldSighting:
     )
 
 
-def _both_holds(one: HoldSighting, other: HoldSighting) -> HoldSighting:
-    return HoldSighting(
-        held_for_s=max((seconds for seconds in (one.held_for_s, other.held_for_s) if seconds is not None), default=None),
-        waiting=one.waiting + other.waiting,
-        waiting_max=one.waiting_max + other.waiting_max,
-        shed=one.shed + other.shed,
-        let_go_late=one.let_go_late + other.let_go_late,
-    )
-
-
 def _in_pool(hold: HoldSighting) -> dict[str, Any]:
     return {"held": hold.held_for_s is not None, "hold": hold}
 
@@ -366,7 +357,7 @@ def _both_pools(one: PoolSighting, other: PoolSighting) -> PoolSighting:
         arrivals_per_s=(one.arrivals_per_s or 0.0) + (other.arrivals_per_s or 0.0),
         can_hold=one.can_hold and other.can_hold,
         held=one.held and other.held,
-        hold=_both_holds(one.hold, other.hold),
+        hold=both_holds(one.hold, other.hold),
         # One that hashes, or that doesn't say, decides for both.
         algorithm=min(one.algorithm, other.algorithm, key=lambda algorithm: (algorithm in UNHASHED, algorithm)),
         hash_points=min((one.hash_points, other.hash_points), key=lambda points: (points == 0, points)),

@@ -14,6 +14,7 @@ import ipaddress
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Lock
@@ -29,6 +30,7 @@ from rollout.adapters.settings import FilePath, InvalidSettingsError, refused
 from rollout.adapters.side_by_side import ask_all
 from rollout.adapters.ssh_hosts import HostEntry
 from rollout.adapters.ssh_shared import Hosts
+from rollout.adapters.traffic.holds import hold_at_all, pool_at_all
 from rollout.adapters.traffic.hosts import WHERE, OnHosts, checked_with_hosts, unknown
 from rollout.adapters.traffic.places import Here, Place, There, into_traffic, out_of_traffic
 from rollout.agent import nginx
@@ -43,7 +45,7 @@ from rollout.ports.traffic import Server
 
 # Of the upstream module, the ways to choose a server.
 _METHODS = {"least_conn": "leastconn", "ip_hash": "source", "hash": "hash", "random": ""}
-_NO_HOLD = "take it out of the inventory's pools; the plan then says what is cut at a restart"
+_NO_HOLD = "hold_page in the traffic_driver (docs/nginx.md); or `hold: false` in the pool: the plan then says what a restart cuts"
 # Its test prints the configuration, too, in which our file must be.
 ACTS: tuple[Argv, ...] = (("-T",), ("-s", "reload"))
 # What sudo would take for a pattern, or a shell for more than a word.
@@ -60,20 +62,22 @@ class NginxSettings(OnHosts):
     """
     *include*: the file of upstreams, which nginx includes and only rollout changes; each `server` has `weight=100` and its worker's name in
     a comment behind it. *nginx*: the command, with `sudo -n` before it or `-c FILE` behind it where that is needed. *pid_file*: its `pid`.
-    *proxies*: the hosts that nginx is on, with these paths; this machine if absent.
+    *proxies*: the hosts that nginx is on, with these paths; this machine if absent. *hold_page*: where hold.lua there tells what it holds,
+    as the proxy's own machine reaches it; without it nothing can be held.
     """
 
     include: FilePath
     nginx: Annotated[tuple[str, ...], Field(min_length=1)] = ("/usr/sbin/nginx",)
     pid_file: FilePath = Path("/run/nginx.pid")
     proxies: Annotated[tuple[str, ...] | None, Field(min_length=1), AfterValidator(_each_once)] = None
+    hold_page: Annotated[str | None, Field(pattern=r"^http://[^/\s]+(/\S*)?$")] = None
 
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginxes":
     """Open the driver; nothing is looked at yet."""
     checked = checked_with_hosts(NginxSettings, settings, inventory)
     if checked.proxies is None:
-        return Nginx(checked.include, checked.nginx, checked.pid_file)
+        return Nginx(checked.include, checked.nginx, checked.pid_file, checked.hold_page)
     if problems := tuple(unknown(checked.hosts, ((("proxies", number), name) for number, name in enumerate(checked.proxies)))):
         raise InvalidSettingsError(WHERE, problems)
     hosts = {name: checked.hosts[name] for name in checked.proxies}
@@ -83,12 +87,15 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "Nginxes":
 class Nginxes:
     """See ports.traffic, and ports.acts.TrafficActs."""
 
-    def __init__(self, places: Sequence[Place], include: Path, commands: Mapping[str, tuple[str, ...]], pid_file: Path) -> None:
+    def __init__(
+        self, places: Sequence[Place], include: Path, commands: Mapping[str, tuple[str, ...]], pid_file: Path, hold_page: str | None
+    ) -> None:
         self._places = {place.name: place for place in places}
         self._include = include
         # With sudo before it where it is needed.
         self._commands = dict(commands)
         self._pid_file = pid_file
+        self._hold_page = hold_page
         # The workers of which it was seen that they include our file, for each place: asked once for each generation.
         self._configured: dict[str, list[list[int]]] = {}
         self._lock = Lock()
@@ -100,7 +107,12 @@ class Nginxes:
         joined, *others = [self._sightings(self._places[name], said, keys) for name, said in seen.items()]
         for other in others:
             joined = {worker: _both(sighting, other[worker]) for worker, sighting in joined.items() if worker in other}
-        return joined
+        if self._hold_page is None:
+            return joined
+        return {
+            worker: replace(sighting, **hold_at_all([said["held"].get(servers[worker].backend) for said in seen.values()]))
+            for worker, sighting in joined.items()
+        }
 
     def known(self, timeout_s: float) -> frozenset[Server]:
         """See ports.traffic."""
@@ -131,37 +143,53 @@ class Nginxes:
         return self._change(server, weight, timeout_s)
 
     def hold(self, server: Server, bound: HoldBound, timeout_s: float) -> None:
-        """See ports.traffic."""
-        self._hold(server, bound, timeout_s)
+        """See ports.traffic. A reload forgets nothing."""
+        end_s = monotonic() + timeout_s
+        out_of_traffic(self._places, self._hold(server, bound, timeout_s), end_s, lambda place: self._text(place, end_s))
 
     def hold_acts(self, server: Server, bound: HoldBound, timeout_s: float) -> Acts:
         """See ports.acts."""
         return at_hosts(self._hold(server, bound, timeout_s))
 
-    def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:  # noqa: ARG002  (there is no hold)
-        raise PermanentDriverError(f"nginx can't hold the requests of upstream {server.backend}", where=str(self._include), remedy=_NO_HOLD)
+    def _hold(self, server: Server, bound: HoldBound, timeout_s: float) -> dict[str, Acts]:
+        if self._hold_page is None:
+            what = f"nginx can't hold the requests of upstream {server.backend}"
+            raise PermanentDriverError(what, where=str(self._include), remedy=_NO_HOLD)
+        self._must_have(server, timeout_s)
+        return self._holding(server, timeout_s, hold_s=bound.hold_s, hold_max=bound.hold_max)
 
     def let_go(self, server: Server, timeout_s: float) -> None:
         """See ports.traffic."""
-        self._let_go(server, timeout_s)
+        into_traffic(self._places, self._let_go(server, timeout_s), monotonic() + timeout_s)
 
     def let_go_acts(self, server: Server, timeout_s: float) -> Acts:
         """See ports.acts."""
         return at_hosts(self._let_go(server, timeout_s))
 
     def _let_go(self, server: Server, timeout_s: float) -> dict[str, Acts]:
-        """What isn't held is let through already."""
+        """Where nothing can be held all is let through already."""
+        self._must_have(server, timeout_s)
+        return dict.fromkeys(self._places, ()) if self._hold_page is None else self._holding(server, timeout_s, hold_s=None, hold_max=None)
+
+    def _must_have(self, server: Server, timeout_s: float) -> None:
         for name, said in self._everywhere(self._text, monotonic() + timeout_s).items():
             if server.backend not in {upstream for upstream, _ in self._entries(said)}:
                 raise PermanentDriverError(f"nginx's file has no upstream {server.backend}", where=self._where(name))
-        return dict.fromkeys(self._places, ())
+
+    def _holding(self, server: Server, timeout_s: float, *, hold_s: float | None, hold_max: int | None) -> dict[str, Acts]:
+        told = {"kind": "nginx_hold", "include": str(self._include), "upstream": server.backend, "page": self._hold_page}
+        return dict.fromkeys(self._places, ({**told, "hold_s": hold_s, "hold_max": hold_max, "timeout_s": timeout_s},))
 
     def pools(self, backends: Collection[str], timeout_s: float) -> dict[str, PoolSighting]:
         """See ports.traffic."""
-        found = [_methods(said["text"]) for said in self._everywhere(self._text, monotonic() + timeout_s).values()]
+        seen = self._everywhere(self._text, monotonic() + timeout_s).values()
+        found = [_methods(said["text"]) for said in seen]
         return {
             # One that hashes, or that doesn't say, decides for all.
-            name: PoolSighting(None, None, algorithm=min((methods[name] for methods in found), key=lambda one: (one in _EVEN, one)))
+            name: pool_at_all(
+                [said["held"].get(name) for said in seen],
+                min((methods[name] for methods in found), key=lambda one: (one in _EVEN, one)),
+            )
             for name in backends
             if all(name in methods for methods in found)
         }
@@ -208,6 +236,7 @@ class Nginxes:
 
     def _ask(self, do: str, place: Place, end_s: float, **more: object) -> dict[str, Any]:
         order = {"include": str(self._include), "nginx": list(self._commands[place.name]), "pid_file": str(self._pid_file), **more}
+        order |= {"hold_page": self._hold_page}
         return place.ask({"do": do, **order}, end_s - monotonic())
 
     def _entries(self, said: Mapping[str, Any]) -> dict[tuple[str, str], nginx.Entry]:
@@ -234,8 +263,8 @@ class Nginxes:
 class Nginx(Nginxes):
     """On this machine alone."""
 
-    def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path) -> None:
-        super().__init__([Here()], include.absolute(), {"": command}, pid_file.absolute())
+    def __init__(self, include: Path, command: tuple[str, ...], pid_file: Path, hold_page: str | None = None) -> None:
+        super().__init__([Here()], include.absolute(), {"": command}, pid_file.absolute(), hold_page)
 
 
 class NginxOnHosts(Nginxes):
@@ -245,7 +274,7 @@ class NginxOnHosts(Nginxes):
         reached = Hosts(settings.hosts, settings.connect_timeout_s)
         places = [There(name, entry.user, reached, settings.python) for name, entry in hosts.items()]
         commands = {name: as_root(settings.nginx, entry.user) for name, entry in hosts.items()}
-        super().__init__(places, settings.include, commands, settings.pid_file)
+        super().__init__(places, settings.include, commands, settings.pid_file, settings.hold_page)
         self._reached = reached
         self._hosts = dict(hosts)
         self._as_root = tuple((*settings.nginx, *act) for act in ACTS)

@@ -308,7 +308,7 @@ def test_a_change_that_can_not_be_taken_back_is_in_doubt(proxy: Proxy, monkeypat
 def test_main_can_not_be_held_and_is_let_through_already(proxy: Proxy) -> None:
     with pytest.raises(PermanentDriverError, match="can't hold the requests of upstream sync") as refused:
         _driver(proxy).hold(SERVERS[SYNC1], HoldBound(hold_s=5.0, hold_max=10), TIMEOUT_S)
-    assert "what is cut" in refused.value.remedy
+    assert "what a restart cuts" in refused.value.remedy
     _driver(proxy).let_go(SERVERS[SYNC1], TIMEOUT_S)
     assert not _driver(proxy).pools(["sync"], TIMEOUT_S)["sync"].can_hold
 
