@@ -9,7 +9,7 @@ from collections.abc import Sequence
 Argv = tuple[str, ...]
 SYSTEMCTL = "/usr/bin/systemctl"
 # A process that exits at once has usually done so by then.
-SETTLE_S = 0.3
+SETTLE_S = 0.2
 # Whether it runs and since when; why not; and who else is stopped with it.
 _ASKED = (
     "Id", "LoadState", "ActiveState", "SubState", "Job", "MainPID", "ControlPID", "InvocationID",
