@@ -79,6 +79,12 @@ class Front:
         one.sendall(f"GET /sync HTTP/1.1\r\nHost: localhost\r\nFrom: {one.getsockname()[1]}\r\n\r\n".encode())
         self.open.append(one)
 
+    def hang_up(self) -> None:
+        """End the connections of all requests that were begun."""
+        for one in self.open:
+            one.close()
+        self.open.clear()
+
     def answers(self) -> list[int]:
         """Read the status of each answer to the requests that were begun."""
         return [int(answer.split()[1]) for answer in self.whole_answers()]

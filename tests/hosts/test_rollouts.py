@@ -142,11 +142,11 @@ def _another_key(small: Small) -> Iterator[None]:
 
 @contextmanager
 def _no_rules(small: Small) -> Iterator[None]:
-    small.bed.run("b", "mv", "/etc/sudoers.d/rollout", "/root/rollout")
+    small.bed.run("b", "mv", "/etc/sudoers.d/rollout", "/etc/sudoers-of-rollout")
     try:
         yield
     finally:
-        small.bed.run("b", "mv", "/root/rollout", "/etc/sudoers.d/rollout")
+        small.bed.run("b", "mv", "/etc/sudoers-of-rollout", "/etc/sudoers.d/rollout")
 
 
 @contextmanager

@@ -54,12 +54,6 @@ def _begin(proxy: Proxy, requests: int) -> None:
         until(partial(_waits, proxy, wanted))
 
 
-def _hang_up(proxy: Proxy) -> None:
-    for one in proxy.open:
-        one.close()
-    proxy.open.clear()
-
-
 def _let_go_without_an_answer(proxy: Proxy, requests: int) -> Backend:
     """Hold some and let them go to a server that answers nobody yet; return it once the first have arrived."""
     backend = proxy.backends["main"]
@@ -173,7 +167,7 @@ def test_who_comes_while_they_are_let_go_goes_behind_them(proxy: Proxy) -> None:
     assert {one.getsockname()[1] for one in proxy.open[40:]} <= set(last)
     seen = _pool(proxy).hold
     assert (seen.waiting, seen.waiting_max, seen.shed, seen.let_go_late) == (0, 40, 0, 0), "they were not held"
-    _hang_up(proxy)
+    proxy.hang_up()
     proxy.begin_request()
     assert proxy.answers() == [200], "and afterwards nobody waits any more"
 
@@ -190,7 +184,7 @@ def test_nobody_is_let_go_to_a_server_that_is_down_within_the_holds_time(proxy: 
     ask(proxy.admin, "set server sync/main health up")
     assert proxy.answers() == [200] * 5
 
-    _hang_up(proxy)
+    proxy.hang_up()
     began_s = time.monotonic()
     _driver(proxy).hold(SERVER, HoldBound(hold_s=2.0, hold_max=100), TIMEOUT_S)
     _begin(proxy, 2)
@@ -204,7 +198,7 @@ def test_who_hangs_up_while_waiting_leaves_nothing_behind_when_the_hold_is_over(
     """Until then HAProxy doesn't notice, and counts them: who plans a hold has to reckon with those who try again."""
     _driver(proxy).hold(SERVER, LONG, TIMEOUT_S)
     _begin(proxy, 3)
-    _hang_up(proxy)
+    proxy.hang_up()
     _driver(proxy).let_go(SERVER, TIMEOUT_S)
     until(lambda: _pool(proxy).hold.waiting == 0)
     proxy.begin_request()

@@ -91,7 +91,7 @@ def test_it_lets_go_by_itself_when_the_time_is_up(proxy: Nginx) -> None:
     assert proxy.answers() == [200] * 3
     assert time.monotonic() - began_s >= 2.9
     assert _hold(proxy) == HoldSighting(None, 0, 3, 0, 3), "and it is told that it was not us who did"
-    proxy.open.clear()
+    proxy.hang_up()
     proxy.begin_request()
     assert proxy.answers() == [200], "and nobody waits any more"
 

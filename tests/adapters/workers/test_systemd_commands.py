@@ -65,7 +65,7 @@ def test_what_is_run_word_for_word() -> None:
     head, properties, *units = commands.show([unit, "main.service"])[3:]
     assert (head, properties.split("=")[0], units) == ("--timestamp=us+utc", "--property", [unit, "main.service"])
     assert commands.last_lines(unit, 12) == ("journalctl", "--no-pager", "--quiet", "--output=cat", "--lines=12", f"_SYSTEMD_UNIT={unit}")
-    assert (commands.clock(), commands.groups(), commands.settle()) == (("date", "+%s.%N"), ("id", "-Gn"), ("sleep", "0.3"))
+    assert (commands.clock(), commands.groups(), commands.settle()) == (("date", "+%s.%N"), ("id", "-Gn"), ("sleep", "0.2"))
 
 
 def test_units_are_read_in_their_order() -> None:
