@@ -23,6 +23,8 @@ def test_demo() -> None:
         {**summary, "good": {**good, "cut_requests": 1}},
         {**summary, "good": {**good, "lost_events": 1}},
         {**summary, "good": {**good, "rolling_s": 301.0}},
+        {**summary, "good": {**good, "main": {**good["main"], "boot_s": 1.9, "slowest_s": 2.41}}},
+        {**summary, "good": {**good, "main": {**good["main"], "boot_s": 4.0, "slowest_s": 5.51}}},
         {**summary, "good": {**good, "versions_after": {"sync1": {"version": "1.162.0", "restarted": True}}}},
         {**summary, "good": {**good, "versions_after": {"sync1": {"version": "1.163.2", "restarted": False}}}},
         {**summary, "good": {**good, "by_worker": {"sync1": {"pool": "sync", "open_long_polls_at_drain": 7, "requests_while_out": 99}}}},
