@@ -39,8 +39,8 @@ CUTS_MIN = 5
 LONG_POLLS_MIN = 8
 REQUESTS_MIN = 50
 HELD_MIN = 100
-# What a request may wait longer than main takes to boot: half a second. On a machine so slow that main needs more than two seconds, half of what
-# it needs more besides: what was under way has to end before the restart, what waited is answered after it, and both are as slow there.
+# What a request may wait longer than main takes to boot: half a second. Where main needs more than two seconds, half of what it needs more
+# besides: what was under way has to end before the restart, what waited is answered after it, and both are as slow there.
 HOLD_MARGIN_S, QUICK_BOOT_S, HOLD_MARGIN_SHARE = 0.5, 2.0, 0.5
 ROLLING_S_MAX = 300.0
 BOTH_S_MAX = 480.0
