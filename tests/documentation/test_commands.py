@@ -67,7 +67,8 @@ def test_the_walk_through_the_lab(tmp_path: Path) -> None:
     (ROOT / "build/venvs").mkdir(parents=True, exist_ok=True)
     shutil.copytree(ROOT / "playbooks", tmp_path / "playbooks")
     script = "\n".join(["set -e -o pipefail", *commands(WALK)])
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    # How busy workers are is measured before every plan; here it is no news.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "ROLLOUT_MEASURE_S": "1"}
     with (tmp_path / "out").open("w") as out:
         walk = subprocess.Popen(
             ["bash", "-c", script], cwd=tmp_path, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, process_group=0
