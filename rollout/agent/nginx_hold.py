@@ -60,10 +60,19 @@ def tell(act: Mapping[str, Any]) -> None:
     if _ends_at_s(file) > since_s:
         return
     _write(file, f"{since_s:.3f} {since_s + act['hold_s']:.3f} {act['hold_max']}\n")
-    while see(url, include, max(WAIT_S, end_s - monotonic()))[upstream]["held_for_s"] is None:
+    while not _is_held(url, include, upstream, end_s):
         if monotonic() >= end_s:
             raise Fault(UNKNOWN, "nginx doesn't say that it holds", where=url, why=f"{file} tells it to", remedy="look into its error log")
         time.sleep(WAIT_S)
+
+
+def _is_held(url: str, include: str, upstream: str, end_s: float) -> bool:
+    """Tell whether nginx says that it holds. It has been told by now: that its page is away doesn't undo that."""
+    try:
+        row = see(url, include, end_s - monotonic()).get(upstream)
+    except Fault:
+        return False
+    return row is not None and row["held_for_s"] is not None
 
 
 def _ends_at_s(file: Path) -> float:

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.traffic.nginx import Nginx as Driver
+from rollout.agent import nginx_hold
+from rollout.agent.fault import TRANSIENT, UNKNOWN, Fault
 from rollout.agent.nginx import workers
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
@@ -197,6 +199,24 @@ def test_where_it_stands_elsewhere_or_nothing_passes_it_is_said(proxy: Nginx, tm
     with pytest.raises(PermanentDriverError, match="nginx can't hold the requests of upstream other"):
         driver.hold(Server("other", "other"), LONG, TIMEOUT_S)
     assert not list(tmp_path.glob(".hold.*"))
+
+
+def test_a_page_that_goes_once_nginx_was_told_leaves_it_in_doubt(proxy: Nginx, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nginx has read the file by then: to say that nothing happened would be wrong."""
+    answers = iter([nginx_hold.see(proxy.page or "", str(proxy.include), TIMEOUT_S)])
+
+    def see(url: str, *_: object) -> dict[str, dict[str, object]]:
+        if (answer := next(answers, None)) is None:
+            raise Fault(TRANSIENT, "the page of nginx's hold doesn't answer", where=url)
+        return answer
+
+    monkeypatch.setattr(nginx_hold, "see", see)
+    act = {"kind": "nginx_hold", "include": str(proxy.include), "upstream": "sync", "page": proxy.page, "hold_s": 30.0, "hold_max": 9}
+    with pytest.raises(Fault) as doubted:
+        nginx_hold.tell({**act, "timeout_s": 0.3})
+    assert doubted.value.kind == UNKNOWN
+    monkeypatch.undo()
+    assert _hold(proxy).held_for_s is not None
 
 
 def test_without_a_page_it_is_refused_with_its_remedy(proxy: Nginx) -> None:
