@@ -169,8 +169,10 @@ def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
 
 
 def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait | None:
-    """Look once more: still drained or held, and still allowed to be down."""
+    """Look once more: still drained or held, its host there to be asked for a restart, and still allowed to be down."""
     worker, known = worker_of(plan, step), known_of(state, step)
+    if unasked := _unasked(known):
+        return Wait("observation", f"how {worker.id} runs can't be seen, so it isn't restarted yet: {unasked}", now_s + LOOK_FRESH_S)
     drain = index_of(plan).way(state.direction).out.get(worker.id)
     if drain is None:
         return blocker_of(plan, state, worker, now_s)
@@ -198,6 +200,12 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         waits = _before_hold(plan, state, worker, now_s) if drain.verb is Verb.HOLD else None
         return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
     return blocker_of(plan, state, worker, now_s)
+
+
+def _unasked(known: WorkerState) -> str:
+    """Say why nobody could be asked how a worker runs; empty when somebody could. Who can't be asked can't be told to restart it either."""
+    sighting = known.sighting
+    return "; ".join(sighting.unseen) if sighting is not None and sighting.process is None else ""
 
 
 def _too_short(plan: Plan, state: DeployState, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:

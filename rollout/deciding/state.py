@@ -31,7 +31,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 6
+DECISION_VERSION = 7
 
 
 class StepStatus(StrEnum):

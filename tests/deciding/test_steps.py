@@ -59,6 +59,15 @@ def test_who_has_traffic_again_is_drained_again_before_its_restart(shown: dict[s
     assert _answer(plan, busy, "client1/drain") is Verb.DRAIN
 
 
+def test_whose_host_cant_be_asked_is_not_restarted_yet() -> None:
+    """An attempt would be lost, and with the last one the rollout would go back for a host that is only away."""
+    plan, state = _about_to("client1/restart", Verb.RESTART)
+    away = _seeing(state, "", {"process": None, "unseen": ("the host can't be reached",)})
+    waits = decide(plan, away, away.last_at_s)
+    assert _answer(plan, away, "client1/restart") is None
+    assert "how client1 runs can't be seen, so it isn't restarted yet: the host can't be reached" in str(waits)
+
+
 @pytest.mark.parametrize(
     ("part", "shown"), [("", {"healthy": False}), ("", {"healthy": None}), ("", {"version": "1.0.0"}), ("proxy", {"up": False})]
 )
