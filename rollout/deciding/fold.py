@@ -334,7 +334,7 @@ def _keep_unproven(plan: Plan, state: DeployState, step: Step, why: str) -> Depl
 
 def _begin_evidence(state: DeployState, worker: WorkerId, at_s: float) -> DeployState:
     cleared = changed(state.workers[worker], after=None, controls=None, unmeasured=None, verdicts={}, windows=(), ramp_since_s=None)
-    return _with_worker(state, worker, changed(cleared, watched={}, admitted_at_s=at_s))
+    return _with_worker(state, worker, changed(cleared, watched={}, blocks=(), admitted_at_s=at_s))
 
 
 def _move(state: DeployState, step_id: StepId, event: Event, *, why: str = "", **also: float | str | bool | None) -> DeployState:

@@ -6,8 +6,11 @@ of a few plans are kept: a process rolls one out, and a campaign of rehearsals m
 """
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from rollout.deciding.state import Direction
+from rollout.gating import sequential
+from rollout.gating.sequential import Odds, Seen
 from rollout.gating.threshold import Compared
 from rollout.gating.windows import BURSTS, Window
 from rollout.model.gate import Gate, Tally, Verdict
@@ -46,13 +49,22 @@ class Kept:
     failed: tuple[tuple[Gate, Verdict], ...]
 
 
+class Weighed(NamedTuple):
+    """What a sequential gate found of one worker, and from what; *kept* is what it goes on from."""
+
+    seen: Seen
+    odds: Odds | None
+    kept: sequential.Kept | None
+
+
 @dataclass(frozen=True, slots=True)
 class PlanIndex:
     """
     One plan, by what is asked of it.
 
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
-    *surveys* and *watch* the steps of those verbs. *rulings* (watching.py) and what was *compared* (soaking.py) are kept by the way. Those
+    *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones. *rulings* (watching.py), what was *compared*
+    (soaking.py) and what was *weighed* (weighing.py) are kept by the way. Those
     *already_on_it* ran the release before: they show nothing of how it was without it.
     """
 
@@ -66,9 +78,11 @@ class PlanIndex:
     watch: Step | None
     soaks: tuple[tuple[Step, WorkerId], ...]
     watched_gates: dict[WorkerId, tuple[Gate, ...]]
+    weighed_gates: dict[WorkerId, tuple[Gate, ...]]
     already_on_it: frozenset[WorkerId]
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
+    weighed: dict[tuple[WorkerId, GateId], Weighed] = field(default_factory=dict)
 
     def way(self, direction: Direction) -> Way:
         """Return the one that is followed."""
@@ -104,12 +118,17 @@ def _make(plan: Plan) -> PlanIndex:
         watch=next((step for step in forward.steps if step.verb is Verb.WATCH), None),
         soaks=soaks,
         watched_gates={worker: _watched(plan, step) for step, worker in soaks},
+        weighed_gates={worker: gates for step, worker in soaks if (gates := _weighed(plan, step))},
         already_on_it=frozenset(worker for worker, release in plan.from_releases.items() if release == plan.to_release.id),
     )
 
 
 def _watched(plan: Plan, soak: Step) -> tuple[Gate, ...]:
-    return tuple(plan.gates[name] for name in soak.gates if plan.gates[name].metric not in BURSTS)
+    return tuple(gate for name in soak.gates if (gate := plan.gates[name]).metric not in BURSTS and gate.odds is None and gate.acts)
+
+
+def _weighed(plan: Plan, soak: Step) -> tuple[Gate, ...]:
+    return tuple(gate for name in soak.gates if (gate := plan.gates[name]).odds is not None)
 
 
 def _way(steps: tuple[Step, ...]) -> Way:

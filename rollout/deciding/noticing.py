@@ -12,7 +12,8 @@ from rollout.deciding.seeing import last_seen_s
 from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
-from rollout.gating import windows
+from rollout.gating import sequential, windows
+from rollout.gating.evidence import sound
 from rollout.gating.threshold import COMPARABLE_MIN
 from rollout.model.changed import changed
 from rollout.model.event import BaselineFound
@@ -148,7 +149,7 @@ def _take_in(
     """Add what one worker did, and the others of its pool meanwhile, to what is kept of it."""
     known, own, plan = state.workers[worker], measured.tallies[worker], index.plan
     baseline, ramp, after = known.baseline, known.ramp, known.after
-    stretches, watched = known.windows, known.watched
+    stretches, watched, blocks = known.windows, known.watched, known.blocks
     if surveying:
         baseline = _join(baseline, own)
     if known.ramp_since_s is not None and own.since_s >= known.ramp_since_s:
@@ -163,6 +164,9 @@ def _take_in(
         )
         if plan.recovery is not None:
             stretches = windows.extend(stretches, own, rates, plan.watch.window_s, untouched)
+        if worker in index.weighed_gates and sound(own):
+            # What can't be true says nothing; when no other comes, that is noticed by its age.
+            blocks = windows.extend_blocks(blocks, own, untouched, sequential.BLOCK_S, sequential.BLOCKS_MAX)
         gates = index.watched_gates.get(worker, ())
         watched = windows.extend_each(watched, gates, own, rates, plan.watch.window_s, untouched)
     return changed(
@@ -176,6 +180,7 @@ def _take_in(
         after=after,
         windows=stretches,
         watched=watched,
+        blocks=blocks,
     )
 
 
@@ -208,4 +213,10 @@ def _join(earlier: Tally | None, later: Tally) -> Tally:
 def find_baseline(state: DeployState, event: BaselineFound) -> DeployState:
     """Keep a baseline that was there already."""
     found = {worker: changed(state.workers[worker], baseline=tally) for worker, tally in event.tallies.items() if worker in state.workers}
-    return changed(state, workers={**state.workers, **found}, baseline_found=frozenset(found), baseline_source=event.source)
+    return changed(
+        state,
+        workers={**state.workers, **found},
+        baseline_found=frozenset(found),
+        baseline_source=event.source,
+        recoveries=event.recoveries,
+    )

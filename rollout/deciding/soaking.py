@@ -1,10 +1,11 @@
 """Watching a worker that has its traffic back, until every gate has ruled: SOAK."""
 
+from rollout.deciding import weighing
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import gone_for, is_confirmed, known_of, well, worker_of
-from rollout.deciding.state import DeployState, Direction, StepState, StepStatus, WorkerState
+from rollout.deciding.state import DeployState, Direction, StepState, StepStatus
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
 from rollout.model.gate import Gate, Ruling, Verdict
@@ -15,7 +16,8 @@ from rollout.model.plan import Duty, Plan, Step
 def gates_asked(plan: Plan, step: Step) -> tuple[GateId, ...]:
     """Name the gates that a SOAK passes only by, in their order."""
     recovers = plan.recovery is not None and worker_of(plan, step).duty is Duty.REPLACEABLE
-    return (*step.gates, *((recovery.GATE,) if recovers else ()), *(() if step.gates else (liveness.GATE,)))
+    heeded = tuple(name for name in step.gates if plan.gates[name].acts)
+    return (*heeded, *((recovery.GATE,) if recovers else ()), *(() if heeded else (liveness.GATE,)))
 
 
 def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
@@ -24,7 +26,7 @@ def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
         return Note(StepBegan(now_s, step.id))
     if gone := gone_for(known, now_s):
         return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)
-    verdicts = {name: _verdict(plan, worker.id, plan.gates[name], known, now_s) for name in step.gates}
+    verdicts = {name: _verdict(plan, state, worker.id, plan.gates[name], now_s) for name in step.gates}
     if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
         verdicts[recovery.GATE] = recovery.rule(
             plan.recovery,
@@ -34,7 +36,7 @@ def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
             admitted_at_s=known.admitted_at_s or now_s,
             now_s=now_s,
         )
-    if not step.gates:
+    if liveness.GATE in gates_asked(plan, step):
         # One that dies and comes back again and again is alive now and then, never for long.
         since_s = max(known.admitted_at_s or now_s, known.well_since_s or now_s)
         verdicts[liveness.GATE] = liveness.rule(healthy=well(state, known, now_s), since_s=since_s, now_s=now_s)
@@ -43,7 +45,8 @@ def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
         # That nothing is known yet goes without saying.
         if verdict.ruling is not (Ruling.PENDING if before is None else before.ruling):
             return Note(GateRuled(now_s, step.id, worker.id, verdict))
-    return _weigh(plan, state, step, at, tuple(verdicts.values()), now_s)
+    heeded = tuple(verdict for name, verdict in verdicts.items() if name not in plan.gates or plan.gates[name].acts)
+    return _weigh(plan, state, step, at, heeded, now_s)
 
 
 def _weigh(plan: Plan, state: DeployState, step: Step, at: StepState, verdicts: tuple[Verdict, ...], now_s: float) -> Decision | Wait:
@@ -80,8 +83,11 @@ def _deadline_s(plan: Plan, step: Step, verdict: Verdict) -> float:
     return plan.recovery.deadline_s if plan.recovery is not None and verdict.gate == recovery.GATE else step.deadline_s
 
 
-def _verdict(plan: Plan, worker: WorkerId, gate: Gate, known: WorkerState, now_s: float) -> Verdict:
+def _verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
     """Rule now. Decisions come oftener than measurements, so what these were compared to be is kept."""
+    if gate.odds is not None:
+        return weighing.verdict(plan, state, worker, gate, now_s)
+    known = state.workers[worker]
     compared: threshold.Compared | None = None
     if known.after is not None:
         kept = index_of(plan).compared

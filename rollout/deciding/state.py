@@ -25,7 +25,7 @@ from rollout.model.event import (
     StepFinished,
 )
 from rollout.model.gate import GuardReading, Tally, Verdict
-from rollout.model.ids import EffectNumber, GateId, PoolId, ReleaseId, StepId, WorkerId
+from rollout.model.ids import EffectNumber, GateId, PoolId, ReleaseId, Role, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, SchemaSighting, Sighting
 from rollout.model.warming import Warmed
@@ -111,7 +111,8 @@ class WorkerState:
     drained, and *warmed* what warming did for it last. *canary_answered_at_s* is when a canary request was last answered, and
     *failed_at_s* when a gate last began to say FAIL.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
-    *recent* are its last tallies, for how busy it is (sparing.py).
+    *recent* are its last tallies, for how busy it is (sparing.py). *blocks* are all stretches since it was admitted, for sequential gates
+    (weighing.py).
     """
 
     sighting: Sighting | None = None
@@ -141,6 +142,7 @@ class WorkerState:
     shed: int = 0
     let_go_late: int = 0
     recent: tuple[Tally, ...] = ()
+    blocks: tuple[Window, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class DeployState:
     *no_database* is why the homeserver's database could not be asked then.
     *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when
     the playbook's window ends, if it does. *token* is that of the lease; *lease_lost* says why the lease isn't held any more, empty while
-    it is, and *taken_over* whether that is because somebody else has it.
+    it is, and *taken_over* whether that is because somebody else has it. *recoveries* name the curves of each role's earlier restarts.
     """
 
     direction: Direction = Direction.FORWARD
@@ -206,6 +208,7 @@ class DeployState:
     rollback_requested: bool = False
     rollback_failures: tuple[str, ...] = ()
     end_by_s: float | None = None
+    recoveries: dict[Role, tuple[str, ...]] = field(default_factory=dict)
 
 
 def is_taken_back(state: DeployState, worker: WorkerId) -> bool:

@@ -6,12 +6,15 @@ are asked many times, so only two windows that fail, one after the other, count.
 its pool who still run the old release: the others may be getting worse as well. What a worker does of its own accord (WORK, BACKLOG) comes
 in bursts longer than a window, so it isn't watched.
 
+Sequential gates need no windows: they go on adding evidence up, with what they have already, and one FAIL of theirs counts.
+
 A window lasts until it holds a gate's samples. Where two of them don't come to an end in the last watch, the gate couldn't have failed
 there, and it is named: silence is not health.
 """
 
 from collections.abc import Iterable
 
+from rollout.deciding import weighing
 from rollout.deciding.acting import go_back, stop
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Note, Wait, WaitUntil
@@ -35,7 +38,7 @@ def alarm(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Decis
         known = state.workers[worker]
         if known.unhealthy_since_s is not None and (gone := gone_for(known, now_s)):
             return go_back(plan, state, f"{worker} had passed, but {gone}", now_s, blamed=worker)
-        for gate, verdict in _failed(plan, agenda.index, worker, known):
+        for gate, verdict in (*_failed(plan, agenda.index, worker, known), *weighing.failed(plan, state, worker)):
             if (before := known.verdicts.get(gate.id)) is None or before.ruling is not Ruling.FAIL:
                 return Note(GateRuled(now_s, step.id, worker, verdict))
             if not is_confirmed(state, known, now_s):
@@ -78,7 +81,8 @@ def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
     """Say what the last watch has shown, and what it could not show."""
     dark = _undecided(plan, state, began_at_s)
     bursts = {plan.gates[name].id for step, _ in _watched(plan, state) for name in step.gates if plan.gates[name].metric in BURSTS}
-    looked_at = sum(len(_gates(plan, step)) for step, _ in _watched(plan, state))
+    weighed = index_of(plan).weighed_gates
+    looked_at = sum(len(_gates(plan, step)) + len(weighed.get(step.worker or WorkerId(""), ())) for step, _ in _watched(plan, state))
     unseen = [
         *([f"too little came to rule twice on {_listed(dark)}"] if dark else []),
         *([f"{', '.join(sorted(bursts))} {'is' if len(bursts) == 1 else 'are'} not watched"] if bursts else []),
@@ -95,7 +99,8 @@ def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
 
 def _undecided(plan: Plan, state: DeployState, began_at_s: float) -> list[tuple[GateId, str]]:
     """List the gates, with the workers, that could not have failed since the last watch began: too few windows came to an end."""
-    return [
+    blind = [(gate.id, str(worker)) for _, worker in agenda_of(plan, state).passed for gate in weighing.blind(plan, state, worker)]
+    return blind + [
         (gate.id, str(step.worker))
         for step, known in _watched(plan, state)
         for gate in _gates(plan, step)

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DeployState
-from rollout.model.event import BaselineFound
-from rollout.model.gate import Tally
-from rollout.model.ids import ReleaseId, WorkerId
+from rollout.model.event import BaselineFound, GateRuled
+from rollout.model.gate import Ruling, Tally
+from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.plan import Plan
 from rollout.ports.journal import Journal
 
@@ -21,13 +21,33 @@ _DAY_S = 86_400.0
 _HOUR_S = 3_600.0
 # Rollouts of the last day are few; more than this many are not worth their reading time.
 _DEPLOYS_MAX = 20
+# How workers recover changes with the homeserver, slowly.
+_LEARNED_FROM = 5
+_CURVES_MAX = 40
 
 
 def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
     """Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one."""
     found = kept_tallies(journal, plan.homeserver, plan.from_releases, now_s)
     enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
-    return BaselineFound(now_s, HISTORY, enough) if enough else None
+    learned = recoveries(journal, plan) if any(gate.odds is not None for gate in plan.gates.values()) else {}
+    return BaselineFound(now_s, HISTORY, enough, learned) if enough or learned else None
+
+
+def recoveries(journal: Journal, plan: Plan) -> dict[Role, tuple[str, ...]]:
+    """Name, by role, the curves by which workers recovered that passed in the last rollouts, the newest ones first."""
+    roles = {worker.id: worker.role for worker in plan.workers}
+    found: dict[Role, list[str]] = {}
+    for line in journal.deploys(plan.homeserver, _LEARNED_FROM):
+        for _, event in journal.events(line.deploy_id):
+            if (
+                isinstance(event, GateRuled)
+                and event.worker in roles
+                and event.verdict.ruling is Ruling.PASS
+                and event.verdict.evidence.curve
+            ):
+                found.setdefault(roles[event.worker], []).append(event.verdict.evidence.curve)
+    return {role: tuple(curves[:_CURVES_MAX]) for role, curves in found.items()}
 
 
 def kept_tallies(journal: Journal, homeserver: str, releases: Mapping[WorkerId, ReleaseId], now_s: float) -> dict[WorkerId, Tally]:

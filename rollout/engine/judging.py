@@ -5,20 +5,22 @@ from collections.abc import Callable, Collection, Mapping
 from functools import reduce
 
 from rollout.engine.survey import Surveyor
-from rollout.gating import threshold
+from rollout.gating import sequential, threshold, windows
 from rollout.model.gate import Gate, Ruling, Tally, Verdict
 from rollout.model.ids import WorkerId
 
 Progress = Callable[[float], None]
 
 
-def watch(surveyor: Surveyor, workers: Collection[WorkerId], seconds: float, sample_s: float, progress: Progress) -> dict[WorkerId, Tally]:
+def watch(
+    surveyor: Surveyor, workers: Collection[WorkerId], seconds: float, sample_s: float, progress: Progress
+) -> dict[WorkerId, tuple[Tally, ...]]:
     """
-    Add up what *workers* do for *seconds*; *progress* is told how many are left. KeyboardInterrupt ends it early, with what there is.
+    Measure what *workers* do for *seconds*; *progress* is told how many are left. KeyboardInterrupt ends it early, with what there is.
 
     A worker that could not be measured to the end has what was measured of it, one that never could has nothing.
     """
-    found: dict[WorkerId, Tally] = {}
+    found: dict[WorkerId, tuple[Tally, ...]] = {}
     pause = threading.Event()
     left_s = seconds
     surveyor.measure(tuple(workers), with_canaries=True)
@@ -28,31 +30,45 @@ def watch(surveyor: Surveyor, workers: Collection[WorkerId], seconds: float, sam
             pause.wait(min(sample_s, left_s))
             left_s -= sample_s
             for worker, tally in surveyor.measure(tuple(workers), with_canaries=True).tallies.items():
-                found[worker] = found[worker] + tally if worker in found else tally
+                found[worker] = (*found.get(worker, ()), tally)
     except KeyboardInterrupt:
         pass
     return found
 
 
+def summed(found: Mapping[WorkerId, tuple[Tally, ...]]) -> dict[WorkerId, Tally]:
+    """Add up what was measured of each worker."""
+    return {worker: reduce(Tally.__add__, tallies) for worker, tallies in found.items()}
+
+
 def judge(
-    gates: Mapping[WorkerId, Collection[Gate]], after: Mapping[WorkerId, Tally], baselines: Mapping[WorkerId, Tally], now_s: float
+    gates: Mapping[WorkerId, Collection[Gate]],
+    after: Mapping[WorkerId, tuple[Tally, ...]],
+    baselines: Mapping[WorkerId, Tally],
+    now_s: float,
 ) -> dict[WorkerId, list[Verdict]]:
-    """Rule on workers by what they did lately against what was kept of them before; one without a tally can't be measured."""
-    return {
-        worker: [
-            threshold.rule(
-                gate,
-                after=after.get(worker),
-                baseline=baselines.get(worker),
-                controls=None,
-                unmeasured=None if worker in after else "it could not be measured",
-                admitted_at_s=after[worker].since_s if worker in after else now_s,
-                now_s=now_s,
-            )
-            for gate in its
-        ]
-        for worker, its in gates.items()
-    }
+    """
+    Rule on workers by what they did lately against what was kept of them before; one without a tally can't be measured.
+
+    Which of their siblings run what isn't known here, so nobody is compared with them.
+    """
+    return {worker: [_judge(gate, after.get(worker, ()), baselines.get(worker), now_s) for gate in its] for worker, its in gates.items()}
+
+
+def _judge(gate: Gate, tallies: tuple[Tally, ...], baseline: Tally | None, now_s: float) -> Verdict:
+    since_s = tallies[0].since_s if tallies else now_s
+    unmeasured = None if tallies else "it could not be measured"
+    if gate.odds is None:
+        after = reduce(Tally.__add__, tallies) if tallies else None
+        return threshold.rule(
+            gate, after=after, baseline=baseline, controls=None, unmeasured=unmeasured, admitted_at_s=since_s, now_s=now_s
+        )
+    blocks: tuple[windows.Window, ...] = ()
+    for tally in tallies:
+        blocks = windows.extend_blocks(blocks, tally, None, sequential.BLOCK_S, sequential.BLOCKS_MAX)
+    seen = sequential.Seen(blocks, baseline, None, (), since_s)
+    odds, _ = sequential.weigh(gate, seen)
+    return sequential.rule(gate, seen, odds, unmeasured=unmeasured, now_s=now_s)
 
 
 def overall(verdicts: Mapping[WorkerId, Collection[Verdict]]) -> Ruling:

@@ -7,8 +7,11 @@ its samples are enough. It answers for the first look; that is when a good worke
 
 import math
 
+from rollout.gating import sequential
 from rollout.gating.chance import at_most, mean_factor
 from rollout.gating.evidence import P95, SAMPLES
+from rollout.gating.latency import GOOD_RATIO
+from rollout.gating.shift import SPREAD
 from rollout.gating.threshold import NAMES, say
 from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL
 from rollout.model.gate import Gate, Metric
@@ -27,6 +30,8 @@ def detectable(gate: Gate, samples_per_s: float | None = None, horizon_s: float 
 
     When not even the minimum comes together before the deadline, that is said instead.
     """
+    if gate.odds is not None:
+        return f"{gate.id}: {_sequential(gate, gate.odds, samples_per_s)}"
     samples = float(gate.samples_min)
     if samples_per_s is not None:
         samples = max(samples, samples_per_s * (gate.soak_s if horizon_s is None else horizon_s))
@@ -42,6 +47,8 @@ def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
 
     How much users will ask isn't known, but canary requests are ours: each worker gets one every *sample_s*.
     """
+    if gate.odds is not None:
+        return ""
     if gate.metric in BURSTS:
         return "not looked at again once a worker has passed: work comes in bursts"
     own = gate.metric in {Metric.CANARY_P95, Metric.CANARY_FAILURES}
@@ -49,6 +56,52 @@ def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
     if 0 < watch.watch_s < WINDOWS_TO_FAIL * window_s:
         return f"a last watch of {watch.watch_s:g} s is too short for two windows of {window_s:g} s: what is bad only then is not seen"
     return ""
+
+
+# What it costs not to know beforehand how bad a release is, and how its worker recovers (a logarithm of odds; measured on made-up traces).
+_UNKNOWN = 4.0
+_RATIOS = (2.0, 1.5, 1.2)
+_SHARES = (0.05, 0.01)
+# A usual share of failures, for a plan that knows none yet.
+_USUAL = 0.001
+
+
+def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
+    """Say what a sequential gate sees, and after how many samples or how long; what takes longer than its deadline is not seen by it."""
+    counted = SAMPLES[gate.metric]
+    if gate.metric in sequential.SHARES:
+        bits = [(f"{share:.0%}", (math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL)) for share in _SHARES]
+        passing = math.log(sequential.PASS_ODDS) / -math.log1p(-(gate.max or sequential.margin(samples_per_s or 1.0).share))
+        name = NAMES[gate.metric]
+    else:
+        least = math.log(GOOD_RATIO)
+        bits = [(f"{ratio:g} ×", (math.log(odds) + _UNKNOWN) * 2 * SPREAD**2 / (math.log(ratio) - least) ** 2) for ratio in _RATIOS]
+        ratio = gate.ratio_max or sequential.margin(samples_per_s or 1.0).ratio
+        passing = math.log(sequential.PASS_ODDS) * 2 * SPREAD**2 / math.log(ratio) ** 2
+        name = "time" if gate.metric in sequential.HISTOGRAMS else "cost"
+    if samples_per_s is None:
+        sees = ", ".join(f"{what} after about {needed:.0f}" for what, needed in bits)
+        return f"a {name} of {sees} {counted}; a good worker passes after about {passing:.0f}"
+    seen = [f"{what} in about {duration(needed / samples_per_s)}" for what, needed in bits if needed / samples_per_s <= gate.deadline_s]
+    unseen = [what for what, needed in bits if needed / samples_per_s > gate.deadline_s]
+    blind = f", not {' or '.join(unseen)}" if unseen else ""
+    return (
+        f"with {samples_per_s:.2g} {counted} a second it sees {', '.join(seen) or 'nothing of the kind'}{blind}; "
+        f"a good worker passes in about {duration(max(gate.soak_s, passing / samples_per_s))}"
+    )
+
+
+def _divergence(share: float, usual: float) -> float:
+    """Return what one request says on average of a share that isn't the usual one (Kullback and Leibler)."""
+    return share * math.log(share / usual) + (1 - share) * math.log((1 - share) / (1 - usual))
+
+
+def duration(seconds: float) -> str:
+    """Write seconds roughly."""
+    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} min"
+
+
+_MINUTES_FROM_S = 100.0
 
 
 def _unseen(gate: Gate, samples: float) -> str:

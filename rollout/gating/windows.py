@@ -106,3 +106,15 @@ def seconds(tally: Tally) -> float:
 def completed_per_s(tally: Tally) -> float:
     """Return the rate of completed requests."""
     return completed(tally) / seconds(tally) if seconds(tally) > 0 else 0.0
+
+
+def extend_blocks(blocks: tuple[Window, ...], own: Tally, controls: Tally | None, block_s: float, blocks_max: int) -> tuple[Window, ...]:
+    """
+    Add a tally to the last block, or begin another one when that is *block_s* long. All are kept, up to *blocks_max*: then the older half
+    goes.
+    """
+    last = blocks[-1] if blocks else None
+    if last is not None and not is_complete(last, block_s, None):
+        return (*blocks[:-1], _joined(last, own, (), controls))
+    kept = blocks if len(blocks) < blocks_max else blocks[blocks_max // 2 :]
+    return (*kept, Window(own, (), controls))

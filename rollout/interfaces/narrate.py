@@ -109,7 +109,9 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case EffectObserved():
             return f"effect {event.number} {'did happen' if event.happened else 'did not happen'}: {event.why}"
         case BaselineFound():
-            return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}"
+            learned = f"how {_listed(sorted(event.recoveries))} recovered before is known from earlier rollouts" if event.recoveries else ""
+            found = f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}" if event.tallies else ""
+            return "; ".join(part for part in (found, learned) if part)
         case StepBegan():
             return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
         case StepFinished():

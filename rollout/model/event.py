@@ -10,7 +10,7 @@ from enum import StrEnum
 
 from rollout.model.effect import Effect
 from rollout.model.gate import Measured, Tally, Verdict
-from rollout.model.ids import DeployId, EffectNumber, StepId, WorkerId
+from rollout.model.ids import DeployId, EffectNumber, Role, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.model.warming import Warmed
@@ -179,11 +179,16 @@ class SamplesTaken:
 
 @dataclass(frozen=True, slots=True)
 class BaselineFound:
-    """A baseline that was there already (*source* says where), per worker; those without one are surveyed."""
+    """
+    A baseline that was there already (*source* says where), per worker; those without one are surveyed.
+
+    *recoveries* name, by role, the curves by which earlier restarts recovered (gating/curves.py).
+    """
 
     at_s: float
     source: str
     tallies: dict[WorkerId, Tally]
+    recoveries: dict[Role, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,12 @@ def _add(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]
 
 @dataclass(frozen=True, slots=True)
 class Gate:
-    """One test of one metric on one worker, with its thresholds resolved from the playbook. Same units as GateEntry."""
+    """
+    One test of one metric on one worker, with its thresholds resolved from the playbook. Same units as GateEntry.
+
+    *odds* makes it sequential (gating/sequential.py): FAIL is said when they are reached. None: a threshold (gating/threshold.py).
+    One that doesn't act rules, and nobody heeds it.
+    """
 
     id: GateId
     metric: Metric
@@ -110,6 +115,8 @@ class Gate:
     deadline_s: float
     on_inconclusive: str
     on_unmeasurable: str
+    odds: float | None = None
+    acts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +140,8 @@ class Recovery:
 class Evidence:
     """
     The numbers behind a ruling: *samples* counted, *observed* against *threshold*, and what it was compared with (all in the metric's
-    unit).
+    unit; a sequential gate's are ratios to the worker's own past, or shares). *curve* names the recovery that fitted best, if any was
+    looked for (gating/curves.py).
     """
 
     samples: float
@@ -141,6 +149,7 @@ class Evidence:
     baseline: float | None
     threshold: float | None
     compared_with: str = ""
+    curve: str = ""
 
 
 @dataclass(frozen=True, slots=True)

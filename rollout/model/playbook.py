@@ -81,8 +81,14 @@ class Strategy(BaseModel):
 
 class GateEntry(BaseModel):
     """
-    One threshold on one metric for some roles.
+    One test of one metric for some roles.
 
+    *test* "sequential" adds up evidence, against the worker's own past less what its pool shows meanwhile, and is wrong about a good worker
+    no oftener than *false_alarms* of the playbook allow, however often it is looked at (docs/gates.md). There *ratio_max* and *max* say how
+    bad is bad, and may be left out; it asks for *samples_min*, *soak_s* and the rest as below. It is for what varies from request to
+    request: all metrics but work_per_s and backlog.
+
+    The other, "threshold", is one value.
     Passes when the measured value is at or below *ratio_max* times the baseline (plus *slack*, in the metric's own unit), or at or below
     *max*, as given; not before *samples_min* completed requests and *soak_s* after admission, and only on data younger than *fresh_s*.
     (For work_per_s less is worse: its value must be at or above the baseline divided by *ratio_max*, and *max* is the least.) If neither
@@ -93,6 +99,7 @@ class GateEntry(BaseModel):
 
     id: GateId
     metric: Metric
+    test: Literal["threshold", "sequential"] = "threshold"
     roles: tuple[Role, ...] = Field(default=(), description="all roles that have this metric as evidence, if empty")
     ratio_max: float | None = Field(default=None, gt=0)
     slack: float = Field(default=0.0, ge=0)
@@ -103,6 +110,7 @@ class GateEntry(BaseModel):
     deadline_s: float = Field(default=600.0, gt=0)
     on_inconclusive: Policy = "pause"
     on_unmeasurable: Policy = "pause"
+    act: bool = Field(default=True, description="false: it rules and is told of, and nothing is done about it")
 
 
 class GuardEntry(BaseModel):
@@ -207,6 +215,12 @@ class Playbook(BaseModel):
     strategy: Strategy = Strategy()
     baseline: Baseline = Baseline()
     gates: tuple[GateEntry, ...] = ()
+    false_alarms: float = Field(
+        default=0.01,
+        gt=0,
+        lt=0.5,
+        description="how often a good rollout may be taken back by a sequential gate, all workers and gates together",
+    )
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
     accept_hazards: tuple[str, ...] = Field(default=(), description="hazards between releases that somebody has read of and accepts, by id")

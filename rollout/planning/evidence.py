@@ -1,8 +1,12 @@
 """Which gates a role must pass: those of the playbook whose metric says something about that role."""
 
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
 from rollout.homeservers.synapse.roles import evidence_of
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, Role
+from rollout.model.plan import Step
 from rollout.model.playbook import GateEntry, Playbook
 
 
@@ -12,8 +16,25 @@ def gates_of(role: Role, playbook: Playbook) -> tuple[GateId, ...]:
     return tuple(entry.id for entry in playbook.gates if entry.metric in metrics and (not entry.roles or role in entry.roles))
 
 
-def resolved(entry: GateEntry) -> Gate:
-    """Turn a playbook's entry into what the plan carries."""
+def heeded(role: Role, playbook: Playbook) -> tuple[GateId, ...]:
+    """Leave out those that don't act: a role with no others is not shown to be well by them."""
+    acting = {entry.id for entry in playbook.gates if entry.act}
+    return tuple(name for name in gates_of(role, playbook) if name in acting)
+
+
+def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], false_alarms: float) -> dict[GateId, Gate]:
+    """
+    Spend the budget of false alarms over all tests of a rollout: each sequential gate of each worker gets the same part of it.
+
+    By the union bound they raise no more false alarms together than *false_alarms*.
+    """
+    tests = sum(gates[name].odds is not None for step in soaks for name in step.gates)
+    odds = max(1, tests) / false_alarms
+    return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
+
+
+def resolved(entry: GateEntry, odds: float = 100.0) -> Gate:
+    """Turn a playbook's entry into what the plan carries; *odds* are those of a sequential gate before any budget is spent."""
     return Gate(
         id=entry.id,
         metric=entry.metric,
@@ -26,6 +47,8 @@ def resolved(entry: GateEntry) -> Gate:
         deadline_s=entry.deadline_s,
         on_inconclusive=entry.on_inconclusive,
         on_unmeasurable=entry.on_unmeasurable,
+        odds=odds if entry.test == "sequential" else None,
+        acts=entry.act,
     )
 
 

@@ -6,7 +6,7 @@ from rollout.homeservers.synapse import schema_rules, topology
 from rollout.homeservers.synapse.roles import evidence_of
 from rollout.model.plan import Worker
 from rollout.model.playbook import Playbook
-from rollout.planning.evidence import gates_of
+from rollout.planning.evidence import heeded
 from rollout.planning.order import MAIN
 from rollout.planning.situation import Situation
 
@@ -56,7 +56,7 @@ def overdrawn_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[
 def without_evidence(rolled: Sequence[Worker], playbook: Playbook) -> Iterator[str]:
     """Being alive proves little: a role that no gate looks at passes only if the playbook says so by name."""
     for role in dict.fromkeys(worker.role for worker in rolled):
-        if gates_of(role, playbook) or role in playbook.liveness_only:
+        if heeded(role, playbook) or role in playbook.liveness_only:
             continue
         if metrics := ", ".join(evidence_of(role)):
             yield f"role {role}: no gate looks at it; add one on {metrics}, or name the role in liveness_only"

@@ -21,7 +21,7 @@ from rollout.model.sighting import Observation
 from rollout.planning import capacity, holding, notes, plan_checks, reasons, warming
 from rollout.planning.basis import basis_of
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
-from rollout.planning.evidence import gates_of, resolved_recovery
+from rollout.planning.evidence import gates_of, resolved_recovery, spent
 from rollout.planning.forecast import WATCH_MARGIN_S, forecast, sessions_of
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
@@ -97,6 +97,7 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
     migrates = any(step.id == MIGRATE_STEP for step in steps_of(phases))
     used = {gate for step in steps_of(phases) for gate in step.gates}
     gates = {name: gate for name, gate in situation.gates.items() if name in used}
+    gates = spent(gates, [step for step in steps_of(phases) if step.verb is Verb.SOAK], playbook.false_alarms)
     from_releases = {worker: standing.release for worker, standing in situation.standings.items() if standing.release is not None}
     plan = Plan(
         digest="",

@@ -8,13 +8,15 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
+from rollout.gating import sequential
+from rollout.gating.latency import GOOD_RATIO
 from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
 from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
-from rollout.model.playbook import Playbook
-from rollout.planning.evidence import gates_of
+from rollout.model.playbook import GateEntry, Playbook
+from rollout.planning.evidence import heeded
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
@@ -98,7 +100,7 @@ def of_evidence(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
     """Find roles that no gate looks at: being alive proves little, and passes only if the playbook says so by name."""
     place = ("liveness_only",) if playbook.liveness_only else ("gates",)
     for role in dict.fromkeys(worker.role for worker in inventory.workers.values()):
-        if role in playbook.liveness_only or gates_of(role, playbook):
+        if role in playbook.liveness_only or heeded(role, playbook):
             continue
         metrics = evidence_of(role)
         why = "no gate looks at it" if metrics else "nothing can be measured of it"
@@ -108,6 +110,26 @@ def of_evidence(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
         yield Problem(place, f"nothing would show that the role {role} is well: {why}", remedy, at_key=True)
 
 
+def _sequential(here: tuple[str | int, ...], gate: GateEntry) -> Iterator[Problem]:
+    if gate.metric not in sequential.METRICS:
+        what = f"the gate \"{gate.id}\" can't be sequential: how {gate.metric} varies by chance isn't known"
+        yield Problem((*here, "test"), what, remedy="threshold")
+    if gate.slack:
+        yield Problem((*here, "slack"), f'the gate "{gate.id}" is sequential and has no slack', remedy="leave it out, or test: threshold")
+    needless = "max" if gate.metric not in sequential.SHARES and gate.max is not None else ""
+    needless = needless or ("ratio_max" if gate.metric in sequential.SHARES and gate.ratio_max is not None else "")
+    if needless:
+        other = "max" if needless == "ratio_max" else "ratio_max"
+        yield Problem(
+            (*here, needless),
+            f'the gate "{gate.id}" is sequential and tests {gate.metric} by {other}, not by {needless}',
+            remedy=f"{other}, or another gate with test: threshold for a limit besides",
+        )
+    if gate.ratio_max is not None and gate.ratio_max <= GOOD_RATIO:
+        what = f'the gate "{gate.id}" would call {gate.ratio_max:g} × bad, and up to {GOOD_RATIO:g} × is chance'
+        yield Problem((*here, "ratio_max"), what, remedy=f"more than {GOOD_RATIO:g}")
+
+
 def _gates(playbook: Playbook) -> Iterator[Problem]:
     seen = set()
     for index, gate in enumerate(playbook.gates):
@@ -115,7 +137,9 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
         if gate.id in seen:
             yield Problem((*here, "id"), f'the gate "{gate.id}" appears twice', remedy="another id")
         seen.add(gate.id)
-        if gate.ratio_max is None and gate.max is None:
+        if gate.test == "sequential":
+            yield from _sequential(here, gate)
+        elif gate.ratio_max is None and gate.max is None:
             yield Problem(here, f'the gate "{gate.id}" has no threshold', remedy="ratio_max (times the baseline) or max (absolute)")
         if gate.metric in _FRACTIONS:
             yield from _fraction((*here, "max"), f'the gate "{gate.id}"', gate.metric, gate.max)

@@ -43,7 +43,7 @@ def observe(inventory_path: Path, journal_place: str | None, seconds: float) -> 
         for seen in (surveyor.look(thorough=True),)
         for worker, entry in opened.inventory.workers.items()
     }
-    found = judging.watch(surveyor, tuple(opened.inventory.workers), seconds, SAMPLE_S, _progress())
+    found = judging.summed(judging.watch(surveyor, tuple(opened.inventory.workers), seconds, SAMPLE_S, _progress()))
     tallies = {worker: (release, tally) for worker, tally in found.items() if (release := standings[worker].release) is not None}
     if not tallies:
         raise RefusedError("nothing could be measured", remedy="rollout status")

@@ -30,7 +30,8 @@ def _tell_more(kind: str, schema: dict[str, Any]) -> None:
         gate, ordered = schema["$defs"]["GateEntry"], schema["$defs"]["Strategy"]["properties"]["role_order"]["items"]["anyOf"]
         for role in (gate["properties"]["roles"]["items"], schema["properties"]["liveness_only"]["items"], ordered[0], ordered[1]["items"]):
             role.update(roles)
-        gate["anyOf"] = [{"required": ["ratio_max"]}, {"required": ["max"]}]
+        sequential = {"properties": {"test": {"const": "sequential"}}, "required": ["test"]}
+        gate["anyOf"] = [{"required": ["ratio_max"]}, {"required": ["max"]}, sequential]
 
 
 def schema_text(kind: str) -> str:

@@ -1,0 +1,68 @@
+"""Asking a worker's sequential gates: what they are told of it, and what they told last time."""
+
+import math
+
+from rollout.deciding.index import PlanIndex, Weighed, index_of
+from rollout.deciding.state import DeployState, WorkerState
+from rollout.gating import sequential
+from rollout.gating.curves import named
+from rollout.gating.sequential import Seen
+from rollout.model.gate import Gate, Tally, Verdict
+from rollout.model.ids import WorkerId
+from rollout.model.plan import Plan
+
+
+def verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
+    """Rule on a worker now."""
+    found, known = weighed(plan, state, worker, gate), state.workers[worker]
+    return sequential.rule(gate, found.seen, found.odds, unmeasured=known.unmeasured, now_s=now_s)
+
+
+def failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate, Verdict], ...]:
+    """List the sequential gates that say FAIL, however long ago its last measurement was: nothing new can make that better."""
+    gates = index_of(plan).weighed_gates.get(worker, ())
+    found = ((gate, weighed(plan, state, worker, gate)) for gate in gates)
+    return tuple(
+        (gate, sequential.rule(gate, its.seen, its.odds, unmeasured=None, now_s=its.seen.blocks[-1].own.until_s))
+        for gate, its in found
+        if gate.acts and sequential.fails(gate, its.odds)
+    )
+
+
+def blind(plan: Plan, state: DeployState, worker: WorkerId) -> list[Gate]:
+    """List the sequential gates that had nothing to compare with."""
+    return [gate for gate in index_of(plan).weighed_gates.get(worker, ()) if weighed(plan, state, worker, gate).odds is None]
+
+
+def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Weighed:
+    """Weigh what was seen of a worker; what was worked out for the same blocks is kept, since decisions come oftener than measurements."""
+    index, known = index_of(plan), state.workers[worker]
+    before = index.weighed.get((worker, gate.id))
+    if before is not None and before.seen.blocks is known.blocks and before.seen.baseline is known.baseline:
+        return before
+    seen = _seen(index, state, worker, known, None if before is None else before.seen)
+    same = before is not None and before.seen.baseline is seen.baseline and before.seen.admitted_at_s == seen.admitted_at_s
+    odds, kept = sequential.weigh(gate, seen, before.kept if before is not None and same else None)
+    found = Weighed(seen, odds, kept)
+    index.weighed[worker, gate.id] = found
+    return found
+
+
+def _seen(index: PlanIndex, state: DeployState, worker: WorkerId, known: WorkerState, before: Seen | None) -> Seen:
+    same = before is not None and before.baseline is known.baseline and before.admitted_at_s == known.admitted_at_s
+    pool = before.pool if before is not None and same else _pool(index, state, worker)
+    role = index.workers[worker].role
+    admitted_at_s = math.inf if known.admitted_at_s is None else known.admitted_at_s
+    return Seen(known.blocks, known.baseline, pool, named(state.recoveries.get(role, ())), admitted_at_s)
+
+
+def _pool(index: PlanIndex, state: DeployState, worker: WorkerId) -> Tally | None:
+    """Sum the baselines of the others of its pool up; those that ran the release before show nothing of how it was without it."""
+    pool = index.pools[worker]
+    if pool is None:
+        return None
+    total: Tally | None = None
+    for other, its in index.pools.items():
+        if other != worker and its == pool and other not in index.already_on_it and (theirs := state.workers[other].baseline) is not None:
+            total = theirs if total is None else total + theirs
+    return total

@@ -1,0 +1,46 @@
+"""
+What slows everybody down alike: the drift of a pool, followed by those of its workers that were not restarted.
+
+Evenings are busier and a shared database has its bad minutes. Each worker is compared with its own past, and what its pool's others show
+against theirs is taken off. How well the drift is known counts as well: with few requests, or nobody left to compare with, a worker's own
+slowness says less.
+
+A scalar Kalman filter follows it from block to block. It expects a slow walk; where what is seen lies far outside that, it believes what is
+seen, since an incident begins at once.
+
+Source: docs/decisions/0015-sequential-gates.md.
+"""
+
+import math
+from dataclasses import dataclass
+
+from rollout.gating.shift import Peak
+
+# How far a pool's mean walks in half a minute, and how far it strays at all (a logarithm of seconds).
+_WALK = 0.06
+_STRAYS = 0.15
+_BLOCK_S = 30.0
+# That some of those who are compared with waver by themselves.
+_WAVER = 0.03
+# Beyond so many standard deviations it is no walk.
+_SURPRISE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """By how much everybody is slower than before (a logarithm), and the variance of that."""
+
+    at: float = 0.0
+    variance: float = _STRAYS**2
+
+    def follow(self, seen: Peak | None, seconds: float) -> "Drift":
+        """Return the drift *seconds* later, when the pool's others were *seen* there; None where nobody could be compared with."""
+        variance = self.variance + _WALK**2 * seconds / _BLOCK_S
+        if seen is None:
+            return Drift(self.at, min(variance, max(self.variance, _STRAYS**2)))
+        doubt = seen.variance + _WAVER**2
+        surprise = seen.at - self.at
+        if abs(surprise) > _SURPRISE * math.sqrt(variance + doubt):
+            variance += surprise * surprise
+        gain = variance / (variance + doubt)
+        return Drift(self.at + gain * surprise, (1 - gain) * variance)

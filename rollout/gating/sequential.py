@@ -1,0 +1,309 @@
+"""
+The sequential gate: it may be looked at after every measurement, and is wrong as seldom as it says.
+
+A threshold that is looked at every few seconds fails somebody in the end. This gate adds up evidence instead: FAIL when the odds against a
+good worker reach the gate's *odds*, whenever that is, and PASS when a bad one has become PASS_ODDS times less likely than a good one.
+FAIL and PASS are tests of their own; between them lies PENDING, with its reason. What could not be measured is UNMEASURABLE.
+
+latency.py     histograms: the whole of them, against the worker's own past and what its pool shows meanwhile
+latency.py     what a request costs: likewise, by its mean
+shares.py      what fails
+
+How bad is bad depends on how much there is to see: *ratio_max* and *max* of the gate if given, else MARGINS, by the baseline's rate.
+
+Source: docs/decisions/0015-sequential-gates.md.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rollout.gating import latency, shares, threshold
+from rollout.gating.curves import expected, name_of
+from rollout.gating.evidence import SAMPLES, measured, samples, sound
+from rollout.gating.shares import Count
+from rollout.gating.shift import shape_of
+from rollout.gating.windows import Window, seconds
+from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
+
+COMPARED_WITH = "its own baseline, less what its pool shows"
+# A PASS must be so many times as likely for a good worker as for one that is just bad enough.
+PASS_ODDS = 20.0
+# Requests share their luck within a block.
+BLOCK_S = 30.0
+# Half an hour before the first worker goes out is worth this much; with less, the baseline's own doubt is in the ratio (latency.Setting).
+_BASELINE_MIN = 20.0
+# Before that many requests and seconds nobody passes: what breaks after a minute is not rare.
+_REQUESTS_MIN = 30.0
+# Beyond so many blocks the older half is forgotten: what happened an hour ago says little about now.
+BLOCKS_MAX = 120
+
+
+class Margin(NamedTuple):
+    """From so many requests a second, this ratio and this share of failures count as bad."""
+
+    above_per_s: float
+    ratio: float
+    share: float
+
+
+MARGINS = (Margin(3.0, 1.25, 0.01), Margin(1.5, 1.25, 0.02), Margin(1.2, 1.5, 0.02), Margin(0.5, 1.5, 0.05), Margin(0.0, 2.0, 0.05))
+
+HISTOGRAMS = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95})
+SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
+COSTS = frozenset({Metric.REQUEST_CPU, Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING})
+# Of these a sequential gate knows how they vary.
+METRICS = HISTOGRAMS | SHARES | COSTS
+
+
+class Odds(NamedTuple):
+    """
+    Logarithms of odds: *bad* against a good worker, *fine* against one that is just bad enough, which has the *limit*. *now* is the value
+    lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share.
+    """
+
+    bad: float
+    fine: float
+    limit: float
+    now: float
+    usual: float
+    slow_tail: bool = False
+    decays: bool = False
+    curve: int = 0
+
+
+class Kept(NamedTuple):
+    """What was worked out before, and from which blocks: those that are complete are heard once."""
+
+    blocks: tuple[Window, ...]
+    heard: latency.Heard
+    setting: latency.Setting
+
+
+class Seen(NamedTuple):
+    """
+    One worker since it was admitted: its *blocks* (each at least BLOCK_S long but the last), its own *baseline*, that of its *pool*'s
+    others (None where there are none), and which curves (indices of curves.CURVES) fitted earlier restarts of its role best.
+    """
+
+    blocks: tuple[Window, ...]
+    baseline: Tally | None
+    pool: Tally | None
+    earlier: tuple[int, ...]
+    admitted_at_s: float
+
+
+def margin(per_s: float) -> Margin:
+    """Say how bad is bad with so many requests a second."""
+    return next(one for one in MARGINS if per_s >= one.above_per_s)
+
+
+def rule(gate: Gate, seen: Seen, odds: Odds | None, *, unmeasured: str | None, now_s: float) -> Verdict:
+    """
+    Rule on one worker by the *odds* that `weigh` found, never raising. *unmeasured* says why the last look at it failed.
+
+    FAIL and PASS need a fresh measurement; PASS besides requests, time, a level that is fine lately, and nothing that speaks against it.
+    INCONCLUSIVE once the gate's deadline has passed.
+    """
+    undecided = Ruling.PENDING if now_s < seen.admitted_at_s + gate.deadline_s else Ruling.INCONCLUSIVE
+    if unmeasured is not None:
+        return _verdict(gate, Ruling.UNMEASURABLE, unmeasured, 0.0, odds)
+    if not seen.blocks:
+        if undecided is Ruling.PENDING:
+            return _verdict(gate, Ruling.PENDING, "nothing has been measured since it took its full share", 0.0, odds)
+        return _verdict(gate, Ruling.UNMEASURABLE, "nothing has been measured since it took its full share", 0.0, odds)
+    count = sum(samples(gate.metric, block.own) for block in seen.blocks)
+    if (age_s := now_s - seen.blocks[-1].own.until_s) > gate.fresh_s:
+        return _verdict(gate, Ruling.UNMEASURABLE, f"its last measurement is {age_s:.0f} s old", count, odds)
+    if odds is None:
+        return _verdict(gate, undecided, f"neither it nor its pool had {SAMPLES[gate.metric]} enough before to compare with", count, odds)
+    if fails(gate, odds):
+        return _verdict(gate, Ruling.FAIL, f"{_now(gate, odds)}; the odds against a good worker are {_to_one(odds.bad)}", count, odds)
+    if lacking := _lacking(gate, seen, odds, count, now_s):
+        return _verdict(gate, undecided, lacking, count, odds)
+    why = f"{_now(gate, odds)}; {_to_one(odds.fine)} against {_value(gate, odds.limit)}"
+    return _verdict(gate, Ruling.PASS, why, count, odds)
+
+
+def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> str:
+    """Say what is missing for a PASS; empty when nothing is."""
+    needed = max(_REQUESTS_MIN, gate.samples_min)
+    if count < needed:
+        return f"it has {count:.0f} of the {needed:.0f} {SAMPLES[gate.metric]} needed"
+    if odds.decays and odds.now > odds.limit:
+        return f"recovering: {_now(gate, odds)} lately, and less and less"
+    if odds.now > odds.limit:
+        return f"{_now(gate, odds)} lately; that may still be chance ({_to_one(odds.bad)})"
+    if odds.bad >= 0.5 * math.log(gate.odds or PASS_ODDS):
+        return f"{_now(gate, odds)}; too much speaks against it ({_to_one(odds.bad)})"
+    if odds.fine < math.log(PASS_ODDS):
+        told = f"{_to_one(odds.fine)} of {PASS_ODDS:.0f} : 1 needed"
+        return f"{_now(gate, odds)}; that it is not {_value(gate, odds.limit)} has yet to show ({told})"
+    if (soaked_s := now_s - seen.admitted_at_s) < gate.soak_s:
+        return f"{_now(gate, odds)}; it has been watched for {soaked_s:.0f} of {gate.soak_s:g} s"
+    return ""
+
+
+def _now(gate: Gate, odds: Odds) -> str:
+    what = threshold.NAMES[gate.metric]
+    if gate.metric in SHARES:
+        return f"the {what} is {odds.now * 100:.2g} % (usually {odds.usual * 100:.2g} %)"
+    tail = ", with very slow ones that it had not" if odds.slow_tail and odds.bad > 0 else ""
+    return f"{_THINGS[gate.metric]} {odds.now:.2f} × as much as before{tail}"
+
+
+_THINGS = {
+    Metric.LATENCY_P95: "requests take",
+    Metric.CANARY_P95: "canary requests take",
+    Metric.REQUEST_CPU: "requests cost",
+    Metric.POLL_CPU: "long-polls cost",
+    Metric.POLL_DB: "long-polls keep the database for",
+    Metric.POLL_SCHEDULING: "long-polls wait for a database connection for",
+}
+
+
+def _value(gate: Gate, value: float) -> str:
+    return f"{value * 100:.2g} %" if gate.metric in SHARES else f"{value:.3g} ×"
+
+
+def _to_one(odds: float) -> str:
+    """Write odds (a logarithm) as people do."""
+    if odds < math.log(_SAID_MAX):
+        return f"{math.exp(odds):.2g} : 1" if odds < math.log(10) else f"{math.exp(odds):,.0f} : 1"
+    return f"more than {_SAID_MAX:,} : 1"
+
+
+_SAID_MAX = 1_000_000
+
+
+def _verdict(gate: Gate, ruling: Ruling, because: str, count: float, odds: Odds | None) -> Verdict:
+    if odds is None:
+        return Verdict(gate.id, ruling, because, Evidence(count, None, None, None))
+    curve = "" if gate.metric in SHARES else name_of(odds.curve)
+    return Verdict(gate.id, ruling, because, Evidence(count, odds.now, odds.usual, odds.limit, COMPARED_WITH, curve))
+
+
+def fails(gate: Gate, odds: Odds | None) -> bool:
+    """Tell whether the gate's odds are reached."""
+    return odds is not None and gate.odds is not None and odds.bad >= math.log(gate.odds)
+
+
+def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None, Kept | None]:
+    """
+    Weigh all that was seen of one worker; None when there is nothing to compare it with. *kept* is what came back for the blocks before.
+
+    Takes a time that doesn't grow with the number of blocks, if *kept* is given.
+    """
+    if gate.metric in SHARES:
+        return _weigh_shares(gate, seen), None
+    setting = kept.setting if kept is not None and _same_peers(kept, seen) else _setting(gate, seen)
+    if setting is None:
+        return None, None
+    if kept is None or kept.setting is not setting or kept.blocks != seen.blocks[: len(kept.blocks)]:
+        kept = Kept((), latency.Heard(), setting)
+    heard = kept.heard
+    for window in seen.blocks[len(kept.blocks) : -1]:
+        heard = latency.hear(setting, heard, _block(gate.metric, window, seen.admitted_at_s))
+    kept = Kept(seen.blocks[:-1], heard, setting)
+    if seen.blocks:
+        heard = latency.hear(setting, heard, _block(gate.metric, seen.blocks[-1], seen.admitted_at_s))
+    said = latency.weigh(setting, heard)
+    # A mean of two e-values is one; very slow requests are the rarer case.
+    bad = _mean(said.slower, said.tail)
+    odds = Odds(
+        bad,
+        said.fine,
+        setting.bad_ratio,
+        math.exp(min(said.now, 20.0)),
+        1.0,
+        slow_tail=said.tail > said.slower,
+        decays=said.decays,
+        curve=said.curve,
+    )
+    return odds, kept
+
+
+_SLOWER_SHARE = 0.7
+
+
+def _mean(slower: float, tail: float) -> float:
+    top = max(slower, tail)
+    return top + math.log(_SLOWER_SHARE * math.exp(slower - top) + (1 - _SLOWER_SHARE) * math.exp(tail - top))
+
+
+def _same_peers(kept: Kept, seen: Seen) -> bool:
+    return (kept.setting.pool is not None) == _has_peers(seen)
+
+
+def _has_peers(seen: Seen) -> bool:
+    """Tell whether there was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out)."""
+    if seen.pool is None or not seen.blocks:
+        return False
+    with_peers = sum(seconds(block.own) for block in seen.blocks if block.controls is not None)
+    return with_peers > 0.5 * sum(seconds(block.own) for block in seen.blocks)
+
+
+def _setting(gate: Gate, seen: Seen) -> latency.Setting | None:
+    own, pool = seen.baseline, seen.pool if _has_peers(seen) else None
+    mine = own if own is not None and sound(own) and measured(gate.metric, own)[1] >= _BASELINE_MIN else None
+    theirs = pool if pool is not None and sound(pool) and measured(gate.metric, pool)[1] >= _BASELINE_MIN else None
+    basis = mine or theirs
+    if basis is None:
+        return None
+    per_s = measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
+    shape = _shape(gate.metric, basis, seen.pool)
+    if shape is None:
+        return None
+    return latency.Setting(
+        shape, None if theirs is None else _shape(gate.metric, theirs, None), expected(seen.earlier), gate.ratio_max or margin(per_s).ratio
+    )
+
+
+def _shape(metric: Metric, tally: Tally, pool: Tally | None) -> latency.Basis | None:
+    if metric in HISTOGRAMS:
+        return shape_of(_counts(metric, tally), None if pool is None else _counts(metric, pool))
+    mean, count = measured(metric, tally)
+    return None if not mean or count <= 0 else latency.Mean(count, mean)
+
+
+def _counts(metric: Metric, tally: Tally) -> tuple[float, ...]:
+    return tally.latency if metric is Metric.LATENCY_P95 else tally.canary_latency
+
+
+def _block(metric: Metric, window: Window, admitted_at_s: float) -> latency.Block:
+    middle_s = max(0.0, (window.own.since_s + window.own.until_s) / 2 - admitted_at_s)
+    return latency.Block(_heard(metric, window.own), _heard(metric, window.controls), seconds(window.own), middle_s)
+
+
+def _heard(metric: Metric, tally: Tally | None) -> tuple[float, ...] | None:
+    """Return a histogram, or for what is a mean its value and the number of requests behind it."""
+    if tally is None:
+        return None
+    if metric in HISTOGRAMS:
+        return _counts(metric, tally)
+    mean, count = measured(metric, tally)
+    return None if mean is None else (mean, count)
+
+
+def _weigh_shares(gate: Gate, seen: Seen) -> Odds | None:
+    own, pool = seen.baseline, seen.pool
+    if own is None and pool is None:
+        return None
+    basis = own if own is not None else pool
+    per_s = 0.0 if basis is None else measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
+    now = _total(gate.metric, [block.own for block in seen.blocks])
+    theirs = _total(gate.metric, [block.controls for block in seen.blocks if block.controls is not None])
+    said = shares.weigh(
+        now,
+        _total(gate.metric, [] if own is None else [own]),
+        theirs if theirs.trials > 0 else None,
+        None if pool is None else _total(gate.metric, [pool]),
+        margin(per_s).share if gate.max is None else gate.max,
+    )
+    return Odds(said.more, said.fewer, said.bad, now.hits / now.trials if now.trials else 0.0, said.usual)
+
+
+def _total(metric: Metric, tallies: Sequence[Tally]) -> Count:
+    if metric is Metric.ERRORS:
+        return Count(sum(tally.errors for tally in tallies), sum(tally.requests + tally.polls for tally in tallies))
+    return Count(sum(tally.canary_failures for tally in tallies), sum(tally.canaries for tally in tallies))

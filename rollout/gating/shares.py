@@ -1,0 +1,84 @@
+"""
+Whether more requests fail than before: a Bernoulli mixture, which may be looked at as often as one likes.
+
+Under the hypothesis that nothing has changed, each request fails with a probability that the baseline tells, as well as its size allows: a
+Beta distribution, by which the chance of what was seen is exact. Under the others it fails with one of a few greater probabilities. The
+ratio of the two is an e-value: whatever the moment at which it is looked at, it is above 1/p with a probability of at most p.
+
+What fails at everybody is not the worker's: where its pool fails more than before as well, that is a second hypothesis under which all is
+well, and the likelier of the two counts.
+
+Source: docs/decisions/0015-sequential-gates.md; Robbins and Lai on mixtures, Howard and Ramdas (2021) on confidence sequences.
+"""
+
+import math
+from dataclasses import dataclass
+
+# Shares of failures that a bad release may have, and how many times the usual share it must be at least.
+BAD_SHARES = (0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5, 0.9)
+_TIMES_MIN = 2.0
+# Before anything is known: half a failure among a thousand requests.
+_PRIOR_HITS = 0.5
+_PRIOR_TRIALS = 500.0
+# The pool must show so much for the hypothesis that everybody fails more than before.
+_SHARED = math.log(20.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """So many *hits* in so many *trials*."""
+
+    hits: float
+    trials: float
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """*more*: how much speaks for more failures than before; *fewer*: how much against the share *bad* (both logarithms of e-values)."""
+
+    more: float
+    fewer: float
+    bad: float
+    usual: float
+
+
+def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | None, bad: float) -> Weighed:
+    """
+    Weigh what was *seen* of a worker since its admission against what its own and its pool's baselines had.
+
+    *pool* is what its pool's others did meanwhile; *bad* the share that it must be shown to be below, raised to twice the usual one.
+    """
+    hits, trials = before.hits, before.trials
+    if pool_before is not None:
+        hits, trials = hits + pool_before.hits, trials + pool_before.trials
+    well = (hits + _PRIOR_HITS, max(0.0, trials - hits) + _PRIOR_TRIALS)
+    usual = well[0] / sum(well)
+    null = _predicted(seen, well)
+    if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
+        null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
+    bad = max(bad, _TIMES_MIN * usual)
+    return Weighed(_more(seen, usual) - null, _predicted(seen, well) - _fixed(seen, bad), bad, usual)
+
+
+def _more(seen: Count, usual: float) -> float:
+    shares = [share for share in BAD_SHARES if share >= _TIMES_MIN * usual] or [0.99]
+    return _mean_of([_fixed(seen, share) for share in shares])
+
+
+def _fixed(seen: Count, share: float) -> float:
+    return seen.hits * math.log(share) + (seen.trials - seen.hits) * math.log1p(-share)
+
+
+def _predicted(seen: Count, well: tuple[float, float]) -> float:
+    """Return the logarithm of the chance of this very sequence when the share is Beta-distributed."""
+    hits, misses = well
+    return _log_beta(hits + seen.hits, misses + seen.trials - seen.hits) - _log_beta(hits, misses)
+
+
+def _log_beta(left: float, right: float) -> float:
+    return math.lgamma(left) + math.lgamma(right) - math.lgamma(left + right)
+
+
+def _mean_of(logs: list[float]) -> float:
+    top = max(logs)
+    return top + math.log(sum(math.exp(one - top) for one in logs) / len(logs))
