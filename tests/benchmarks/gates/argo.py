@@ -1,11 +1,11 @@
 """
 An analysis run of Argo Rollouts.
 
-Follows argoproj/argo-rollouts: analysis/analysis.go (when a measurement is due, assessMetricStatus), utils/evaluate/evaluate.go (an empty result is
-an error, not a failure) and utils/defaults/defaults.go. Defaults: failureLimit 0, inconclusiveLimit 0, consecutiveErrorLimit 4, an error is tried
-again after 10 s; limits are compared with `>`. Success of at least 95 % is its documentation's example; it has none for latency, so the p95
-may be 500 ms, twice what these workers have. Measured every 30 s, seven times, from one minute on, when the rate's window lies behind the
-restart.
+Follows argoproj/argo-rollouts: analysis/analysis.go (when a measurement is due, assessMetricStatus), utils/evaluate/evaluate.go (an empty
+result is an error, not a failure) and utils/defaults/defaults.go. Defaults: failureLimit 0, inconclusiveLimit 0, consecutiveErrorLimit 4,
+an error is tried again after 10 s; limits are compared with `>`. Success of at least 95 % is its documentation's example; it has none for
+latency, so the p95 may be 500 ms, twice what these workers have. Measured every 30 s, seven times, from one minute on, when the rate's
+window lies behind the restart.
 
 A condition for success without one for failure is never inconclusive, so that limit plays no part.
 """

@@ -1,9 +1,9 @@
 """
 The chance in a trace, many intervals at a time.
 
-The number of requests in an interval is Poisson, and which bucket each falls into is independent of the others. So the counts of the buckets
-are independent Poisson numbers themselves: their means are all there is to compute, means of several workers may be added before anything is
-drawn, and a scrape that was missed is a mean that moves on to the next interval.
+The number of requests in an interval is Poisson, and which bucket each falls into is independent of the others. So the counts of the
+buckets are independent Poisson numbers themselves: their means are all there is to compute, means of several workers may be added before
+anything is drawn, and a scrape that was missed is a mean that moves on to the next interval.
 """
 
 import math
@@ -98,7 +98,7 @@ def since(misses: Bools) -> npt.NDArray[np.int_]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What was counted in each step since *begins*: requests by bucket, and how many of them failed. *out* says where nothing was scraped."""
+    """Requests of each step since *begins* by bucket, and how many of them failed. *out* says where nothing was scraped."""
 
     begins: npt.NDArray[np.int_]
     latency: Floats

@@ -1,9 +1,10 @@
 """
 Flagger's analysis of a canary.
 
-Follows fluxcd/flagger: pkg/controller/scheduler.go (advanceCanary: the order of its checks), pkg/controller/scheduler_metrics.go (what makes a
-check fail) and pkg/metrics/observers (its two built-in metrics). Defaults as its tutorial for a canary of a deployment has them: every minute,
-threshold 5, 10 % of the traffic more with each step up to 50 %; request-success-rate at least 99 %, request-duration (the p99) at most 500 ms.
+Follows fluxcd/flagger: pkg/controller/scheduler.go (advanceCanary: the order of its checks), pkg/controller/scheduler_metrics.go (what
+makes a check fail) and pkg/metrics/observers (its two built-in metrics). Defaults as its tutorial for a canary of a deployment has them:
+every minute, threshold 5, 10 % of the traffic more with each step up to 50 %; request-success-rate at least 99 %, request-duration (the
+p99) at most 500 ms.
 
 A restarted worker has all of its traffic from the start, so the weight is only a clock here.
 """

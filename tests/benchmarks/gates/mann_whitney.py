@@ -3,8 +3,8 @@ Mann–Whitney's test as Kayenta uses it: for the confidence interval of the shi
 
 Follows spinnaker/kayenta: kayenta-mannwhitney/src/main/scala/com/netflix/kayenta/mannwhitney/MannWhitney.scala, which in turn does as R's
 wilcox.test does for large samples: the ends of the interval are the shifts at which the normal approximation, corrected for continuity,
-reaches the quantile. Where it looks for those with a root finder, we read them off the sorted differences of all pairs, on which the statistic
-changes: it is a step function, so the two agree to within the finder's tolerance.
+reaches the quantile. Where it looks for those with a root finder, we read them off the sorted differences of all pairs, on which the
+statistic changes: it is a step function, so the two agree to within the finder's tolerance.
 """
 
 import math

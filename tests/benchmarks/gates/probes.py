@@ -1,9 +1,9 @@
 """
 Kubernetes' probes: a worker that answers is well.
 
-Follows kubernetes/kubernetes: pkg/kubelet/prober/worker.go (periodSeconds 10, failureThreshold 3, successThreshold 1). A worker that answers
-slowly, or with errors to its users, answers its probe; so none of these traces makes one fail. minReadySeconds is taken to be 30 s: its default
-of 0 would be no gate at all.
+Follows kubernetes/kubernetes: pkg/kubelet/prober/worker.go (periodSeconds 10, failureThreshold 3, successThreshold 1). A worker that
+answers slowly, or with errors to its users, answers its probe; so none of these traces makes one fail. minReadySeconds is taken to be 30 s:
+its default of 0 would be no gate at all.
 """
 
 from dataclasses import dataclass

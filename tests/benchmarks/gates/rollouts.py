@@ -1,8 +1,8 @@
 """
 A whole rollout of well workers, as a gate sees it.
 
-Thirty restarts are not thirty times one restart: an incident hits whoever is being watched, the drift is the same for all, and peers run out
-towards the end of a pool, when those that were restarted a while ago have to do.
+Thirty restarts are not thirty times one restart: an incident hits whoever is being watched, the drift is the same for all, and peers run
+out towards the end of a pool, when those that were restarted a while ago have to do.
 """
 
 import numpy as np
@@ -105,6 +105,4 @@ def _sum(parts: list[draw.Counts], end: int) -> draw.Counts:
 def _incidents(rng: np.random.Generator, lasts_s: float) -> tuple[Incident, ...]:
     """Draw those that the shared database has, as often as in single restarts. Times count from the first admission."""
     begins = rng.uniform(0, lasts_s, rng.poisson(INCIDENT_SHARE * lasts_s / HORIZON_S))
-    return tuple(
-        Incident(float(from_s), float(min(from_s + rng.uniform(60, 240), lasts_s)), float(rng.uniform(2, 4))) for from_s in begins
-    )
+    return tuple(Incident(float(from_s), float(min(from_s + rng.uniform(60, 240), lasts_s)), float(rng.uniform(2, 4))) for from_s in begins)

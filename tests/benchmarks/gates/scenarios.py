@@ -52,13 +52,14 @@ class Scenario:
     """
     One kind of restart.
 
-    *latency* multiplies every request's time and *errors* is the share of requests that fail, from admission on. *slow_share* of the requests
-    take *slow_factor* times as long as the others. *leak* is the factor that the latency has grown to, linearly, at the end of the horizon.
+    *latency* multiplies every request's time and *errors* is the share of requests that fail, from admission on. *slow_share* of the
+    requests take *slow_factor* times as long as the others. *leak* is the factor that the latency has grown to, linearly, at the end of the
+    horizon.
     """
 
     name: str
     healthy: bool
-    transient: Transient = Transient()  # noqa: RUF009  (frozen)
+    transient: Transient = Transient()
     latency: float = 1.0
     errors: float = ERRORS_BASE
     slow_share: float = 0.0

@@ -1,8 +1,8 @@
 """
 One restart as a gate sees it: the baseline before, and a scrape every 5 s after the worker got its traffic back.
 
-A worker's latencies are log-normal. Everything else multiplies them: what all workers share (load on the database, the hour, an incident in one
-run of ten), what each has of its own, the cold cache of the restarted one, and what the new release made worse.
+A worker's latencies are log-normal. Everything else multiplies them: what all workers share (load on the database, the hour, an incident in
+one run of ten), what each has of its own, the cold cache of the restarted one, and what the new release made worse.
 
 Times of tallies count from the beginning of the trace and *at_s* from admission; *admitted_s* is the difference.
 """
@@ -29,8 +29,8 @@ class Scrape:
     """
     What came in *at_s* seconds after admission.
 
-    *own* is what the worker did since its last successful scrape, None when this one was missed. *controls* is the sum over the peers that are
-    to be compared with, None when there are none or none could be asked. Both are None in an outage.
+    *own* is what the worker did since its last successful scrape, None when this one was missed. *controls* is the sum over the peers that
+    are to be compared with, None when there are none or none could be asked. Both are None in an outage.
     """
 
     at_s: float

@@ -1,8 +1,8 @@
 """
 What Prometheus answers about the last minute, from the scrapes that it has.
 
-`rate(x[1m])` needs two samples in its window, so it takes in the increments between the first and the last of them: those that *began* within it.
-Extrapolation to the whole window multiplies numerator and denominator alike and is left out.
+`rate(x[1m])` needs two samples in its window, so it takes in the increments between the first and the last of them: those that *began*
+within it. Extrapolation to the whole window multiplies numerator and denominator alike and is left out.
 """
 
 from collections import deque
