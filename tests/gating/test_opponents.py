@@ -9,7 +9,6 @@ import pytest
 from rollout.model.gate import Ruling, Tally
 from tests.benchmarks.gates import argo, contest, flagger, kayenta, probes, traces
 from tests.benchmarks.gates.contest import Course, Tale, quantile, run_all, upper_bound
-from tests.benchmarks.gates.judging import Contender
 from tests.benchmarks.gates.mann_whitney import shift
 from tests.benchmarks.gates.scenarios import LEVELS
 from tests.benchmarks.gates.seeds import Purpose
@@ -29,21 +28,21 @@ def _flagger(*values: tuple[float, float] | None, threshold: int = 5) -> list[Ru
     return [rule.tick(reading) for reading in _readings(values, 60)]
 
 
-def test_flagger_promotes_a_good_canary_after_six_minutes():
+def test_flagger_promotes_a_good_canary_after_six_minutes() -> None:
     assert _flagger(*[GOOD] * 6) == [Ruling.PENDING] * 5 + [Ruling.PASS]
 
 
-def test_flagger_never_forgets_a_failed_check():
+def test_flagger_never_forgets_a_failed_check() -> None:
     """Failures that lie between successes add up; the roll-back comes at the tick after the last of them."""
     assert _flagger(GOOD, BAD, GOOD, BAD, GOOD, GOOD, threshold=2)[-2:] == [Ruling.FAIL] * 2
     assert _flagger(GOOD, BAD, GOOD, BAD, threshold=2)[-1] is Ruling.PENDING
 
 
-def test_flagger_measures_nothing_before_traffic_is_routed():
+def test_flagger_measures_nothing_before_traffic_is_routed() -> None:
     assert _flagger(BAD, *[GOOD] * 5, threshold=1)[-1] is Ruling.PASS
 
 
-def test_flagger_counts_a_missing_value_as_a_failed_check():
+def test_flagger_counts_a_missing_value_as_a_failed_check() -> None:
     assert _flagger(GOOD, None, None, GOOD, threshold=2)[-1] is Ruling.FAIL
 
 
@@ -57,23 +56,23 @@ def _argo(values: Sequence[tuple[float, float] | None], limits: argo.Limits) -> 
     return math.inf, rule.ruling
 
 
-def test_argo_aborts_when_the_metrics_are_away_for_40_s():
+def test_argo_aborts_when_the_metrics_are_away_for_40_s() -> None:
     """Its consecutiveErrorLimit of 4 lets the fifth error in a row end the run, ten seconds after each other."""
     assert _argo([None] * 5 + [GOOD] * 50, argo.Limits()) == (40.0, Ruling.FAIL)
     assert _argo([None] * 4 + [GOOD] * 50, argo.Limits())[1] is Ruling.PASS
 
 
-def test_argo_forgets_errors_with_the_next_answer():
+def test_argo_forgets_errors_with_the_next_answer() -> None:
     assert _argo([None, None, None, None, GOOD, GOOD, GOOD, None, None, None, None] + [GOOD] * 50, argo.Limits())[1] is Ruling.PASS
 
 
-def test_argo_fails_with_the_first_failure_above_its_limit():
+def test_argo_fails_with_the_first_failure_above_its_limit() -> None:
     assert _argo([BAD], argo.Limits()) == (0.0, Ruling.FAIL)
     assert _argo([BAD] * 4 + [GOOD] * 50, argo.Limits(failure_limit=2))[1] is Ruling.PASS
     assert _argo([BAD] * 50, argo.Limits(failure_limit=2)) == (60.0, Ruling.FAIL)
 
 
-def test_mann_whitney_goes_blind_where_half_of_the_samples_are_slow():
+def test_mann_whitney_goes_blind_where_half_of_the_samples_are_slow() -> None:
     """With k of 30 fifty times as slow, the estimate that the tolerance is a share of grows before the interval does."""
     rng = np.random.default_rng(1)
     found = {}
@@ -90,7 +89,7 @@ def test_mann_whitney_goes_blind_where_half_of_the_samples_are_slow():
     assert 0 < found[14] < 1
 
 
-def test_mann_whitney_brackets_the_shift():
+def test_mann_whitney_brackets_the_shift() -> None:
     """The interval has the confidence it is said to have, and the estimate is the median of the differences."""
     rng = np.random.default_rng(2)
     inside = 0
@@ -102,7 +101,7 @@ def test_mann_whitney_brackets_the_shift():
     assert shift(np.array([3.0, 5.0]), np.array([1.0]), 0.98).estimate == 3.0
 
 
-def test_kayenta_scores_a_group_without_data_like_one_that_passes():
+def test_kayenta_scores_a_group_without_data_like_one_that_passes() -> None:
     assert kayenta.group_score([kayenta.Label.NODATA]) == 100
     assert kayenta.group_score([kayenta.Label.NODATA, kayenta.Label.HIGH]) == 0
     # But nothing passes where half of all metrics are without.
@@ -111,30 +110,30 @@ def test_kayenta_scores_a_group_without_data_like_one_that_passes():
     assert kayenta.score([[kayenta.Label.GOOD], [kayenta.Label.HIGH]]) == 50
 
 
-def test_kayenta_passes_on_what_came_in_before_an_outage():
+def test_kayenta_passes_on_what_came_in_before_an_outage() -> None:
     """The series of an outage are only shorter. It is the one peer that may pass a worker of which nothing is known any more."""
     tale = contest.run(kayenta.TUNED, "outage", 20.0, 20, Purpose.CALIBRATION)
     assert tale.passed_blindly >= 15
 
 
-def test_flagger_rolls_back_in_every_outage():
+def test_flagger_rolls_back_in_every_outage() -> None:
     tale = contest.run(flagger.TUNED, "outage", 20.0, 20, Purpose.CALIBRATION)
     assert tale.failed_blindly == 20
 
 
-def test_probes_pass_whatever_answers():
+def test_probes_pass_whatever_answers() -> None:
     tales = run_all([probes.DEFAULT], "errors 5 %", 20.0, 3, Purpose.CALIBRATION)
     assert tales[0].courses == (Course(30.0, math.inf),) * 3
 
 
-@pytest.mark.parametrize("gate", [flagger.TUNED, argo.TUNED, kayenta.TUNED])
-def test_tuned_peers_seldom_take_back_a_well_worker(gate: Contender):
-    """About 1 %, at every level: so of 25 at two levels hardly any."""
-    tales = [contest.run(gate, "healthy", level, 25, Purpose.EVALUATION) for level in (LEVELS[1], LEVELS[3])]
-    assert sum(tale.failed for tale in tales) <= 4
+def test_tuned_peers_seldom_take_back_a_well_worker() -> None:
+    """About 1 % at every level: of 80 hardly any."""
+    for level in (LEVELS[1], LEVELS[3]):
+        tales = run_all([flagger.TUNED, argo.TUNED, kayenta.TUNED], "healthy", level, 40, Purpose.EVALUATION)
+        assert [tale.failed <= 3 for tale in tales] == [True] * 3
 
 
-def test_a_quantile_is_prometheus_s():
+def test_a_quantile_is_prometheus_s() -> None:
     """Linear within a bucket, and the highest edge for what lies above all."""
     latency = [0.0] * 15
     latency[5], latency[6] = 50.0, 50.0
@@ -144,7 +143,7 @@ def test_a_quantile_is_prometheus_s():
     assert histogram_quantile(0.95, [Tally(0, 5)]) is None
 
 
-def test_a_rate_takes_in_the_increments_of_its_minute_and_no_more():
+def test_a_rate_takes_in_the_increments_of_its_minute_and_no_more() -> None:
     """Twelve samples lie in a minute of scrapes, and eleven increments between them."""
     asked = queries(admitted_s=0.0, quantile=0.95)
     for step in range(1, 25):
@@ -156,7 +155,7 @@ def test_a_rate_takes_in_the_increments_of_its_minute_and_no_more():
     assert asked.ask(traces.Scrape(125.0, None, None)).errors is None
 
 
-def test_what_never_happened_is_later_than_everything():
+def test_what_never_happened_is_later_than_everything() -> None:
     courses = (Course(30.0, 100.0), Course(math.inf, 200.0), Course(math.inf, math.inf))
     tale = Tale("gate", "healthy", 1.0, Purpose.EVALUATION, courses, (math.inf,) * 3)
     assert (tale.failed, tale.passed) == (2, 1)
@@ -167,7 +166,7 @@ def test_what_never_happened_is_later_than_everything():
     assert upper_bound(5, 5) == 1.0
 
 
-def test_a_table_has_a_row_for_each_contender_and_says_on_which_seeds():
+def test_a_table_has_a_row_for_each_contender_and_says_on_which_seeds() -> None:
     found = rows([probes.DEFAULT, flagger.DEFAULT], ["outage"], [5.0], runs=2, rollouts=1)
     assert [(row["gate"], row["restart"], row["seeds"]) for row in found] == [
         ("probes", "outage", "evaluation"),

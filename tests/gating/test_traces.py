@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from functools import reduce
+from functools import cache, reduce
 from operator import add
 
 import numpy as np
@@ -14,11 +14,14 @@ from tests.benchmarks.gates.scenarios import SCENARIOS, cold_plateau, exponentia
 from tests.benchmarks.gates.seeds import Purpose, seed
 from tests.benchmarks.gates.traces import Restart, trace
 
-RUNS = range(12)
+# Edges that enough requests lie on both sides of, whatever the factor.
+FITTED_S = (0.05, 0.1, 0.25)
+RUNS = range(10)
 # The stretch in which a cold cache of the usual kind has become warm.
 WARM_FROM_S = 450.0
 
 
+@cache
 def _traces(scenario: str, level: float = 200.0) -> list[Restart]:
     return [trace(Purpose.CALIBRATION, scenario, level, run) for run in RUNS]
 
@@ -28,8 +31,8 @@ def _warm(restart: Restart) -> Tally:
 
 
 def _log_median(tally: Tally) -> float:
-    """Fit the middle of a log-normal distribution with the known width to the share at or below 50 ms and at or below 100 ms."""
-    edges = [LATENCY_EDGES_S.index(edge) for edge in (0.05, 0.1, 0.25)]
+    """Fit the middle of a log-normal distribution with the known width to some of the shares below."""
+    edges = [LATENCY_EDGES_S.index(edge) for edge in FITTED_S]
     below = np.cumsum(tally.latency)[edges] / tally.requests
     normal = [float(draw.LOG_SD * _probit(share)) for share in below]
     return float(np.mean([math.log(LATENCY_EDGES_S[edge]) - z for edge, z in zip(edges, normal, strict=True)]))
@@ -47,7 +50,7 @@ def _undisturbed(restarts: Iterable[Restart]) -> list[Restart]:
     return [restart for restart in restarts if not restart.truth.incidents]
 
 
-def test_a_baseline_has_the_rate_and_the_latency_it_is_said_to_have():
+def test_a_baseline_has_the_rate_and_the_latency_it_is_said_to_have() -> None:
     for level in (1.0, 200.0):
         for restart in _traces("healthy", level):
             assert restart.baseline.requests / 1800 == pytest.approx(level, rel=0.25)
@@ -58,7 +61,7 @@ def test_a_baseline_has_the_rate_and_the_latency_it_is_said_to_have():
     assert np.mean(p95_s) == pytest.approx(0.264, rel=0.1)
 
 
-def test_a_scrape_misses_one_time_in_fifty_and_its_counts_come_with_the_next():
+def test_a_scrape_misses_one_time_in_fifty_and_its_counts_come_with_the_next() -> None:
     own = [scrape.own for restart in _traces("healthy") for scrape in restart.scrapes]
     assert sum(tally is None for tally in own) / len(own) == pytest.approx(0.02, abs=0.01)
     for restart in _traces("healthy"):
@@ -72,7 +75,7 @@ def test_a_scrape_misses_one_time_in_fifty_and_its_counts_come_with_the_next():
             assert scrape.own.requests == sum(scrape.own.latency)
 
 
-def test_twice_the_latency_shifts_the_whole_distribution_by_two():
+def test_twice_the_latency_shifts_the_whole_distribution_by_two() -> None:
     """Against the same worker before, and less what its peers went through at the same time."""
     for factor, scenario in ((1.0, "healthy"), (1.5, "p95 ×1.5"), (2.0, "p95 ×2")):
         shifts = []
@@ -84,7 +87,7 @@ def test_twice_the_latency_shifts_the_whole_distribution_by_two():
         assert math.exp(float(np.mean(shifts))) == pytest.approx(factor, rel=0.06)
 
 
-def test_errors_are_as_many_as_said_and_only_after_admission():
+def test_errors_are_as_many_as_said_and_only_after_admission() -> None:
     for share, scenario in ((0.001, "healthy"), (0.01, "errors 1 %"), (0.05, "errors 5 %")):
         restarts = _traces(scenario)
         after = [scrape.own for restart in restarts for scrape in restart.scrapes if scrape.own is not None]
@@ -93,7 +96,7 @@ def test_errors_are_as_many_as_said_and_only_after_admission():
         assert before == pytest.approx(0.001, rel=0.05)
 
 
-def test_one_request_in_a_hundred_takes_fifty_times_as_long():
+def test_one_request_in_a_hundred_takes_fifty_times_as_long() -> None:
     """The bulk stays where it was; what takes more than 2.5 s is most of that one per cent, and nearly nothing without."""
     for low, high, scenario in ((0.0, 0.001, "healthy"), (0.004, 0.009, "1 % take ×50")):
         warm = [_warm(restart) for restart in _undisturbed(_traces(scenario))]
@@ -101,7 +104,7 @@ def test_one_request_in_a_hundred_takes_fifty_times_as_long():
         assert low <= slow <= high
 
 
-def test_a_herd_brings_three_times_the_load_for_half_a_minute():
+def test_a_herd_brings_three_times_the_load_for_half_a_minute() -> None:
     ratios = []
     for restart in _traces("healthy, herd"):
         first = sum(scrape.own.requests for scrape in restart.scrapes[:6] if scrape.own is not None)
@@ -110,7 +113,7 @@ def test_a_herd_brings_three_times_the_load_for_half_a_minute():
     assert np.mean(ratios) == pytest.approx(3.0, rel=0.1)
 
 
-def test_a_second_restart_loses_the_counts_of_its_interval():
+def test_a_second_restart_loses_the_counts_of_its_interval() -> None:
     """What the new process counted is all that comes of the interval: a half of it on the average."""
     shares = []
     for restart in _traces("healthy, restarts again"):
@@ -124,20 +127,21 @@ def test_a_second_restart_loses_the_counts_of_its_interval():
     assert np.mean(shares) == pytest.approx(1.0, rel=0.15)
 
 
-def test_an_outage_takes_everything_from_its_moment_on():
+def test_an_outage_takes_everything_from_its_moment_on() -> None:
     for restart in _traces("outage"):
         outage_s = restart.truth.outage_s
         assert outage_s is not None
         assert 60 <= outage_s <= 300
         for scrape in restart.scrapes:
-            assert (scrape.own is None and scrape.controls is None) == (scrape.at_s > outage_s) or scrape.controls is not None
+            assert (scrape.controls is None) == (scrape.at_s > outage_s)
+            assert scrape.own is None or scrape.at_s <= outage_s
 
 
-def test_an_incident_is_everybody_s():
+def test_an_incident_is_everybody_s() -> None:
     """It comes in about one run of ten, and slows the peers as it slows the worker."""
-    restarts = [trace(Purpose.CALIBRATION, "healthy", 20.0, run) for run in range(100)]
+    restarts = [trace(Purpose.CALIBRATION, "healthy", 20.0, run) for run in range(60)]
     hit = [restart for restart in restarts if restart.truth.incidents]
-    assert 3 <= len(hit) <= 20
+    assert 2 <= len(hit) <= 14
     for restart in hit:
         (incident,) = restart.truth.incidents
         during = [one.controls for one in restart.scrapes if one.controls and incident.from_s + 10 < one.at_s < incident.until_s - 5]
@@ -146,7 +150,7 @@ def test_an_incident_is_everybody_s():
             assert math.exp(shift) == pytest.approx(incident.factor, rel=0.5)
 
 
-def test_a_cold_cache_is_four_times_slower_at_first_and_warm_in_the_end():
+def test_a_cold_cache_is_four_times_slower_at_first_and_warm_in_the_end() -> None:
     t = np.array([0.0, 200.0, 900.0])
     for shape, tau_s in ((exponential, 300.0), (cold_plateau, 300.0), (power_law, 120.0)):
         start, middle, end = shape(t, 3.0, tau_s)
@@ -156,7 +160,7 @@ def test_a_cold_cache_is_four_times_slower_at_first_and_warm_in_the_end():
     assert plateau(t, 1.0, 100.0) == pytest.approx([2.0, 1 + math.exp(-2), 1 + math.exp(-16)])
 
 
-def test_every_scenario_can_be_drawn_and_the_names_are_its_own():
+def test_every_scenario_can_be_drawn_and_the_names_are_its_own() -> None:
     assert len({scenario.name for scenario in SCENARIOS}) == len(SCENARIOS)
     for scenario in SCENARIOS:
         restart = trace(Purpose.CALIBRATION, scenario.name, 1.0, 0)
@@ -164,14 +168,14 @@ def test_every_scenario_can_be_drawn_and_the_names_are_its_own():
         assert restart.truth.healthy is scenario.healthy
 
 
-def test_the_same_seed_gives_the_same_trace_and_purposes_share_none():
+def test_the_same_seed_gives_the_same_trace_and_purposes_share_none() -> None:
     assert trace(Purpose.EVALUATION, "cold", 5.0, 3) == trace(Purpose.EVALUATION, "cold", 5.0, 3)
     assert trace(Purpose.EVALUATION, "cold", 5.0, 3) != trace(Purpose.CALIBRATION, "cold", 5.0, 3)
     assert trace(Purpose.EVALUATION, "cold", 5.0, 3) != trace(Purpose.EVALUATION, "cold", 5.0, 4)
     assert seed(Purpose.CALIBRATION)[0] != seed(Purpose.EVALUATION)[0]
 
 
-def test_in_a_rollout_peers_leave_the_controls_while_they_are_restarted():
+def test_in_a_rollout_peers_leave_the_controls_while_they_are_restarted() -> None:
     """The second worker of a pool is compared with four at first, then the third leaves too, and the first comes back."""
     restarts = rollouts.traces(Purpose.CALIBRATION, 20.0, 0, workers=7)
     assert [restart.admitted_s for restart in restarts] == [1800 + 300 * worker for worker in range(7)]

@@ -38,6 +38,11 @@ _LOG_EDGES = np.log(EDGES)
 _BLANK = vars(Tally(0.0, 0.0))
 
 
+def middles(steps: int) -> Floats:
+    """Return the time in the middle of each step, in seconds from the first one's beginning."""
+    return STEP_S * np.arange(0.5, steps)
+
+
 def drift(rng: np.random.Generator, rows: int, steps: int, log_sd: float) -> Floats:
     """Draw *rows* stationary AR(1) series of logarithms, one value a step."""
     keep = math.exp(-STEP_S / CORRELATION_S)
@@ -79,11 +84,11 @@ def missed(rng: np.random.Generator, rows: int, steps: int, boundaries: Sequence
     return misses
 
 
-def move_on(values: npt.NDArray[np.generic], misses: Bools) -> None:
+def move_on(values: Floats, misses: Bools) -> None:
     """Let what was not scraped come with the next scrape: counters are cumulative. *values* by step, in place."""
     for step in np.flatnonzero(misses):
         if step + 1 < len(values):
-            values[step + 1] += values[step]  # type: ignore[operator]
+            values[step + 1] += values[step]
             values[step] = 0
 
 

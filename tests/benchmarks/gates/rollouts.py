@@ -35,7 +35,7 @@ def rollout(rng: np.random.Generator, level: float, workers: int = 30) -> tuple[
     for incident in incidents:
         slow_down(latency, incident, BASELINE_STEPS)
     for worker, step in enumerate(admitted):
-        at_s = (np.arange(steps - step) + 0.5) * STEP_S
+        at_s = draw.middles(steps - int(step))
         latency[worker, step:] += np.log(Transient().drawn(rng)(at_s))
     means = level * STEP_S * np.exp(load)[..., None] * draw.bucket_shares(latency)
     misses = np.concatenate([draw.missed(rng, 1, steps, [int(step)]) for step in admitted])

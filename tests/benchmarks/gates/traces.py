@@ -89,7 +89,7 @@ def restart(rng: np.random.Generator, scenario: Scenario, level: float, peers: i
     incidents = _incidents(rng)
     for incident in incidents:
         slow_down(latency, incident, BASELINE_STEPS)
-    at_s = (np.arange(HORIZON_STEPS) + 0.5) * STEP_S
+    at_s = draw.middles(HORIZON_STEPS)
     warming = scenario.transient.drawn(rng)
     reset_s = rng.uniform(120.0, 600.0)
     factor = warming(at_s)
@@ -116,9 +116,8 @@ def restart(rng: np.random.Generator, scenario: Scenario, level: float, peers: i
     begins = draw.since(misses)
     mine = draw.count(rng, own, own_errors, begins[0], misses[0])
     # A sum begins where the first of its parts does.
-    theirs = draw.count(
-        rng, means[1:].sum(axis=0), np.full(steps, ERRORS_BASE), begins[1:].min(axis=0, initial=steps), misses[1:].all(axis=0)
-    )
+    first = np.where(misses, steps, begins)[1:].min(axis=0, initial=steps)
+    theirs = draw.count(rng, means[1:].sum(axis=0), np.full(steps, ERRORS_BASE), first, np.logical_and.reduce(misses[1:]))
     truth = Truth(scenario.name, scenario.healthy, incidents, float(reset_s) if scenario.reset else None, outage_s)
     return Restart(
         level,

@@ -77,9 +77,10 @@ def histogram_quantile(quantile: float, tallies: Iterable[Tally]) -> float | Non
     total = sum(counts)
     if not total:
         return None
-    rank, below, lower = quantile * total, 0.0, 0.0
+    rank = quantile * total
+    below = lower = 0.0
     for count, edge in zip(counts, LATENCY_EDGES_S, strict=False):
         if count and below + count >= rank:
-            return lower + (edge - lower) * (rank - below) / count
+            return float(lower + (edge - lower) * (rank - below) / count)
         below, lower = below + count, edge
     return LATENCY_EDGES_S[-1]
