@@ -9,10 +9,12 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.benchmarks import disruption, forecast, hold, overhead, ramp, releases, ssh
+from tests.benchmarks.gates import table as gates
 
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "disruption": disruption.measure,
     "forecast": forecast.measure,
+    "gates": gates.measure,
     "hold": hold.measure,
     "overhead": overhead.measure,
     "ramp": ramp.measure,

@@ -1,0 +1,28 @@
+"""
+Where the chance of a trace comes from.
+
+A figure means something only where no threshold was chosen on the traces that it was measured on. So the first element of every seed is the
+name of the purpose, and no trace of one purpose can be one of the other.
+"""
+
+import zlib
+from enum import StrEnum
+
+import numpy as np
+
+
+class Purpose(StrEnum):
+    """What traces are drawn for."""
+
+    CALIBRATION = "calibration"  # thresholds were, or may be, chosen on these
+    EVALUATION = "evaluation"  # seen only by what is measured
+
+
+def seed(purpose: Purpose, *names: object) -> list[int]:
+    """Return the entropy of what *names* say: a scenario, a level, the number of the run."""
+    return [zlib.crc32(str(name).encode()) for name in (purpose, *names)]
+
+
+def generator(purpose: Purpose, *names: object) -> np.random.Generator:
+    """Return the chance of what *names* say, the same one each time."""
+    return np.random.default_rng(np.random.SeedSequence(seed(purpose, *names)))

@@ -1,0 +1,74 @@
+"""
+The benchmark `gates`: what share of restarts each gate takes back and passes, and how soon, by kind of restart and by traffic.
+
+failed %        runs that were taken back within 15 min
+at most         what that share may be with 95 % confidence: what counts for well workers
+fail s, pass s  over all runs; one that was never taken back, or passed, is later than all others: ">900"
+blind           of the runs with an outage of the metrics, those that were passed or taken back without a sample since
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.benchmarks.gates import contest
+from tests.benchmarks.gates.contest import Tale, quantile, upper_bound
+from tests.benchmarks.gates.draw import HORIZON_S
+from tests.benchmarks.gates.judging import Contender
+from tests.benchmarks.gates.scenarios import BY_NAME, LEVELS
+from tests.benchmarks.gates.seeds import Purpose
+
+RUNS = 200
+ROLLOUTS = 100
+
+
+def measure(place: Path) -> list[dict[str, object]]:  # noqa: ARG001  (nothing to keep but the rows)
+    """Let all contenders judge everything."""
+    return rows(contest.CONTENDERS)
+
+
+def rows(
+    contenders: Sequence[Contender],
+    scenarios: Sequence[str] = tuple(BY_NAME),
+    levels: Sequence[float] = LEVELS,
+    runs: int = RUNS,
+    rollouts: int = ROLLOUTS,
+    processes: int = 1,
+    purpose: Purpose = Purpose.EVALUATION,
+) -> list[dict[str, object]]:
+    """Return a row for each scenario, level and contender."""
+    work = contest.restarts_of(contenders, scenarios, levels, runs, purpose)
+    if rollouts:
+        work += contest.rollouts_of(contenders, levels, rollouts, purpose)
+    return [row(tale) for tale in contest.cells(work, processes)]
+
+
+def row(tale: Tale) -> dict[str, object]:
+    """Say it in figures."""
+    failed_s = [course.failed_s for course in tale.courses]
+    passed_s = [course.passed_s for course in tale.courses]
+    outage = any(map(math.isfinite, tale.last_sample_s))
+    return {
+        "restart": tale.scenario,
+        "req/s": tale.level,
+        "gate": tale.contender,
+        "seeds": str(tale.purpose),
+        "runs": tale.runs,
+        "failed %": _share(tale.failed, tale.runs),
+        "at most": round(100 * upper_bound(tale.failed, tale.runs), 1),
+        "fail s": _time(quantile(failed_s, 0.5)),
+        "fail p95 s": _time(quantile(failed_s, 0.95)),
+        "passed %": _share(tale.passed, tale.runs),
+        "pass s": _time(quantile(passed_s, 0.5)),
+        "pass p95 s": _time(quantile(passed_s, 0.95)),
+        "passed blind %": _share(tale.passed_blindly, tale.runs) if outage else None,
+        "failed blind %": _share(tale.failed_blindly, tale.runs) if outage else None,
+    }
+
+
+def _share(part: int, whole: int) -> float:
+    return round(100 * part / whole, 1)
+
+
+def _time(seconds: float) -> object:
+    return round(seconds) if math.isfinite(seconds) else f">{HORIZON_S:.0f}"
