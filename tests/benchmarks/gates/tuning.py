@@ -27,7 +27,7 @@ FALSE_SHARE = 0.01
 REGRESSIONS = ("p95 ×1.5", "p95 ×2", "errors 1 %", "errors 5 %")
 HEALTHY_RUNS = 1000
 REGRESSION_RUNS = 100
-# How much of what is allowed may go to the errors (latency gets the rest), and how far beyond that their threshold is moved. Looser is often
+# How much of what is allowed may go to errors (latency gets the rest), and how far beyond that their threshold is moved. Looser is often
 # better: Flagger adds up the failed checks of both, so a threshold that chance reaches now and then costs latency a lot.
 ERRORS_SHARES = ((0.5, 1.0), (0.0, 1.0), (0.0, 2.0), (0.0, 4.0))
 # A search by halves of the logarithm, between this and what never fails: to within 1 %.
