@@ -52,18 +52,19 @@ class Curve:
 
 _AMOUNTS = (0.4, 0.9, 1.8, 3.2)
 _SCALES_S = {Kind.EXPONENTIAL: (15.0, 30.0, 60.0, 120.0), Kind.PLATEAU: (30.0, 75.0), Kind.POWER_LAW: (20.0, 60.0)}
-# What takes ten minutes or more.
-_SLOW_AMOUNTS = (0.4, 0.9, 1.6, 2.6, 4.5)
-_SLOW_SCALES_S = {Kind.EXPONENTIAL: (200.0, 330.0), Kind.PLATEAU: (180.0, 330.0), Kind.POWER_LAW: (130.0,)}
-# A cache that is cold for so long is very cold at first; what is only somewhat slow for ten minutes is rather a bad release.
-_COLD = 2.5
+# What takes ten minutes or more. A cache that is cold for so long is very cold at first; what is only somewhat slow for ten minutes is
+# rather a bad release.
+_SLOW_SCALES_S = {Kind.EXPONENTIAL: (200.0, 260.0, 340.0), Kind.PLATEAU: (150.0, 225.0, 310.0), Kind.POWER_LAW: (85.0, 125.0)}
+_COLD_AMOUNTS = (2.5, 3.1, 3.8, 4.7)
+_MILD_AMOUNTS = (0.4, 0.9, 1.6)
 _QUICK = tuple(Curve(kind, amount, scale_s) for kind, scales in _SCALES_S.items() for scale_s in scales for amount in _AMOUNTS)
-_SLOW = tuple(Curve(kind, amount, scale_s) for kind, scales in _SLOW_SCALES_S.items() for scale_s in scales for amount in _SLOW_AMOUNTS)
-CURVES: tuple[Curve, ...] = (Curve(Kind.NONE, 0.0, 1.0), *_QUICK, *_SLOW)
+_COLD = tuple(Curve(kind, amount, scale_s) for kind, scales in _SLOW_SCALES_S.items() for scale_s in scales for amount in _COLD_AMOUNTS)
+_MILD = tuple(Curve(kind, amount, scales[1]) for kind, scales in _SLOW_SCALES_S.items() for amount in _MILD_AMOUNTS)
+CURVES: tuple[Curve, ...] = (Curve(Kind.NONE, 0.0, 1.0), *_QUICK, *_COLD, *_MILD)
 # How unlike an earlier restart a curve may be and still count as like it: the mean distance of their logarithms.
 _NEAR = 0.15
 # What looks like no earlier restart has this much of the likelihood of what looks like all of them.
-UNSEEN = 0.02
+UNSEEN = 0.01
 # Likewise what is somewhat slow for long.
 MILD = 0.0001
 # Curves are compared over the first minutes, where they differ.
@@ -97,7 +98,7 @@ def expected(earlier: tuple[int, ...]) -> Expected:
     likeness = _likeness()
     weights = [sum(likeness[index][seen] for seen in earlier) / len(earlier) for index in range(count)]
     most = max(weights)
-    floors = [MILD if curve in _SLOW and curve.amount < _COLD else UNSEEN for curve in CURVES]
+    floors = [MILD if curve in _MILD else UNSEEN for curve in CURVES]
     weights = [floor + (1 - floor) * weight / most for floor, weight in zip(floors, weights, strict=True)]
     total = sum(weights)
     return Expected(tuple(map(math.log, weights)), tuple(weight / total for weight in weights), len(earlier))

@@ -36,8 +36,8 @@ _BETTER = (math.log(0.9), 0.0)
 _APART = 0.1
 # How a worker wavers by itself from one half minute to the next.
 _WAVERS = 0.06
-# A curve is right to within this share of its level.
-_CURVE_DOUBT = 0.2
+# How slow a worker is while it recovers is told by a curve to within this share of it.
+_CURVE_DOUBT = 0.05
 # With fewer requests in a block its likelihood is no parabola yet.
 _PARABOLA_MIN = 12.0
 _BLUR_MIN = 0.12
@@ -196,12 +196,12 @@ def _added(sums: _Sums, one: _Likelihood, ratios: Sequence[float], at: tuple[flo
 
 
 def _by_parabola(one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    inner, height = one.peak.variance, one.peak.height
-    base, doubt = one.drift.variance + _WAVERS**2 + inner, _CURVE_DOUBT**2
-    # Written out: this is where nearly all of the time goes.
-    factors = [(level, 0.5 / (variance := base + doubt * level * level), height + 0.5 * math.log(inner / variance)) for level in at]
     off = one.peak.at - one.drift.at
-    return tuple([top - (gap := off - ratio - level) * gap * factor for level, factor, top in factors] for ratio in ratios)
+    # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
+    variance = one.drift.variance + _WAVERS**2 + one.peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
+    top, factor = one.peak.height + 0.5 * math.log(one.peak.variance / variance), 0.5 / variance
+    # Written out: this is where nearly all of the time goes.
+    return tuple([top - (gap := off - ratio - level) * gap * factor for level in at] for ratio in ratios)
 
 
 def _by_line(line: list[float], drift: Drift, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
