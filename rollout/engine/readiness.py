@@ -2,7 +2,8 @@
 Looking at everything that a rollout depends on, once, before it begins.
 
 Each metrics page is read twice, a second apart: one that stands still meanwhile, though its process lives, is an old one that something
-between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.)
+between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.) One with a date
+is judged by that: a Prometheus has the same page until it scrapes the next one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -79,10 +80,11 @@ class Readiness:
             self._wait(left_s)
         measured = self.surveyor.measure(workers, with_canaries=with_canaries)
         unmeasured = _of_the_running(seen, measured)
+        dated = self.surveyor.dated()
         for worker, counters in self.surveyor.counters().items():
             if worker in unmeasured or worker not in before:
                 continue
-            if counters == before[worker]:
+            if counters == before[worker] and worker not in dated:
                 unmeasured[worker] = "its page stands still: it is an old one, that something between us and it has kept"
             elif why := _another(counters.started_at_s, seen.sightings.get(worker)):
                 unmeasured[worker] = why
