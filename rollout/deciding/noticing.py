@@ -208,4 +208,5 @@ def _join(earlier: Tally | None, later: Tally) -> Tally:
 def find_baseline(state: DeployState, event: BaselineFound) -> DeployState:
     """Keep a baseline that was there already."""
     found = {worker: changed(state.workers[worker], baseline=tally) for worker, tally in event.tallies.items() if worker in state.workers}
-    return changed(state, workers={**state.workers, **found}, baseline_found=frozenset(found), baseline_source=event.source)
+    partly, workers = frozenset(event.partly), {**state.workers, **found}
+    return changed(state, workers=workers, baseline_found=frozenset(found), baseline_partly=partly, baseline_source=event.source)

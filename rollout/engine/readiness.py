@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
+from rollout.engine import past
 from rollout.engine.drivers import Drivers
 from rollout.engine.survey import Surveyor
 from rollout.gating import guards as guard_rules
@@ -131,6 +132,10 @@ class Readiness:
         for worker in workers:
             if (used := self.surveyor.files.used(worker, now_s)) is not None:
                 files[worker] = used
+        past_s: dict[WorkerId, float | str] | None = None
+        if self._drivers.history is not None:
+            tallies = past.tallies(self._drivers.history, workers, past.runs_seen(seen.observation), now_s)
+            past_s = {worker: one if isinstance(one, str) else one.until_s - one.since_s for worker, one in tallies.items()}
         acting = (self._drivers.workers, self._drivers.releases, self._drivers.traffic, self._drivers.ledger)
         privileged = [driver for driver in acting if isinstance(driver, Privileged) and driver.privileges()]
         return Findings(
@@ -142,6 +147,7 @@ class Readiness:
             room=room,
             connections=connections,
             not_allowed=_or_why(lambda: _not_allowed(privileged)) if privileged else None,
+            past_s=past_s,
         )
 
 

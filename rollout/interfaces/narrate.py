@@ -109,7 +109,8 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case EffectObserved():
             return f"effect {event.number} {'did happen' if event.happened else 'did not happen'}: {event.why}"
         case BaselineFound():
-            return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}"
+            beside = f"; our own canaries aren't in that of {_listed(event.partly)}, and are surveyed" if event.partly else ""
+            return f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}{beside}"
         case StepBegan():
             return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
         case StepFinished():

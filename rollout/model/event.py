@@ -179,11 +179,15 @@ class SamplesTaken:
 
 @dataclass(frozen=True, slots=True)
 class BaselineFound:
-    """A baseline that was there already (*source* says where), per worker; those without one are surveyed."""
+    """
+    A baseline that was there already (*source* says where), per worker; those without one are surveyed, and so are those whose is *partly*
+    there: what a SURVEY sees is added to it.
+    """
 
     at_s: float
     source: str
     tallies: dict[WorkerId, Tally]
+    partly: tuple[WorkerId, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
