@@ -51,7 +51,8 @@ PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
 LAST_WORDS_MAX = 5
-_WHO_WROTE_IT = ("synapse_build_info", "process_start_time_seconds")
+_BUILD_INFO = ("synapse_build_info",)
+_STARTED = "process_start_time_seconds"
 # A process's start is known to its manager and to itself, which may round it to a second.
 _SAME_START_S = 2.0
 
@@ -279,7 +280,13 @@ class Surveyor:
         }
         if not fresh:
             return
-        for worker, page in self._drivers.metrics.read(tuple(fresh), _WHO_WROTE_IT, LOOK_TIMEOUT_S).items():
+        pages = self._drivers.metrics.read(tuple(fresh), _BUILD_INFO, LOOK_TIMEOUT_S)
+        if kept := [
+            worker for worker, page in pages.items() if isinstance(page, Page) and any(one.at_s is not None for one in page.samples)
+        ]:
+            # It may be of the process before: a Prometheus has that page until it scrapes the next.
+            pages |= self._drivers.metrics.read(kept, (*_BUILD_INFO, _STARTED), LOOK_TIMEOUT_S)
+        for worker, page in pages.items():
             if (
                 isinstance(page, Page)
                 and not _is_before(page, fresh[worker])
@@ -304,9 +311,8 @@ def _process(state: ProcessState | None, link: Activation | None, last_words: tu
 
 
 def _is_before(page: Page, started_at_s: float) -> bool:
-    """Tell whether a page with a date is the last one of an earlier process: a Prometheus has that until it scrapes the next."""
-    started = [sample.value for sample in page.samples if sample.name == _WHO_WROTE_IT[1] and sample.at_s is not None]
-    return bool(started) and max(started) < started_at_s - _SAME_START_S
+    """Tell whether a page is of an earlier process, if it says when its process began."""
+    return any(sample.value < started_at_s - _SAME_START_S for sample in page.samples if sample.name == _STARTED)
 
 
 def _not_of_now(written_at_s: float | None, read_at_s: float) -> str:
