@@ -17,6 +17,7 @@ from rollout.adapters.history.prometheus import PrometheusHistory
 from rollout.adapters.history.prometheus import build as build_history
 from rollout.adapters.metrics.prometheus import build as build_metrics
 from rollout.adapters.settings import InvalidSettingsError
+from rollout.engine.past import Runs, tallies
 from rollout.homeservers.synapse.metrics import PREFIXES, Counters, read_counters, tally
 from rollout.model.errors import InvalidFileError
 from rollout.model.gate import Tally
@@ -24,7 +25,7 @@ from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sample import Page
 from rollout.ports.history import Life
-from tests.contracts.prometheus import REQUESTS_PER_SCRAPE, Running, Target, inventory_of, prometheus
+from tests.contracts.prometheus import REQUESTS_PER_SCRAPE, VERSION, Running, Target, inventory_of, prometheus
 from tests.contracts.server import Says, serving
 
 TIMEOUT_S = 5.0
@@ -256,6 +257,31 @@ def test_a_range_in_which_nothing_was_kept_is_a_sentence(past: Past) -> None:
     why = driver.lives([steady], PREFIXES, since_s, since_s + HOUR_S, time.time(), TIMEOUT_S)[steady]
     address = past.running.targets["steady"].address
     assert why == f'Prometheus has the target {{instance="{address}"}}, and nothing of it in that time'
+
+
+def test_of_all_that_a_baseline_is_made(past: Past) -> None:
+    """As a rollout would compare with it: of what runs now, and as long as what was seen of it."""
+    driver = build_history({"url": past.running.url}, past.inventory)
+    now_s = time.time()
+    runs = {WorkerId(name): Runs(VERSION, past.since_s - 1.0) for name in NAMES}
+    runs[WorkerId("missed")] = Runs("1.164.0", past.since_s - 1.0)
+    runs[WorkerId("restarts")] = Runs(VERSION, past.running.targets["restarts"].started_at_s)
+    found = tallies(driver, [*runs, WorkerId("stranger")], runs | {WorkerId("stranger"): Runs(VERSION, 0.0)}, now_s)
+    steady, restarts, flaps = (found[WorkerId(name)] for name in ("steady", "restarts", "flaps"))
+    assert isinstance(steady, Tally)
+    assert isinstance(restarts, Tally)
+    assert isinstance(flaps, Tally)
+    # Ten requests a second, as long as somebody was there; of whom what runs was begun late, only since then.
+    for tally_, least, most in ((steady, 50, 200), (restarts, 20, 60), (flaps, 30, 150)):
+        assert least <= tally_.requests <= most
+        assert tally_.requests / (tally_.until_s - tally_.since_s) == pytest.approx(REQUESTS_PER_SCRAPE, rel=0.1)
+        assert tally_.until_s == now_s
+    assert {name: found[WorkerId(name)] for name in ("missed", "nan", "renamed", "stranger")} == {
+        "missed": f"what was kept of it is of version {VERSION}, and it runs 1.164.0",
+        "nan": "process_cpu_seconds_total was nan",
+        "renamed": "it did nothing at all: the families that tell what it does aren't kept, or have other names",
+        "stranger": "the inventory has no metrics page for it",
+    }
 
 
 @pytest.mark.parametrize(("apart_s", "way"), [(600.0, "behind"), (-600.0, "ahead of")])
