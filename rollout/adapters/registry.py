@@ -23,7 +23,11 @@ DRIVERS: dict[str, dict[str, str]] = {
     },
     "releases": {"venv": "rollout.adapters.releases.venv:build", "command": "rollout.adapters.releases.command:build"},
     "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build", "nginx": "rollout.adapters.traffic.nginx:build"},
-    "metrics": {"scrape": "rollout.adapters.metrics.scrape:build"},
+    "metrics": {
+        "scrape": "rollout.adapters.metrics.scrape:build",
+        "prometheus": "rollout.adapters.metrics.prometheus:build",
+    },
+    "history": {"prometheus": "rollout.adapters.history.prometheus:build"},
     "probe": {"http": "rollout.adapters.probe.http:build"},
     "database": {"postgresql": "rollout.adapters.database.postgresql:build"},
     "notifier": {"webhook": "rollout.adapters.notifier.webhook:build"},

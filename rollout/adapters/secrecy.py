@@ -13,8 +13,8 @@ Path = tuple[str | int, ...]
 HIDDEN = "…"
 _NAME = re.compile(r"password|passwd|secret|token|dsn|key", re.IGNORECASE)
 _REFERENCE = re.compile(r"(?:env|file):\S*\Z")
-# These drivers are given places on this machine, and nothing to show at a door.
-_WITHOUT = frozenset({"workers_driver", "releases_driver", "traffic_driver", "metrics_driver", "ledger_driver"})
+# These drivers are given places on this machine and addresses; what they show at a door is called a password or a token.
+_WITHOUT = frozenset({"workers_driver", "releases_driver", "traffic_driver", "metrics_driver", "history_driver", "ledger_driver"})
 # … but for the address at which the ledger's dead-man calls somebody: of its settings these are none.
 _OF_THE_LEDGER = frozenset({"driver", "path", "readmit_after_s", "host", "hosts", "python", "connect_timeout_s"})
 # The others, also when somebody has misspelt them.

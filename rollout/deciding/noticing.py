@@ -217,6 +217,7 @@ def find_baseline(state: DeployState, event: BaselineFound) -> DeployState:
         state,
         workers={**state.workers, **found},
         baseline_found=frozenset(found),
+        baseline_partly=frozenset(event.partly),
         baseline_source=event.source,
         recoveries=event.recoveries,
     )

@@ -189,6 +189,7 @@ class DeployState:
     last_number: EffectNumber = EffectNumber(0)
     prepared: Release | None = None
     baseline_found: frozenset[WorkerId] = frozenset()
+    baseline_partly: frozenset[WorkerId] = frozenset()
     baseline_source: str = ""
     releases_seen: frozenset[ReleaseId] = frozenset()
     schema: SchemaSighting | None = None

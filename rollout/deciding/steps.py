@@ -98,7 +98,7 @@ def _migrate(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: f
 def _survey(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float) -> Decision | Wait:
     if at.status is StepStatus.PENDING:
         return Note(StepBegan(now_s, step.id))
-    if state.baseline_found.issuperset(state.workers):
+    if state.baseline_found.issuperset(state.workers) and not state.baseline_partly:
         return Note(StepFinished(now_s, step.id, f"the baseline of {state.baseline_source} serves"))
     ends_at_s = (at.began_at_s or now_s) + plan.baseline_s
     if now_s >= ends_at_s:

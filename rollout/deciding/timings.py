@@ -164,7 +164,7 @@ class _Book:
     def _take(self, event: Event) -> None:
         match event:
             case BaselineFound():
-                self.found.update(event.tallies)
+                self.found.update(event.tallies.keys() - set(event.partly))
             case Observed():
                 for worker, sighting in event.observation.sightings.items():
                     if sighting.proxy is not None and sighting.proxy.sessions is not None:

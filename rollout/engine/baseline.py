@@ -1,21 +1,30 @@
 """
-A baseline that is there already: what earlier rollouts and `rollout observe` saw in the last 24 hours, of the same release at the same hour
-of the day.
+A baseline that is there already: what a Prometheus has kept, or else what earlier rollouts and `rollout observe` saw in the last 24 hours,
+of the same release at the same hour of the day.
 
-It comes before a SURVEY in the design's order, since it is longer; where there is none that is long enough, the plan's SURVEY takes one.
+They come before a SURVEY in the design's order, since they are longer; where none is long enough, the plan's SURVEY takes one. No
+Prometheus knows our own canaries. So each worker is asked one, which tells whether it answers them at all, and who has a gate that compares
+them is surveyed all the same: what that sees is added.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DeployState
+from rollout.engine import past
+from rollout.engine.drivers import Drivers
+from rollout.engine.survey import with_canary
+from rollout.homeservers.synapse import canaries
+from rollout.model.errors import RolloutError
 from rollout.model.event import BaselineFound, GateRuled
-from rollout.model.gate import Ruling, Tally
+from rollout.model.gate import Metric, Ruling, Tally
 from rollout.model.ids import ReleaseId, Role, WorkerId
-from rollout.model.plan import Plan
+from rollout.model.plan import Plan, steps_of
 from rollout.ports.journal import Journal
 
 HISTORY = "the journal of the last 24 h"
+PAST = "Prometheus"
 
 _DAY_S = 86_400.0
 _HOUR_S = 3_600.0
@@ -24,14 +33,71 @@ _DEPLOYS_MAX = 20
 # How workers recover changes with the homeserver, slowly.
 _LEARNED_FROM = 5
 _CURVES_MAX = 40
+# Before the first that a rollout's own measuring sends.
+CANARY = 0
+CANARY_TIMEOUT_S = 5.0
+_CANARIES = frozenset({Metric.CANARY_P95, Metric.CANARY_FAILURES})
+
+
+def find(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
+    """
+    Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one.
+
+    How workers recovered before is told with it, where a gate asks. A Prometheus that doesn't answer is no baseline. Raises DriverError
+    when the journal can't be read.
+    """
+    kept = from_history(journal, plan, now_s)
+    of_journal = {} if kept is None else kept.tallies
+    of_past = _from_past(drivers, plan, now_s)
+    tallies = of_journal | of_past
+    learned = recoveries(journal, plan) if any(gate.odds is not None for gate in plan.gates.values()) else {}
+    if not tallies:
+        return BaselineFound(now_s, "", {}, (), learned) if learned else None
+    source = PAST if of_past else HISTORY
+    if others := sorted(of_journal.keys() - of_past.keys()) if of_past else []:
+        source = f"{PAST}, and for {', '.join(others)} {HISTORY}"
+    partly = tuple(sorted(worker for worker in of_past if _compares_canaries(plan, worker)))
+    return BaselineFound(now_s, source, tallies, partly, learned)
+
+
+def _from_past(drivers: Drivers, plan: Plan, now_s: float) -> dict[WorkerId, Tally]:
+    """Return what a Prometheus has kept, as far as it is enough."""
+    if drivers.history is None:
+        return {}
+    workers = tuple(plan.from_releases)
+    try:
+        links = drivers.releases.activations(workers)
+    except RolloutError:
+        return {}
+    # What was planned for, and not what somebody has activated since.
+    links = {worker: link for worker, link in links.items() if link.release == plan.from_releases.get(worker)}
+    found = past.tallies(drivers.history, workers, past.runs_of(plan.releases, links), now_s)
+    return {worker: tally for worker, tally in found.items() if not isinstance(tally, str) and _seconds(tally) >= plan.baseline_s}
+
+
+def _compares_canaries(plan: Plan, worker: WorkerId) -> bool:
+    gates = (plan.gates[gate] for step in steps_of(plan.phases) if step.worker == worker for gate in step.gates)
+    return any(gate.metric in _CANARIES and gate.ratio_max is not None for gate in gates)
+
+
+def with_canaries(drivers: Drivers, plan: Plan, found: BaselineFound) -> BaselineFound:
+    """Ask each worker without a canary in its tally for one: whoever answers now is waited for until it does so again after its restart."""
+    roles = {worker.id: worker.role for worker in plan.workers}
+    paths = {
+        worker: path
+        for worker, tally in found.tallies.items()
+        if not tally.canaries and worker in roles and (path := canaries.canary_path(roles[worker], CANARY)) is not None
+    }
+    answers = drivers.probe.canary(paths, CANARY_TIMEOUT_S) if paths else {}
+    asked = {worker: with_canary(found.tallies[worker], answer) for worker, answer in answers.items()}
+    return replace(found, tallies={**found.tallies, **asked})
 
 
 def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
-    """Find a tally of at least *plan.baseline_s* for each worker on the release that it runs now; None when no worker has one."""
+    """Find the same in the journal alone."""
     found = kept_tallies(journal, plan.homeserver, plan.from_releases, now_s)
     enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
-    learned = recoveries(journal, plan) if any(gate.odds is not None for gate in plan.gates.values()) else {}
-    return BaselineFound(now_s, HISTORY, enough, learned) if enough or learned else None
+    return BaselineFound(now_s, HISTORY, enough) if enough else None
 
 
 def recoveries(journal: Journal, plan: Plan) -> dict[Role, tuple[str, ...]]:

@@ -68,9 +68,9 @@ def begin(site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Liste
     )
     site.journal.begin(deploy_id, plan, began)
     loop.admit((began,))
-    found = baseline.from_history(site.journal, plan, now_s)
+    found = baseline.find(site.drivers, site.journal, plan, now_s)
     if found is not None:
-        loop.record((found,))
+        loop.record((baseline.with_canaries(site.drivers, plan, found),))
     return _run(site, loop, deploy_id, ())
 
 

@@ -9,6 +9,7 @@ from rollout.model.errors import InvalidFileError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import DriverSettings, Inventory
 from rollout.ports.database import Database
+from rollout.ports.history import History
 from rollout.ports.lease import LeaseKeeper
 from rollout.ports.ledger import Ledger
 from rollout.ports.metrics import Metrics
@@ -25,7 +26,7 @@ _WHERE = frozenset({"host", "hosts", "python", "connect_timeout_s"})
 
 @dataclass(frozen=True, slots=True)
 class Drivers:
-    """Everything that acts on, or looks at, one homeserver; *database*, *warming* and *notifier* are None when none is named."""
+    """Everything that acts on, or looks at, one homeserver; what is None isn't named."""
 
     workers: Workers
     releases: Releases
@@ -37,11 +38,13 @@ class Drivers:
     database: Database | None
     warming: Warming | None = None
     notifier: Notifier | None = None
+    history: History | None = None
 
 
 def open_drivers(inventory: Inventory) -> Drivers:
     """Open every port that the inventory names, connecting to nothing yet. Raises InvalidFileError for settings that don't fit."""
     database, warming, notifier = inventory.database_driver, inventory.warming_driver, inventory.notifier_driver
+    history = inventory.history_driver
     return Drivers(
         workers=cast("Workers", open_driver("workers", inventory.workers_driver, inventory)),
         releases=cast("Releases", open_driver("releases", inventory.releases_driver, inventory)),
@@ -53,6 +56,7 @@ def open_drivers(inventory: Inventory) -> Drivers:
         notifier=None if notifier is None else cast("Notifier", open_driver("notifier", notifier, inventory)),
         warming=None if warming is None else cast("Warming", open_driver("warming", warming, inventory)),
         database=None if database is None else cast("Database", open_driver("database", database, inventory)),
+        history=None if history is None else cast("History", open_driver("history", history, inventory)),
     )
 
 

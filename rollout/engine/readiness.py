@@ -2,7 +2,8 @@
 Looking at everything that a rollout depends on, once, before it begins.
 
 Each metrics page is read twice, a second apart: one that stands still meanwhile, though its process lives, is an old one that something
-between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.)
+between us and the worker has kept. (Reading the first page already costs its process CPU time, which the second one tells.) One with a date
+is judged by that: a Prometheus has the same page until it scrapes the next one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from dataclasses import dataclass, replace
 from threading import Event
 from typing import TypeVar
 
+from rollout.engine import past
 from rollout.engine.drivers import Drivers
 from rollout.engine.survey import Surveyor
 from rollout.gating import guards as guard_rules
@@ -79,10 +81,11 @@ class Readiness:
             self._wait(left_s)
         measured = self.surveyor.measure(workers, with_canaries=with_canaries)
         unmeasured = _of_the_running(seen, measured)
+        dated = self.surveyor.dated()
         for worker, counters in self.surveyor.counters().items():
             if worker in unmeasured or worker not in before:
                 continue
-            if counters == before[worker]:
+            if counters == before[worker] and worker not in dated:
                 unmeasured[worker] = "its page stands still: it is an old one, that something between us and it has kept"
             elif why := _another(counters.started_at_s, seen.sightings.get(worker)):
                 unmeasured[worker] = why
@@ -129,6 +132,10 @@ class Readiness:
         for worker in workers:
             if (used := self.surveyor.files.used(worker, now_s)) is not None:
                 files[worker] = used
+        past_s: dict[WorkerId, float | str] | None = None
+        if self._drivers.history is not None:
+            tallies = past.tallies(self._drivers.history, workers, past.runs_seen(seen.observation), now_s)
+            past_s = {worker: one if isinstance(one, str) else one.until_s - one.since_s for worker, one in tallies.items()}
         acting = (self._drivers.workers, self._drivers.releases, self._drivers.traffic, self._drivers.ledger)
         privileged = [driver for driver in acting if isinstance(driver, Privileged) and driver.privileges()]
         return Findings(
@@ -140,6 +147,7 @@ class Readiness:
             room=room,
             connections=connections,
             not_allowed=_or_why(lambda: _not_allowed(privileged)) if privileged else None,
+            past_s=past_s,
         )
 
 

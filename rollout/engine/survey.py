@@ -9,8 +9,9 @@ be seen is named with its reason; no failure of one source hides the others.
 import difflib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
+from functools import reduce
 from operator import attrgetter
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from rollout.engine.drivers import Drivers, servers
 from rollout.engine.files import FILES_PROJECTED, Files
@@ -45,12 +46,27 @@ _T = TypeVar("_T")
 # One source may take this long. Looks are a second apart, and a look that is older than six seconds counts for nothing.
 LOOK_TIMEOUT_S = 2.0
 MEASURE_TIMEOUT_S = 10.0
-# A page that says itself when it was written is believed for so long; clocks of two hosts differ by less.
+# A page that says itself when it was written is believed for so long, before and after; clocks of two hosts differ by less.
 PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
 LAST_WORDS_MAX = 5
 _BUILD_INFO = ("synapse_build_info",)
+_STARTED = "process_start_time_seconds"
+# A process's start is known to its manager and to itself, which may round it to a second.
+_SAME_START_S = 2.0
+
+
+class _Reading(NamedTuple):
+    """
+    A page: true at *at_s* by our clock, and written at *written_at_s* by the writer's, if it says so.
+
+    With a date it is as old as that says: what was scraped before a worker came back is no evidence of how it does since.
+    """
+
+    at_s: float
+    counters: synapse_metrics.Counters
+    written_at_s: float | None
 
 
 class Surveyor:
@@ -62,7 +78,8 @@ class Surveyor:
         self._clock = clock
         self._servers = servers(inventory)
         self._versions: dict[WorkerId, tuple[float, str]] = {}
-        self._counters: dict[WorkerId, tuple[float, synapse_metrics.Counters]] = {}
+        self._pages: dict[WorkerId, _Reading] = {}
+        self._waiting: dict[WorkerId, tuple[Answer, ...]] = {}
         self._running: set[WorkerId] = set()
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._nonce = 0
@@ -178,7 +195,11 @@ class Surveyor:
 
     def counters(self) -> dict[WorkerId, synapse_metrics.Counters]:
         """Return the last page of each worker that could be read."""
-        return {worker: counters for worker, (_, counters) in self._counters.items()}
+        return {worker: reading.counters for worker, reading in self._pages.items()}
+
+    def dated(self) -> frozenset[WorkerId]:
+        """Name the workers whose last page says itself when it was written, so that it may be the same as the one before."""
+        return frozenset(worker for worker, reading in self._pages.items() if reading.written_at_s is not None)
 
     def files_now(self, observation: Observation) -> tuple[GuardReading, ...]:
         """Say of all that run and answer how many file handles they use, by what has been measured; nobody is asked."""
@@ -199,7 +220,8 @@ class Surveyor:
         """
         Read every metrics page of *workers* and return what each did since the last time; never raises.
 
-        A worker that is measured for the first time has no tally yet and is in neither map.
+        A worker that is measured for the first time has no tally yet and is in neither map, nor is one whose page is, as it says itself,
+        the one that was read before.
         """
         # By the rollout's own clock, like all that is compared with it, and before the reading: a tally is never younger than it says.
         read_at_s = self._clock.now_s()
@@ -209,30 +231,37 @@ class Surveyor:
         unmeasured: dict[WorkerId, str] = {}
         for worker in workers:
             page = pages.get(worker, "its metrics page was not read")
-            told = self._not_read(worker, page, read_at_s) if isinstance(page, str) else self._tally(worker, page, read_at_s)
+            asked = (answers[worker],) if worker in answers else ()
+            told = self._not_read(worker, page, read_at_s) if isinstance(page, str) else self._tally(worker, page, read_at_s, asked)
             if isinstance(told, str):
                 unmeasured[worker] = told
             elif told is not None:
-                tallies[worker] = _with_canary(told, answers.get(worker))
+                tallies[worker] = told
         return Measured(tallies, unmeasured)
 
     def _not_read(self, worker: WorkerId, why: str, read_at_s: float) -> str:
         self.files.record(worker, read_at_s, why)
         return why
 
-    def _tally(self, worker: WorkerId, page: Page, read_at_s: float) -> Tally | str | None:
-        written_at_s = min((sample.at_s for sample in page.samples if sample.at_s is not None), default=read_at_s)
-        old = f"its page says itself that it is {read_at_s - written_at_s:.0f} s old" if read_at_s - written_at_s > PAGE_AGE_MAX_S else ""
-        counters = old or synapse_metrics.read_counters(page.samples)
-        self.files.record(worker, read_at_s, counters)
+    def _tally(self, worker: WorkerId, page: Page, read_at_s: float, asked: tuple[Answer, ...]) -> Tally | str | None:
+        written_at_s = min((sample.at_s for sample in page.samples if sample.at_s is not None), default=None)
+        counters = _not_of_now(written_at_s, read_at_s) or synapse_metrics.read_counters(page.samples)
+        at_s = read_at_s if written_at_s is None else min(written_at_s, read_at_s)
+        self.files.record(worker, at_s, counters)
         if isinstance(counters, str):
-            self._counters.pop(worker, None)
+            self._pages.pop(worker, None)
+            self._waiting.pop(worker, None)
             return counters
-        before = self._counters.get(worker)
-        self._counters[worker] = (read_at_s, counters)
+        before = self._pages.get(worker)
+        if before is not None and written_at_s is not None and before.written_at_s == written_at_s:
+            self._waiting[worker] = (*self._waiting.get(worker, ()), *asked)
+            return None
+        asked = (*self._waiting.pop(worker, ()), *asked)
+        self._pages[worker] = _Reading(at_s, counters, written_at_s)
         if before is None:
             return None
-        return synapse_metrics.tally(before[1], counters, before[0], read_at_s)
+        told = synapse_metrics.tally(before.counters, counters, before.at_s, at_s)
+        return told if isinstance(told, str) else reduce(with_canary, asked, told)
 
     def _ask_canaries(self, workers: Collection[WorkerId]) -> dict[WorkerId, Answer]:
         self._nonce += 1
@@ -251,8 +280,18 @@ class Surveyor:
         }
         if not fresh:
             return
-        for worker, page in self._drivers.metrics.read(tuple(fresh), _BUILD_INFO, LOOK_TIMEOUT_S).items():
-            if isinstance(page, Page) and (version := synapse_metrics.read_version(page.samples)) is not None:
+        pages = self._drivers.metrics.read(tuple(fresh), _BUILD_INFO, LOOK_TIMEOUT_S)
+        if kept := [
+            worker for worker, page in pages.items() if isinstance(page, Page) and any(one.at_s is not None for one in page.samples)
+        ]:
+            # It may be of the process before: a Prometheus has that page until it scrapes the next.
+            pages |= self._drivers.metrics.read(kept, (*_BUILD_INFO, _STARTED), LOOK_TIMEOUT_S)
+        for worker, page in pages.items():
+            if (
+                isinstance(page, Page)
+                and not _is_before(page, fresh[worker])
+                and (version := synapse_metrics.read_version(page.samples)) is not None
+            ):
                 self._versions[worker] = (fresh[worker], version)
 
     def _version(self, worker: WorkerId, state: ProcessState | None) -> str | None:
@@ -271,12 +310,25 @@ def _process(state: ProcessState | None, link: Activation | None, last_words: tu
     return ProcessSighting(state.running, state.started_at_s, link.release, link.at_s, last_words)
 
 
-def _with_canary(tally: Tally, answer: Answer | None) -> Tally:
-    if answer is None:
-        return tally
+def _is_before(page: Page, started_at_s: float) -> bool:
+    """Tell whether a page is of an earlier process, if it says when its process began."""
+    return any(sample.value < started_at_s - _SAME_START_S for sample in page.samples if sample.name == _STARTED)
+
+
+def _not_of_now(written_at_s: float | None, read_at_s: float) -> str:
+    """Say why a page with a date is not believed; nothing where it is."""
+    if written_at_s is None or abs(read_at_s - written_at_s) <= PAGE_AGE_MAX_S:
+        return ""
+    if written_at_s < read_at_s:
+        return f"its page says itself that it is {read_at_s - written_at_s:.0f} s old"
+    return f"its page says itself that it was written {written_at_s - read_at_s:.0f} s from now: that clock is ahead of ours"
+
+
+def with_canary(tally: Tally, answer: Answer) -> Tally:
+    """Add a canary's answer to what a worker did."""
     bucket = next((index for index, edge in enumerate(LATENCY_EDGES_S) if answer.seconds <= edge), len(LATENCY_EDGES_S))
-    latency = tuple(float(index == bucket) for index in range(len(LATENCY_EDGES_S) + 1))
-    return replace(tally, canaries=1, canary_failures=0 if answer.ok else 1, canary_latency=latency if answer.ok else tally.canary_latency)
+    latency = tuple(many + (answer.ok and index == bucket) for index, many in enumerate(tally.canary_latency))
+    return replace(tally, canaries=tally.canaries + 1, canary_failures=tally.canary_failures + (not answer.ok), canary_latency=latency)
 
 
 def _try(ask: Callable[[], _T], otherwise: _T) -> tuple[_T, str]:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from rollout.deciding.timings import history_of, times_of
 from rollout.engine import baseline
+from rollout.engine.drivers import Drivers
 from rollout.model.errors import RolloutError
 from rollout.model.event import Outcome
 from rollout.model.plan import Plan
@@ -17,20 +18,24 @@ ROLLOUTS_MAX = 5
 _LINES_MAX = 40
 
 
-def forecast_by_history(journal: Journal, plan: Plan, seen: Observation, now_s: float) -> Plan:
+def forecast_by_history(drivers: Drivers, journal: Journal, plan: Plan, seen: Observation, now_s: float) -> Plan:
     """Return *plan* with a forecast by what earlier rollouts took, and by the sessions that were *seen*; its digest stays."""
-    return replace(plan, forecast=forecast(plan, sessions_of(seen), read_history(journal, plan, now_s)))
+    return replace(plan, forecast=forecast(plan, sessions_of(seen), read_history(drivers, journal, plan, now_s)))
 
 
-def read_history(journal: Journal, plan: Plan, now_s: float) -> History:
-    """Read what the last rollouts took that were deployed. Never raises: a journal that can't be read is named in the history."""
+def read_history(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> History:
+    """
+    Read what the last rollouts took that were deployed, and whether a baseline is there already.
+
+    Never raises: a journal that can't be read is named in the history.
+    """
     try:
         lines = [line for line in journal.deploys(plan.homeserver, _LINES_MAX) if line.outcome is Outcome.DEPLOYED][:ROLLOUTS_MAX]
         rollouts = []
         for line in lines:
             earlier = journal.plan(line.deploy_id)
             rollouts.append((earlier, times_of(earlier, (event for _, event in journal.events(line.deploy_id)))))
-        found = baseline.from_history(journal, plan, now_s)
+        found = baseline.find(drivers, journal, plan, now_s)
     except RolloutError as error:
         return History(unread=error.what)
-    return replace(history_of(rollouts), surveyed=frozenset() if found is None else frozenset(found.tallies))
+    return replace(history_of(rollouts), surveyed=frozenset(() if found is None else found.tallies.keys() - set(found.partly)))

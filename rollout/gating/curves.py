@@ -7,7 +7,7 @@ those with a long tail (a power law). Each says by which factor requests take lo
 How likely each curve is, is learned from the role's earlier restarts, of which the journal keeps the curve that fitted best. One that looks
 like nothing seen before is not impossible, only unlikely; before anything was seen all are as likely as one another.
 
-Source: docs/decisions/0015-sequential-gates.md.
+Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math

@@ -8,7 +8,7 @@ slowness says less.
 A scalar Kalman filter follows it from block to block. It expects a slow walk; where what is seen lies far outside that, it believes what is
 seen, since an incident begins at once.
 
-Source: docs/decisions/0015-sequential-gates.md.
+Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math

@@ -12,7 +12,7 @@ be bad. Between the two there is nothing to say yet.
 Within a block requests share their luck: a worker wavers by itself, the drift of its pool is known only so well, and a curve is only nearly
 right. These variances are added to what the number of requests explains, or a busy worker would be condemned for a cloud.
 
-Source: docs/decisions/0015-sequential-gates.md; Wasserman, Ramdas and Balakrishnan, "Universal inference" (2020), for the ratio.
+Source: docs/decisions/0016-sequential-gates.md; Wasserman, Ramdas and Balakrishnan, "Universal inference" (2020), for the ratio.
 """
 
 import math

@@ -11,7 +11,7 @@ shares.py      what fails
 
 How bad is bad depends on how much there is to see: *ratio_max* and *max* of the gate if given, else MARGINS, by the baseline's rate.
 
-Source: docs/decisions/0015-sequential-gates.md.
+Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math

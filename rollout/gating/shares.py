@@ -8,7 +8,7 @@ ratio of the two is an e-value: whatever the moment at which it is looked at, it
 What fails at everybody is not the worker's: where its pool fails more than before as well, that is a second hypothesis under which all is
 well, and the likelier of the two counts.
 
-Source: docs/decisions/0015-sequential-gates.md; Robbins and Lai on mixtures, Howard and Ramdas (2021) on confidence sequences.
+Source: docs/decisions/0016-sequential-gates.md; Robbins and Lai on mixtures, Howard and Ramdas (2021) on confidence sequences.
 """
 
 import math

@@ -8,7 +8,7 @@ bucket from 0.1 to 0.25 s is 2.5 times as wide as its lower edge.
 The curve is piecewise linear between bucket edges in probit against the logarithm of seconds, in which a log-normal is one straight line.
 Beyond the edges that were reached it goes on with its mean slope.
 
-Source: docs/decisions/0015-sequential-gates.md.
+Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math

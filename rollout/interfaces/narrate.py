@@ -111,7 +111,8 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case BaselineFound():
             learned = f"how {_listed(sorted(event.recoveries))} recovered before is known from earlier rollouts" if event.recoveries else ""
             found = f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}" if event.tallies else ""
-            return "; ".join(part for part in (found, learned) if part)
+            beside = f"our own canaries aren't in that of {_listed(event.partly)}, and are surveyed" if event.partly else ""
+            return "; ".join(part for part in (found, beside, learned) if part)
         case StepBegan():
             return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
         case StepFinished():

@@ -180,7 +180,8 @@ class SamplesTaken:
 @dataclass(frozen=True, slots=True)
 class BaselineFound:
     """
-    A baseline that was there already (*source* says where), per worker; those without one are surveyed.
+    A baseline that was there already (*source* says where), per worker; those without one are surveyed, and so are those whose is *partly*
+    there: what a SURVEY sees is added to it.
 
     *recoveries* name, by role, the curves by which earlier restarts recovered (gating/curves.py).
     """
@@ -188,6 +189,7 @@ class BaselineFound:
     at_s: float
     source: str
     tallies: dict[WorkerId, Tally]
+    partly: tuple[WorkerId, ...] = ()
     recoveries: dict[Role, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -66,6 +66,7 @@ class Inventory(BaseModel):
     releases_driver: DriverSettings
     traffic_driver: DriverSettings
     metrics_driver: DriverSettings = DriverSettings(driver="scrape")
+    history_driver: DriverSettings | None = Field(default=None, description="who has kept metrics of the past, for baselines")
     probe_driver: DriverSettings = DriverSettings(driver="http")
     database_driver: DriverSettings | None = None
     ledger_driver: DriverSettings

@@ -26,7 +26,11 @@ def digest_of_playbook(playbook: Playbook) -> str:
 
 def digest_of_inventory(inventory: Inventory) -> str:
     """Cover all that the inventory says, the drivers' settings too."""
-    return _digest(inventory.model_dump(mode="json"))
+    plain = inventory.model_dump(mode="json")
+    if inventory.history_driver is None:
+        # Plans that were saved before there was one still hold.
+        del plain["history_driver"]
+    return _digest(plain)
 
 
 def digest_of_text(text: str) -> str:

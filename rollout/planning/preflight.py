@@ -59,7 +59,8 @@ class Findings:
     *unmeasured* says whose metrics can't be read or believed, and why. *broken* are the guards that don't hold, and why. *conditions* is
     None where the inventory names no database. *room* is a sentence where it can't be told. *connections* are what each worker's pool may
     open on the new release; who isn't in it is unknown. *not_allowed* says what the hosts' sudo would refuse; a sentence where it can't be
-    asked, None where nothing is done as root.
+    asked, None where nothing is done as root. *past_s* is of how many seconds of each worker on what it runs now a Prometheus has kept the
+    metrics, or a sentence; None where the inventory names none.
     """
 
     observation: Observation
@@ -70,6 +71,7 @@ class Findings:
     room: Room | str | None = None
     connections: Mapping[WorkerId, int] = field(default_factory=dict)
     not_allowed: tuple[str, ...] | str | None = None
+    past_s: Mapping[WorkerId, float | str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,25 @@ def of_sudo(question: Question) -> Iterator[Check]:
         yield from (Check("sudo", Result.NO, one, "install on that host what `rollout sudoers` prints") for one in found)
         if not found:
             yield Check("sudo", Result.OK, "the hosts allow all that is done as root")
+
+
+def of_past(question: Question) -> Iterator[Check]:
+    """Look at what a Prometheus has kept. It refuses nothing: who has no baseline there is surveyed."""
+    past_s = question.findings.past_s
+    if past_s is None:
+        return
+    needed_s = 0.0 if question.plan is None else question.plan.baseline_s
+    lacking: dict[str, list[WorkerId]] = {}
+    for worker, kept in past_s.items():
+        if isinstance(kept, str) or kept < needed_s:
+            why = kept if isinstance(kept, str) else f"{kept:.0f} s of the {needed_s:g} s that are needed"
+            lacking.setdefault(why, []).append(worker)
+    for why, workers in lacking.items():
+        sentence = f"Prometheus has none for {listed(workers)} (the journal or a survey has to do): {why}"
+        yield Check("baseline", Result.WARNING, sentence, "history_driver in the inventory")
+    if past_s and not lacking:
+        least_s = min(kept for kept in past_s.values() if not isinstance(kept, str))
+        yield Check("baseline", Result.OK, f"Prometheus has {least_s / 60:.0f} min or more of each worker")
 
 
 def of_blockers(blockers: str, told: Sequence[Check]) -> Iterator[Check]:

@@ -233,7 +233,7 @@ def _live(stage: Stage, plan: Plan, script: Script, *, resumed: bool) -> DeployS
         began = DeployBegan(now_s, stage.deploy_id, plan.digest, DECISION_VERSION, "rehearsal", last, *by, end_by_s=stage.end_by_s)
         stage.journal.begin(stage.deploy_id, plan, began)
         loop.admit((began,))
-        found = baseline.from_history(stage.journal, plan, now_s)
+        found = baseline.find(stage.drivers, stage.journal, plan, now_s)
         loop.record(() if found is None else (found,))
     else:
         state = replay(stage.journal, plan, stage.deploy_id)

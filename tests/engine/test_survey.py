@@ -1,11 +1,13 @@
 """What a look reads besides: pages that say how old they are, and file handles of workers that nobody measures."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from rollout.engine.files import FRESH_S
 from rollout.engine.survey import PAGE_AGE_MAX_S, Surveyor
 from rollout.model.ids import WorkerId
 from rollout.model.sample import Page, Sample
+from rollout.ports.probe import Answer
 from rollout.simulation.rehearse import Stage
 from tests.simulation.stages import seven_workers
 
@@ -29,6 +31,16 @@ class Dated:
         return Page(tuple(Sample(one.name, one.labels, one.value, self.at_s) for one in page.samples))
 
 
+class Answering:
+    """Canaries that are all answered, or none of them; and who is asked for its health is well."""
+
+    ok = True
+
+    def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+        del timeout_s
+        return {worker: Answer(self.ok, 0.01) for worker in paths}
+
+
 def test_a_page_that_says_that_it_is_old_is_not_believed() -> None:
     stage = seven_workers()
     now_s = stage.clock.now_s()
@@ -38,6 +50,47 @@ def test_a_page_that_says_that_it_is_old_is_not_believed() -> None:
     assert surveyor.measure([SYNC1], with_canaries=False).unmeasured == {}
     dated.at_s -= 5.0
     assert surveyor.measure([SYNC1], with_canaries=False).unmeasured == {SYNC1: "its page says itself that it is 65 s old"}
+    dated.at_s = now_s + PAGE_AGE_MAX_S + 5.0
+    sentence = "its page says itself that it was written 65 s from now: that clock is ahead of ours"
+    assert surveyor.measure([SYNC1], with_canaries=False).unmeasured == {SYNC1: sentence}
+
+
+def test_what_is_read_twice_between_two_scrapes_is_nothing_new() -> None:
+    """A tally is of the time between two pages, not between two readings; canaries that were asked meanwhile are in the next one."""
+    stage = seven_workers()
+    began_s = stage.clock.now_s()
+    dated = Dated(stage, began_s - 10.0)
+    probe = Answering()
+    stage.drivers = replace(stage.drivers, metrics=dated, probe=probe)  # type: ignore[arg-type]
+    surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
+    surveyor.measure([SYNC1], with_canaries=True)
+    for _ in range(3):
+        stage.clock.advance_to(stage.clock.now_s() + 5.0)
+        measured = surveyor.measure([SYNC1], with_canaries=True)
+        assert (measured.tallies, measured.unmeasured) == ({}, {})
+        probe.ok = False
+    dated.at_s = stage.clock.now_s() - 2.0
+    tally = surveyor.measure([SYNC1], with_canaries=True).tallies[SYNC1]
+    assert (tally.since_s, tally.until_s) == (began_s - 10.0, began_s + 13.0)
+    assert (tally.canaries, tally.canary_failures, sum(tally.canary_latency)) == (4, 3, 1)
+
+
+def test_a_page_from_before_a_restart_says_nothing_about_the_version_that_runs() -> None:
+    """A Prometheus has the old one until it scrapes the next; what was learnt of it would be believed as long as the process lives."""
+    stage = seven_workers()
+    before = stage.drivers.metrics.read([SYNC1], ("synapse_build_info", "process_start"), 1.0)
+    stage.world.stop(SYNC1)
+    stage.clock.advance_to(stage.clock.now_s() + 30.0)
+    stage.world.start(SYNC1)
+    stage.clock.advance_to(stage.clock.now_s() + 60.0)
+    dated = Dated(stage, stage.clock.now_s() - 1.0)
+    kept = dated.read
+    dated.read = lambda *_: {worker: dated._dated(page) for worker, page in before.items()}  # type: ignore[method-assign]  # noqa: SLF001
+    stage.drivers = replace(stage.drivers, metrics=dated)  # type: ignore[arg-type]
+    surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
+    assert surveyor.look(thorough=False).sightings[SYNC1].version is None
+    dated.read = kept  # type: ignore[method-assign]
+    assert surveyor.look(thorough=False).sightings[SYNC1].version == "1.0.0"
 
 
 def test_the_file_handles_of_workers_out_of_focus_are_read_all_the_same() -> None:

@@ -88,6 +88,26 @@ def test_without_a_database_driver_it_is_said_what_is_not_known(site: Homeserver
     assert (done.exit_code, _checks(done)["database"]["result"]) == (0, "warning")
 
 
+def test_a_prometheus_that_does_not_answer_is_a_warning(site: Homeserver) -> None:
+    """By preflight, and in the plan's notes: the survey takes its place."""
+    inventory = json.loads(site.inventory.read_text())
+    history = {"history_driver": {"driver": "prometheus", "url": "http://127.0.0.1:1"}}
+    site.inventory.write_text(json.dumps(inventory | history))
+    why = (
+        "Prometheus has none for client1, client2 (the journal or a survey has to do): "
+        "Prometheus can't be asked: no connection: connection refused"
+    )
+    done = site.run("preflight", "--json")
+    assert done.exit_code == 0, done.output
+    assert (_checks(done)["baseline"]["result"], _checks(done)["baseline"]["why"]) == ("warning", why)
+    planned = site.run("plan", "--restart")
+    assert planned.exit_code == 0
+    assert f"baseline: {why}" in " ".join(planned.output.split())
+    assert "metrics simulated, history prometheus, " in site.run("check").output
+    site.inventory.write_text(json.dumps(inventory))
+    assert "baseline" not in _checks(site.run("preflight", "--json"))
+
+
 def test_a_hazard_is_accepted_by_its_name_and_then_still_told(site: Homeserver) -> None:
     _say(site, accept_hazards=[name for name in hazards.ids() if name != "replication-account-data-1.76"])
     refused = site.run("plan", "--to", "2.0.0")

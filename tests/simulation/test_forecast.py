@@ -41,7 +41,7 @@ def _restart(stage: Stage, number: int) -> _Rolled:
     stage.deploy_id = DeployId(f"restart {number}")
     seen = Surveyor(stage.drivers, stage.inventory, stage.clock).look(thorough=True)
     plan = stage.plan(PLAYBOOK, version=None, next_generation=True)
-    plan = forecast_by_history(stage.journal, plan, seen, stage.clock.now_s())
+    plan = forecast_by_history(stage.drivers, stage.journal, plan, seen, stage.clock.now_s())
     state = rehearse(stage, plan)
     stage.old = plan.to_release
     return _Rolled(plan, state, [event for _, event in stage.journal.events(stage.deploy_id)])

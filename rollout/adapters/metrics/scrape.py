@@ -16,10 +16,8 @@ import requests
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample as ParsedSample
 from pydantic import Field
-from urllib3.exceptions import HTTPError, ProtocolError
-from urllib3.exceptions import TimeoutError as ReadTimeoutError
 
-from rollout.adapters.asking import Asker
+from rollout.adapters.asking import FAILURES, Asker, UnusableError, body_of, kind_of, why_not
 from rollout.adapters.settings import Settings, check
 from rollout.adapters.wording import reason_of, shortened
 from rollout.model.ids import WorkerId
@@ -32,7 +30,7 @@ SERIES_MAX = 50_000
 # What else may stand for a number, or after it, is the parser's to judge.
 _MARKED = 0.123456789
 _PLAIN = re.compile(r"-?[0-9]{1,40}(?:\.[0-9]{1,40})?(?:e[+-]?[0-9]{1,3})?")
-CHUNK_BYTES = 65_536
+NAME = "the page"
 # What a cache may have kept for longer says nothing about now.
 AGE_MAX_S = 10
 # As exporters call it; one that calls it nothing is believed.
@@ -72,40 +70,31 @@ class Scrape:
             return "the inventory has no metrics page for it"
         try:
             text = self._text(self._urls[worker], timeout_s)
-        except (requests.RequestException, HTTPError, UnicodeDecodeError, _UnusableError) as error:
-            return _sentence(error)
+        except FAILURES as error:
+            return why_not(error, NAME)
         lines = [line for line in text.splitlines() if line.startswith(wanted)]
         if not lines:
             return "the page has none of the metrics that are looked for"
         try:
             return Page(_samples(lines))
-        except _UnusableError as error:
-            return _sentence(error)
+        except UnusableError as error:
+            return why_not(error, NAME)
         except (ValueError, KeyError, IndexError) as error:
             return f"the page can't be parsed: {reason_of(error)}"
 
     def _text(self, url: str, timeout_s: float) -> str:
         with self._asker.get(url, timeout_s) as answer:
             if answer.status_code != requests.codes.ok:
-                raise _UnusableError(f"it was answered {answer.status_code}")
-            kind = answer.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-            if kind not in KINDS:
-                raise _UnusableError(f"it is a page of {'HTML' if 'html' in kind else shortened(kind)}")
+                raise UnusableError(f"it was answered {answer.status_code}")
+            if (kind := kind_of(answer)) not in KINDS:
+                raise UnusableError(f"it is a page of {'HTML' if 'html' in kind else shortened(kind)}")
             if (age := answer.headers.get("Age", "0").strip()).isdecimal() and int(age) > AGE_MAX_S:
-                raise _UnusableError(f"it is {age} s old: something between us and the worker has kept it")
-            if (encoding := answer.headers.get("Content-Encoding", "identity")) != "identity":
-                raise _UnusableError(f"it is compressed ({shortened(encoding)}), which was not asked for")
-            body = bytearray()
-            while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=False):
-                body += chunk
-                if len(body) > self._bytes_max:
-                    raise _UnusableError(f"the page is longer than {self._bytes_max} bytes")
-        if not body:
-            raise _UnusableError("the page is empty")
+                raise UnusableError(f"it is {age} s old: something between us and the worker has kept it")
+            body = body_of(answer, self._bytes_max, NAME)
         if body.lstrip().startswith(b"<"):
-            raise _UnusableError("it is a page of HTML")
+            raise UnusableError("it is a page of HTML")
         if not body.endswith(b"\n"):
-            raise _UnusableError("the page is truncated")
+            raise UnusableError("the page is truncated")
         return body.decode()
 
 
@@ -113,12 +102,8 @@ def _sample(one: ParsedSample) -> Sample:
     return Sample(one.name, one.labels, one.value, None if one.timestamp is None else float(one.timestamp))
 
 
-class _UnusableError(Exception):
-    """What came is no metrics page."""
-
-
 def _samples(lines: list[str]) -> tuple[Sample, ...]:
-    """Parse lines. Raises what the parser raises, of the line as it stands, and _UnusableError for one that is there twice."""
+    """Parse lines. Raises what the parser raises, of the line as it stands, and UnusableError for one that is there twice."""
     samples: list[Sample] = []
     seen: set[_Series] = set()
     for line in lines:
@@ -134,7 +119,7 @@ def _samples(lines: list[str]) -> tuple[Sample, ...]:
         for series, sample in found:
             if series in seen:
                 # Nobody knows which of the two to believe.
-                raise _UnusableError(f"the page has {shortened(sample.name)} twice with the same labels")
+                raise UnusableError(f"the page has {shortened(sample.name)} twice with the same labels")
             seen.add(series)
             samples.append(sample)
     return tuple(samples)
@@ -163,30 +148,3 @@ def _series(text: str) -> tuple[str, Mapping[str, str], _Series] | None:
         return None
     # With a value of its own in it, that one would have been taken: an exemplar has braces too.
     return (one.name, one.labels, _series_of(one)) if one.value == _MARKED else None
-
-
-def _sentence(error: Exception) -> str:
-    match error:
-        case _UnusableError():
-            return str(error)
-        case requests.Timeout() | ReadTimeoutError():
-            return "no answer in time"
-        case requests.exceptions.SSLError():
-            return "no TLS connection that can be trusted"
-        case requests.ConnectionError():
-            return _why_not_connected(error)
-        case requests.exceptions.ChunkedEncodingError() | ProtocolError():
-            return "the page is truncated: its connection ended before it did"
-        case UnicodeDecodeError():
-            return "it is not UTF-8 text"
-        case _:
-            return f"it can't be read: {type(error).__name__}"
-
-
-def _why_not_connected(error: requests.ConnectionError) -> str:
-    inner = error.args[0] if error.args else None
-    reason = getattr(inner, "reason", inner)
-    cause = reason.__cause__ if isinstance(reason, BaseException) else None
-    if not isinstance(reason, ProtocolError) and isinstance(cause, OSError) and cause.strerror:
-        return f"no connection: {cause.strerror.lower()}"
-    return "it hangs up, or doesn't speak HTTP"

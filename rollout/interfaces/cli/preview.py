@@ -61,6 +61,7 @@ def _drivers(inventory: Inventory) -> list[str]:
         "releases": inventory.releases_driver,
         "traffic": inventory.traffic_driver,
         "metrics": inventory.metrics_driver,
+        "history": inventory.history_driver,
         "probe": inventory.probe_driver,
         "ledger": inventory.ledger_driver,
         "lease": inventory.lease_driver,

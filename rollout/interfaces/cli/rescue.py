@@ -30,9 +30,16 @@ def admit(inventory_path: Path, *, every: bool, mine: bool) -> int:
     """
     if not (every and mine):
         raise click.UsageError("write `rollout admit --all --mine`: all of ours, and nothing of others'")
-    # Secrets may be gone too: without them a database is not needed, and a worker is asked for its health without credentials.
+    # Secrets may be gone too: without them no database and no measurement is needed, and a worker is asked for its
+    # health without credentials.
     inventory = read_inventory(inventory_path).model_copy(
-        update={"database_driver": None, "lease_driver": _UNUSED, "probe_driver": DriverSettings(driver="http")}
+        update={
+            "database_driver": None,
+            "lease_driver": _UNUSED,
+            "probe_driver": DriverSettings(driver="http"),
+            "metrics_driver": DriverSettings(driver="scrape"),
+            "history_driver": None,
+        }
     )
     drivers = open_drivers(inventory)
     try:

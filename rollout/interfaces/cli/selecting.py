@@ -29,7 +29,7 @@ from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
-from rollout.planning.preflight import Check, Findings, Question, Result, of_files, of_sudo
+from rollout.planning.preflight import Check, Findings, Question, Result, of_files, of_past, of_sudo
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
 from rollout.planning.standing import judge
@@ -223,6 +223,7 @@ def _checks(asked: Question) -> Iterator[Check]:
     yield from of_sudo(asked)
     yield from of_database(asked)
     yield from (check for check in of_release(asked) if check.name != "way back")
+    yield from of_past(asked)
 
 
 def spelled(check: Check) -> str:
@@ -266,7 +267,7 @@ def plan_back(opened: Opened, playbook_path: Path | None, release: Release, work
 
 def with_history(plan: Plan, seen: Observation, opened: Opened, journal: Journal | None) -> Plan:
     """Forecast a plan by what the journal has of earlier rollouts, if there is one."""
-    return plan if journal is None else forecast_by_history(journal, plan, seen, opened.clock.now_s())
+    return plan if journal is None else forecast_by_history(opened.drivers, journal, plan, seen, opened.clock.now_s())
 
 
 def common_release(inventory: Inventory, seen: Observation) -> ReleaseId:
