@@ -11,6 +11,7 @@ from rollout.adapters.documents.read import read_playbook
 from rollout.engine import judging
 from rollout.engine.survey import Surveyor
 from rollout.interfaces.cli.completion import complete_worker
+from rollout.interfaces.cli.durations import Duration
 from rollout.interfaces.cli.opening import Opened, before_anything, open_homeserver, open_user_journal
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
 from rollout.interfaces.report.words import duration
@@ -29,7 +30,7 @@ _PROGRESS_EVERY_S = 30.0
 
 
 @click.command()
-@click.option("--for", "seconds", type=click.FloatRange(min=1), default=300.0, show_default=True, help="seconds; ^C ends it earlier")
+@click.option("--for", "seconds", type=Duration(), default="5m", show_default=True, help="how long (90, 90s, 5m, 1h); ^C ends it earlier")
 @journal_option
 @inventory_option
 def observe(inventory_path: Path, journal_place: str | None, seconds: float) -> int:
@@ -59,7 +60,8 @@ def observe(inventory_path: Path, journal_place: str | None, seconds: float) -> 
 
 @click.command()
 @click.argument("workers", nargs=-1, metavar="[WORKER]...", shell_complete=complete_worker)
-@click.option("--for", "seconds", type=click.FloatRange(min=1), help="seconds to measure  [default: as long as the longest soak]")
+@click.option("--worker", "named", multiple=True, metavar="WORKER", shell_complete=complete_worker, help="likewise; may be given again")
+@click.option("--for", "seconds", type=Duration(), help="how long to measure (90, 90s, 5m, 1h)  [default: as long as the longest soak]")
 @json_option
 @journal_option
 @playbook_option
@@ -69,6 +71,7 @@ def gate(
     playbook_path: Path | None,
     journal_place: str | None,
     workers: tuple[str, ...],
+    named: tuple[str, ...],
     seconds: float | None,
     *,
     as_json: bool,
@@ -82,10 +85,11 @@ def gate(
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
     with before_anything():
         journal = open_user_journal(journal_place)
-    chosen = _choose(opened, workers)
-    entries = {entry.id: resolved(entry) for entry in playbook.gates}
-    gates = {worker: [entries[name] for name in gates_of(opened.inventory.workers[worker].role, playbook)] for worker in chosen}
-    gates = {worker: its for worker, its in gates.items() if its}
+    chosen = _choose(opened, (*workers, *named))
+    names = {worker: gates_of(opened.inventory.workers[worker].role, playbook) for worker in chosen}
+    # As in a rollout, the budget of false alarms is one for all that are asked together.
+    entries = {entry.id: resolved(entry, sum(map(len, names.values())) / playbook.false_alarms) for entry in playbook.gates}
+    gates = {worker: [entries[name] for name in its] for worker, its in names.items() if its}
     lasting_s = seconds or max((one.soak_s for its in gates.values() for one in its), default=SAMPLE_S) + SAMPLE_S
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
     after = judging.watch(surveyor, tuple(gates), lasting_s, min(SAMPLE_S, lasting_s), _progress())
