@@ -44,6 +44,14 @@ def alarm(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Decis
             if not is_confirmed(state, known, now_s):
                 return WaitUntil(now_s + 1.0)
             return go_back(plan, state, f"{worker} had passed, but then failed {gate.id}: {before.because}", now_s, blamed=worker)
+    if (together := weighing.failed_together(plan, state, agenda.passed)) is not None:
+        step, worker, verdict = together
+        known = state.workers[worker]
+        if (before := known.verdicts.get(verdict.gate)) is None or before.ruling is not Ruling.FAIL:
+            return Note(GateRuled(now_s, step.id, worker, verdict))
+        if not is_confirmed(state, known, now_s):
+            return WaitUntil(now_s + 1.0)
+        return go_back(plan, state, f"{verdict.gate}: {before.because}", now_s, blamed=worker)
     return None
 
 

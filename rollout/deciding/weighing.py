@@ -1,15 +1,17 @@
 """Asking a worker's sequential gates: what they are told of it, and what they told last time."""
 
 import math
+from collections.abc import Sequence
 
 from rollout.deciding.index import PlanIndex, Weighed, index_of
 from rollout.deciding.state import DeployState, WorkerState
-from rollout.gating import sequential
+from rollout.gating import pooled, sequential
 from rollout.gating.curves import named
+from rollout.gating.latency import Level
 from rollout.gating.sequential import Seen
 from rollout.model.gate import Gate, Tally, Verdict
-from rollout.model.ids import WorkerId
-from rollout.model.plan import Plan
+from rollout.model.ids import GateId, Role, WorkerId
+from rollout.model.plan import Plan, Step
 
 
 def verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
@@ -27,6 +29,28 @@ def failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate
         for gate, its in found
         if gate.acts and sequential.fails(gate, its.odds)
     )
+
+
+def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> tuple[Step, WorkerId, Verdict] | None:
+    """
+    Say by which gate those of one role who have passed fail when they are looked at together, with the last of them; None when by none.
+
+    Each counts since it passed, so that its recovery is no part of it.
+    """
+    index = index_of(plan)
+    found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Level]]] = {}
+    for step, worker in passed:
+        for gate in index.weighed_gates.get(worker, ()):
+            odds = weighed(plan, state, worker, gate).odds if gate.acts and gate.metric not in sequential.SHARES else None
+            passed_s = (state.steps[step.id].finished_at_s or math.inf) - (state.workers[worker].admitted_at_s or 0.0)
+            if odds is not None and (level := pooled.since(odds.levels, passed_s)) is not None:
+                found.setdefault((index.workers[worker].role, gate.id), []).append((step, worker, level))
+    for (role, name), its in found.items():
+        against, ratio = pooled.weigh([level for _, _, level in its])
+        if against >= math.log(plan.gates[name].odds or math.inf):
+            step, worker, _ = its[-1]
+            return step, worker, sequential.failed_together(plan.gates[name], f"{len(its)} {role} workers", ratio, against)
+    return None
 
 
 def blind(plan: Plan, state: DeployState, worker: WorkerId) -> list[Gate]:

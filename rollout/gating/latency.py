@@ -44,6 +44,7 @@ _BLUR_MIN = 0.12
 # No ratio, curve and drift lie so many steps beyond SHIFTS together.
 _PADDING = 120
 _RECENT_S = 45.0
+_DRIFT_LASTS_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +101,16 @@ _Sums = tuple[list[float], ...]
 
 
 class Level(NamedTuple):
-    """How slow a worker was in one block (a logarithm, less the drift), its variance, and how long that was."""
+    """
+    How slow a worker was for some *seconds*, until so long after admission (a logarithm, less the drift), and the variance of that;
+    *shared* is what the drift has in it, which stays the same from one block to the next.
+    """
 
     at: float
     variance: float
     seconds: float
+    until_s: float
+    shared: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +122,7 @@ class Heard:
     bad: _Sums = ()
     limit: _Sums = ()
     tailed: _Sums = ()
-    recent: tuple[Level, ...] = ()
+    levels: tuple[Level, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +154,8 @@ def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
         plain = _likelihood(setting.shape.plain, block.own, drift)
         tailed = _likelihood(setting.shape.tailed, block.own, drift)
     at = levels(block.middle_s)
-    level = Level(plain.peak.at - drift.at, plain.peak.variance + drift.variance + _WAVERS**2, block.seconds)
+    variance = plain.peak.variance + drift.variance + _WAVERS**2
+    level = Level(plain.peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
     good = setting.good_ones
     return Heard(
         drift,
@@ -157,7 +164,7 @@ def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
         _added(heard.limit, plain, (math.log(setting.bad_ratio),), at),
         # Where there is no histogram nothing shows a few very slow ones.
         _added(heard.tailed, tailed, good, at) if tailed is not plain else (),
-        _lately((*heard.recent, level)),
+        (*heard.levels, level),
     )
 
 
@@ -213,13 +220,25 @@ def _by_line(line: list[float], drift: Drift, ratios: Sequence[float], at: tuple
     return tuple([padded[int(place + step)] for step in steps] for place in places)
 
 
-def _lately(recent: tuple[Level, ...]) -> tuple[Level, ...]:
-    seconds = 0.0
-    for index in range(len(recent) - 1, -1, -1):
-        seconds += recent[index].seconds
+def _lately(levels: Sequence[Level]) -> Level:
+    """Average the last ones, over as long as a level may be called present."""
+    seconds, last = 0.0, 0
+    for last in range(len(levels) - 1, -1, -1):
+        seconds += levels[last].seconds
         if seconds >= _RECENT_S:
-            return recent[index:]
-    return recent
+            break
+    return mean_of(levels[last:])
+
+
+def mean_of(levels: Sequence[Level]) -> Level:
+    """Average levels by how well each is known."""
+    weights = [1 / level.variance for level in levels]
+    total = sum(weights)
+    at = sum(weight * level.at for weight, level in zip(weights, levels, strict=True)) / total
+    seconds = sum(level.seconds for level in levels)
+    # What is wrong about the drift stays the same for about two minutes.
+    shared = sum(level.shared for level in levels) / len(levels) * min(1.0, _DRIFT_LASTS_S / max(seconds, 1.0))
+    return Level(at, 1 / total, seconds, levels[-1].until_s, shared)
 
 
 def weigh(setting: Setting, heard: Heard) -> Weighed:
@@ -236,8 +255,7 @@ def weigh(setting: Setting, heard: Heard) -> Weighed:
     tail = _mean(heard.tailed, shares) - excused if heard.tailed else -math.inf
     # Those with a ratio that would be bad get every curve as well: a release is not excused for how its worker began.
     worst = max(max(map(add, row, allowed)) for row in (*heard.limit, *heard.bad))
-    weights = [1 / level.variance for level in heard.recent]
-    now = sum(weight * level.at for weight, level in zip(weights, heard.recent, strict=True)) / sum(weights)
+    now = _lately(heard.levels).at
     return Weighed(slower, tail, best - worst, now, curve, decays=excused - max(row[0] for row in heard.good) > 1.0)
 
 

@@ -59,7 +59,8 @@ METRICS = HISTOGRAMS | SHARES | COSTS
 class Odds(NamedTuple):
     """
     Logarithms of odds: *bad* against a good worker, *fine* against one that is just bad enough, which has the *limit*. *now* is the value
-    lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share.
+    lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share. *levels* are those of its blocks, for
+    pooled.py.
     """
 
     bad: float
@@ -70,6 +71,7 @@ class Odds(NamedTuple):
     slow_tail: bool = False
     decays: bool = False
     curve: int = 0
+    levels: tuple[latency.Level, ...] = ()
 
 
 class Kept(NamedTuple):
@@ -123,6 +125,13 @@ def rule(gate: Gate, seen: Seen, odds: Odds | None, *, unmeasured: str | None, n
         return _verdict(gate, undecided, lacking, count, odds)
     why = f"{_now(gate, odds)}; {_to_one(odds.fine)} against {_value(gate, odds.limit)}"
     return _verdict(gate, Ruling.PASS, why, count, odds)
+
+
+def failed_together(gate: Gate, who: str, ratio: float, against: float) -> Verdict:
+    """Say that *who* (several workers) are slower together, by *ratio* with these odds (a logarithm), which each alone doesn't show."""
+    why = f"{who} together: {_THINGS[gate.metric]} {ratio:.2f} × as much as before since they passed"
+    why = f"{why}; the odds against good workers are {_to_one(against)}"
+    return Verdict(gate.id, Ruling.FAIL, why, Evidence(0.0, ratio, 1.0, None, COMPARED_WITH))
 
 
 def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> str:
@@ -219,6 +228,7 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
         slow_tail=said.tail > said.slower,
         decays=said.decays,
         curve=said.curve,
+        levels=heard.levels,
     )
     return odds, kept
 

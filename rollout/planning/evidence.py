@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from rollout.homeservers.synapse.roles import evidence_of
 from rollout.model.gate import Gate, Recovery
-from rollout.model.ids import GateId, Role
+from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Step
 from rollout.model.playbook import GateEntry, Playbook
 
@@ -22,14 +22,16 @@ def heeded(role: Role, playbook: Playbook) -> tuple[GateId, ...]:
     return tuple(name for name in gates_of(role, playbook) if name in acting)
 
 
-def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], false_alarms: float) -> dict[GateId, Gate]:
+def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], roles: Mapping[WorkerId, Role], false_alarms: float) -> dict[GateId, Gate]:
     """
-    Spend the budget of false alarms over all tests of a rollout: each sequential gate of each worker gets the same part of it.
+    Spend the budget of false alarms over all tests of a rollout: each sequential gate of each worker, and of each of *roles* together, gets
+    the same part of it.
 
     By the union bound they raise no more false alarms together than *false_alarms*.
     """
-    tests = sum(gates[name].odds is not None for step in soaks for name in step.gates)
-    odds = max(1, tests) / false_alarms
+    each = [(step.worker, name) for step in soaks for name in step.gates if step.worker is not None and gates[name].odds is not None]
+    together = {(roles[worker], name) for worker, name in each}
+    odds = max(1, len(each) + len(together)) / false_alarms
     return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
 
 

@@ -97,7 +97,8 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
     migrates = any(step.id == MIGRATE_STEP for step in steps_of(phases))
     used = {gate for step in steps_of(phases) for gate in step.gates}
     gates = {name: gate for name, gate in situation.gates.items() if name in used}
-    gates = spent(gates, [step for step in steps_of(phases) if step.verb is Verb.SOAK], playbook.false_alarms)
+    roles = {worker.id: worker.role for worker in situation.workers}
+    gates = spent(gates, [step for step in steps_of(phases) if step.verb is Verb.SOAK], roles, playbook.false_alarms)
     from_releases = {worker: standing.release for worker, standing in situation.standings.items() if standing.release is not None}
     plan = Plan(
         digest="",

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 from rollout.gating import sequential, windows
 from rollout.gating.curves import name_of, named
-from rollout.gating.sequential import Kept, Seen
+from rollout.gating.sequential import Kept, Odds, Seen
 from rollout.model.gate import Gate, Metric, Ruling, Verdict
 from rollout.model.ids import GateId
 from tests.benchmarks.gates import traces
@@ -37,6 +37,7 @@ class Judge:
     earlier: tuple[int, ...]
     blocks: tuple[windows.Window, ...] = ()
     kept: dict[Metric, Kept | None] = field(default_factory=dict)
+    odds: dict[Metric, Odds | None] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
 
     def see(self, scrape: Scrape) -> Ruling:
@@ -52,8 +53,8 @@ class Judge:
 
     def _rule(self, one: Gate, now_s: float, unmeasured: str) -> Verdict:
         seen = Seen(self.blocks, self.restart.baseline, self.restart.controls_baseline, self.earlier, self.restart.admitted_s)
-        odds, self.kept[one.metric] = sequential.weigh(one, seen, self.kept.get(one.metric))
-        return sequential.rule(one, seen, odds, unmeasured=unmeasured or None, now_s=now_s)
+        self.odds[one.metric], self.kept[one.metric] = sequential.weigh(one, seen, self.kept.get(one.metric))
+        return sequential.rule(one, seen, self.odds[one.metric], unmeasured=unmeasured or None, now_s=now_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 A whole rollout of well workers, as a gate sees it.
 
 Thirty restarts are not thirty times one restart: an incident hits whoever is being watched, the drift is the same for all, and peers run
-out towards the end of a pool, when those that were restarted a while ago have to do.
+out towards the end of a pool: who runs the new release shows nothing of how it was without it.
 """
 
 import numpy as np
@@ -17,17 +17,19 @@ from tests.benchmarks.gates.traces import INCIDENT_SHARE, Incident, Restart, Tru
 POOL = 6
 # From one worker's admission to the next one's.
 APART_STEPS = 60
-# A worker can be compared with again once its caches are warm.
-WARM_STEPS = 120
 
 
-def traces(purpose: Purpose, level: float, run: int, workers: int = 30) -> tuple[Restart, ...]:
+def traces(purpose: Purpose, level: float, run: int, workers: int = 30, ratio: float = 1.0) -> tuple[Restart, ...]:
     """Return the restarts of the *run*-th rollout: always the same ones."""
-    return rollout(generator(purpose, "rollout", level, run), level, workers)
+    return rollout(generator(purpose, "rollout", level, run), level, workers, ratio)
 
 
-def rollout(rng: np.random.Generator, level: float, workers: int = 30) -> tuple[Restart, ...]:
-    """Draw a rollout of well workers, pool by pool, one after the other, each watched for the whole horizon."""
+def rollout(rng: np.random.Generator, level: float, workers: int = 30, ratio: float = 1.0) -> tuple[Restart, ...]:
+    """
+    Draw a rollout, pool by pool, one worker after the other, each watched for the whole horizon.
+
+    All are well, or by the new release *ratio* times as slow as before.
+    """
     admitted = BASELINE_STEPS + APART_STEPS * np.arange(workers)
     steps = int(admitted[-1]) + HORIZON_STEPS
     latency, load = draw.environment(rng, workers, steps)
@@ -36,7 +38,7 @@ def rollout(rng: np.random.Generator, level: float, workers: int = 30) -> tuple[
         slow_down(latency, incident, BASELINE_STEPS)
     for worker, step in enumerate(admitted):
         at_s = draw.middles(steps - int(step))
-        latency[worker, step:] += np.log(Transient().drawn(rng)(at_s))
+        latency[worker, step:] += np.log(ratio * Transient().drawn(rng)(at_s))
     means = level * STEP_S * np.exp(load)[..., None] * draw.bucket_shares(latency)
     misses = np.concatenate([draw.missed(rng, 1, steps, [int(step)]) for step in admitted])
     for row, one in zip(means, misses, strict=True):
@@ -56,9 +58,9 @@ def _restart(
     first = worker - worker % POOL
     peers = [peer for peer in range(first, min(first + POOL, len(counted))) if peer != worker]
     now = np.arange(step, end)
-    watched = [_cut(counted[peer], step, end, (now < admitted[peer]) | (now >= admitted[peer] + WARM_STEPS)) for peer in peers]
+    watched = [_cut(counted[peer], step, end, now < admitted[peer]) for peer in peers]
     # What a peer did in the 30 min before this restart, or before its own.
-    compared = [peer for peer in peers if step < admitted[peer] or step >= admitted[peer] + WARM_STEPS]
+    compared = [peer for peer in peers if step < admitted[peer]]
     ends = [min(step, int(admitted[peer])) for peer in compared]
     before = [
         _cut(counted[peer], last - BASELINE_STEPS, last, np.ones(BASELINE_STEPS, bool), step - BASELINE_STEPS)
