@@ -7,27 +7,40 @@ fail s, pass s  over all runs; one that was never taken back, or passed, is late
 blind           of the runs with an outage of the metrics, those that were passed or taken back without a sample since
 """
 
+import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.benchmarks.gates import contest
+from rich.console import Console
+from rich.table import Table
+
+from tests.benchmarks.gates import contest, goals, sweep, together
 from tests.benchmarks.gates.contest import Tale, quantile, upper_bound
 from tests.benchmarks.gates.draw import HORIZON_S
 from tests.benchmarks.gates.judging import Contender
 from tests.benchmarks.gates.scenarios import BY_NAME, LEVELS
 from tests.benchmarks.gates.seeds import Purpose
 
-RUNS = 200
-ROLLOUTS = 100
+# A quarter of an hour on two cores.
+RUNS = 100
+ROLLOUTS = 12
 
 
-def measure(place: Path) -> list[dict[str, object]]:  # noqa: ARG001  (nothing to keep but the rows)
-    """Let all contenders judge everything."""
-    return rows(contest.CONTENDERS)
+def measure(place: Path) -> list[dict[str, object]]:
+    """Let all contenders judge everything, and set what rollout's own gate reaches beside its goals (goals.json)."""
+    found = tales(contest.CONTENDERS, processes=os.cpu_count() or 1)
+    reached = [*goals.rows(found), together.goal(), sweep.goal()]
+    (place / "goals.json").write_text(json.dumps(reached, indent=2, ensure_ascii=False) + "\n")
+    table = Table(*reached[0], title="goals of rollout's gate")
+    for one in reached:
+        table.add_row(*map(str, one.values()))
+    Console(width=160).print(table)
+    return [row(tale) for tale in found]
 
 
-def rows(
+def tales(
     contenders: Sequence[Contender],
     scenarios: Sequence[str] = tuple(BY_NAME),
     levels: Sequence[float] = LEVELS,
@@ -35,12 +48,17 @@ def rows(
     rollouts: int = ROLLOUTS,
     processes: int = 1,
     purpose: Purpose = Purpose.EVALUATION,
-) -> list[dict[str, object]]:
-    """Return a row for each scenario, level and contender."""
+) -> list[Tale]:
+    """Return what came of each scenario, level and contender."""
     work = contest.restarts_of(contenders, scenarios, levels, runs, purpose)
     if rollouts:
         work += contest.rollouts_of(contenders, levels, rollouts, purpose)
-    return [row(tale) for tale in contest.cells(work, processes)]
+    return contest.cells(work, processes)
+
+
+def rows(contenders: Sequence[Contender], scenarios: Sequence[str], levels: Sequence[float], runs: int) -> list[dict[str, object]]:
+    """Return a row for each scenario, level and contender."""
+    return [row(tale) for tale in tales(contenders, scenarios, levels, runs, rollouts=0)]
 
 
 def row(tale: Tale) -> dict[str, object]:
