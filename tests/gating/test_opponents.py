@@ -12,7 +12,7 @@ from tests.benchmarks.gates.contest import Course, Tale, quantile, run_all, uppe
 from tests.benchmarks.gates.mann_whitney import shift
 from tests.benchmarks.gates.scenarios import LEVELS
 from tests.benchmarks.gates.seeds import Purpose
-from tests.benchmarks.gates.table import rows
+from tests.benchmarks.gates.table import row, tales
 from tests.benchmarks.gates.windows import Reading, histogram_quantile, queries
 
 GOOD = (0.1, 0.0)
@@ -167,7 +167,7 @@ def test_what_never_happened_is_later_than_everything() -> None:
 
 
 def test_a_table_has_a_row_for_each_contender_and_says_on_which_seeds() -> None:
-    found = rows([probes.DEFAULT, flagger.DEFAULT], ["outage"], [5.0], runs=2, rollouts=1)
+    found = [row(tale) for tale in tales([probes.DEFAULT, flagger.DEFAULT], ["outage"], [5.0], runs=2, rollouts=1)]
     assert [(row["gate"], row["restart"], row["seeds"]) for row in found] == [
         ("probes", "outage", "evaluation"),
         ("Flagger", "outage", "evaluation"),

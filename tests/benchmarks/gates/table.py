@@ -56,11 +56,6 @@ def tales(
     return contest.cells(work, processes)
 
 
-def rows(contenders: Sequence[Contender], scenarios: Sequence[str], levels: Sequence[float], runs: int) -> list[dict[str, object]]:
-    """Return a row for each scenario, level and contender."""
-    return [row(tale) for tale in tales(contenders, scenarios, levels, runs, rollouts=0)]
-
-
 def row(tale: Tale) -> dict[str, object]:
     """Say it in figures."""
     failed_s = [course.failed_s for course in tale.courses]
