@@ -108,6 +108,11 @@ def _of_room(room: Headroom) -> str:
 
 def _gates(plan: Plan) -> list[str]:
     lines = [detectable(gate) for gate in plan.gates.values()]
+    if odds := {gate.odds for gate in plan.gates.values() if gate.odds is not None}:
+        names = ", ".join(gate.id for gate in plan.gates.values() if gate.odds is not None)
+        lines.append(f"{names}: each of them fails a worker at odds of {max(odds):,.0f} : 1 against a good one, whenever it is looked at")
+    silent = ", ".join(gate.id for gate in plan.gates.values() if not gate.acts)
+    lines += [f"{silent}: told of, not acted on (act: false)"] if silent else []
     if plan.recovery is not None:
         share, level = f"{plan.recovery.share_min:.0%} of its pool's median", f"{plan.recovery.level_ratio_max:g} × the CPU per request"
         lines.append(f"recovery: a worker that does {share} at {level} of before passes")

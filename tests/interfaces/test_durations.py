@@ -13,5 +13,5 @@ def test_seconds_minutes_and_hours_are_understood(written: object, seconds: floa
 
 @pytest.mark.parametrize("written", ["", "m", "5 m", "-5", "5d", "1e3", "0.5", "nan"])
 def test_anything_else_is_refused_with_what_to_write(written: str) -> None:
-    with pytest.raises(click.BadParameter, match="write 90, 90s, 5m or 1h|shorter than a second"):
+    with pytest.raises(click.BadParameter, match=r"write 90, 90s, 5m or 1h|shorter than a second"):
         Duration().convert(written, None, None)
