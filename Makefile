@@ -4,10 +4,10 @@ BIN := .venv/bin
 LOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test hosts demo bench schemas lock clean
+.PHONY: help venv check test hosts demo bench bench-long schemas lock clean
 
 help: ## print this
-	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
 
 venv: .venv/installed ## set up .venv from the lock file (the others do it by themselves)
 
@@ -45,6 +45,9 @@ demo: .venv/installed ## roll a real Synapse worker cluster to a new release und
 
 bench: .venv/installed ## the benchmarks: a table each, and build/bench/NAME.json
 	$(BIN)/python -m tests.benchmarks
+
+bench-long: .venv/installed ## thousands of rollouts of good workers, for hours (tests/benchmarks/gates/long.json)
+	$(BIN)/python -m tests.benchmarks.gates.long
 
 schemas: .venv/installed ## write the JSON Schemas anew (rollout/schemas)
 	for kind in inventory playbook plan; do $(BIN)/rollout schema $$kind > rollout/schemas/$$kind.schema.json || exit 1; done
