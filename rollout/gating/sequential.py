@@ -34,7 +34,7 @@ BLOCK_S = 30.0
 # Half an hour before the first worker goes out is worth this much; with less, the baseline's own doubt is in the ratio (latency.Setting).
 _BASELINE_MIN = 20.0
 # Before that many requests and seconds nobody passes: what breaks after a minute is not rare.
-_REQUESTS_MIN = 30.0
+REQUESTS_MIN = 30.0
 # Beyond so many blocks the older half is forgotten: what happened an hour ago says little about now.
 BLOCKS_MAX = 120
 
@@ -128,7 +128,7 @@ def rule(gate: Gate, seen: Seen, odds: Odds | None, *, unmeasured: str | None, n
 
 def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> str:
     """Say what is missing for a PASS; empty when nothing is."""
-    needed = max(_REQUESTS_MIN, gate.samples_min)
+    needed = max(REQUESTS_MIN, gate.samples_min)
     if count < needed:
         return f"it has {count:.0f} of the {needed:.0f} {SAMPLES[gate.metric]} needed"
     if odds.decays and odds.now > odds.limit:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 # Shares of failures that a bad release may have, and how many times the usual share it must be at least.
 BAD_SHARES = (0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5, 0.9)
-_TIMES_MIN = 2.0
+TIMES_MIN = 2.0
 # Nothing fails more surely than this, or a single success would be impossible: also of a worker of which everything failed before.
-_SHARE_MAX = 0.99
+SHARE_MAX = 0.99
 # Before anything is known: half a failure among a thousand requests.
 _PRIOR_HITS = 0.5
 _PRIOR_TRIALS = 500.0
@@ -62,7 +62,7 @@ def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | N
     null = _predicted(seen, well)
     if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
         null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
-    bad = min(_SHARE_MAX, max(bad, _TIMES_MIN * usual))
+    bad = min(SHARE_MAX, max(bad, TIMES_MIN * usual))
     return Weighed(_more(seen, usual) - null, _predicted(seen, well) - _fixed(seen, bad), bad, usual)
 
 
@@ -77,7 +77,7 @@ def _known(before: Count) -> tuple[float, float]:
 
 
 def _more(seen: Count, usual: float) -> float:
-    shares = [share for share in BAD_SHARES if share >= _TIMES_MIN * usual] or [_SHARE_MAX]
+    shares = [share for share in BAD_SHARES if share >= TIMES_MIN * usual] or [SHARE_MAX]
     return _mean_of([_fixed(seen, share) for share in shares])
 
 
