@@ -55,7 +55,9 @@ def observe(plan: Plan, state: DeployState, seen: Observation) -> DeployState:
 def _disregard(known: WorkerState, until_s: float) -> WorkerState:
     """Let what was measured while the database was away, and shortly after, count neither for a worker nor against it."""
     if known.admitted_at_s is not None:
-        known = changed(known, after=None, controls=None, windows=(), watched={}, admitted_at_s=max(known.admitted_at_s, until_s))
+        known = changed(
+            known, after=None, controls=None, windows=(), watched={}, blocks=(), admitted_at_s=max(known.admitted_at_s, until_s)
+        )
     if known.ramp_since_s is not None:
         known = changed(known, ramp=None, ramp_since_s=max(known.ramp_since_s, until_s))
     return known

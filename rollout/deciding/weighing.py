@@ -62,10 +62,12 @@ def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Wei
     """Weigh what was seen of a worker; what was worked out for the same blocks is kept, since decisions come oftener than measurements."""
     index, known = index_of(plan), state.workers[worker]
     before = index.weighed.get((worker, gate.id))
-    if before is not None and before.seen.blocks is known.blocks and before.seen.baseline is known.baseline:
+    at_s = _admitted_at_s(known)
+    # Two that have no blocks yet have the same ones, so who was admitted again is told by the time.
+    if before is not None and _same_restart(before.seen, known, at_s) and before.seen.blocks is known.blocks:
         return before
     seen = _seen(index, state, worker, known, None if before is None else before.seen)
-    same = before is not None and before.seen.baseline is seen.baseline and before.seen.admitted_at_s == seen.admitted_at_s
+    same = before is not None and _same_restart(before.seen, known, at_s)
     odds, kept = sequential.weigh(gate, seen, before.kept if before is not None and same else None)
     found = Weighed(seen, odds, kept)
     index.weighed[worker, gate.id] = found
@@ -73,11 +75,18 @@ def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Wei
 
 
 def _seen(index: PlanIndex, state: DeployState, worker: WorkerId, known: WorkerState, before: Seen | None) -> Seen:
-    same = before is not None and before.baseline is known.baseline and before.admitted_at_s == known.admitted_at_s
-    pool = before.pool if before is not None and same else _pool(index, state, worker)
+    at_s = _admitted_at_s(known)
+    pool = before.pool if before is not None and _same_restart(before, known, at_s) else _pool(index, state, worker)
     role = index.workers[worker].role
-    admitted_at_s = math.inf if known.admitted_at_s is None else known.admitted_at_s
-    return Seen(known.blocks, known.baseline, pool, named(state.recoveries.get(role, ())), admitted_at_s)
+    return Seen(known.blocks, known.baseline, pool, named(state.recoveries.get(role, ())), at_s)
+
+
+def _admitted_at_s(known: WorkerState) -> float:
+    return math.inf if known.admitted_at_s is None else known.admitted_at_s
+
+
+def _same_restart(seen: Seen, known: WorkerState, admitted_at_s: float) -> bool:
+    return seen.baseline is known.baseline and seen.admitted_at_s == admitted_at_s
 
 
 def _pool(index: PlanIndex, state: DeployState, worker: WorkerId) -> Tally | None:

@@ -77,7 +77,7 @@ def _from_past(drivers: Drivers, plan: Plan, now_s: float) -> dict[WorkerId, Tal
 
 def _compares_canaries(plan: Plan, worker: WorkerId) -> bool:
     gates = (plan.gates[gate] for step in steps_of(plan.phases) if step.worker == worker for gate in step.gates)
-    return any(gate.metric in _CANARIES and gate.ratio_max is not None for gate in gates)
+    return any(gate.metric in _CANARIES and (gate.ratio_max is not None or gate.odds is not None) for gate in gates)
 
 
 def with_canaries(drivers: Drivers, plan: Plan, found: BaselineFound) -> BaselineFound:

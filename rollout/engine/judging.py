@@ -6,6 +6,7 @@ from functools import reduce
 
 from rollout.engine.survey import Surveyor
 from rollout.gating import sequential, threshold, windows
+from rollout.gating.evidence import sound
 from rollout.model.gate import Gate, Ruling, Tally, Verdict
 from rollout.model.ids import WorkerId
 
@@ -64,7 +65,8 @@ def _judge(gate: Gate, tallies: tuple[Tally, ...], baseline: Tally | None, now_s
             gate, after=after, baseline=baseline, controls=None, unmeasured=unmeasured, admitted_at_s=since_s, now_s=now_s
         )
     blocks: tuple[windows.Window, ...] = ()
-    for tally in tallies:
+    # What can't be true says nothing; when no other comes, that is noticed by its age.
+    for tally in filter(sound, tallies):
         blocks = windows.extend_blocks(blocks, tally, None, sequential.BLOCK_S, sequential.BLOCKS_MAX)
     seen = sequential.Seen(blocks, baseline, None, (), since_s)
     odds, _ = sequential.weigh(gate, seen)

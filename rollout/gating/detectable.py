@@ -11,6 +11,7 @@ from rollout.gating import sequential
 from rollout.gating.chance import at_most, mean_factor
 from rollout.gating.evidence import P95, SAMPLES
 from rollout.gating.latency import GOOD_RATIO
+from rollout.gating.shares import SHARE_MAX, TIMES_MIN
 from rollout.gating.shift import SPREAD
 from rollout.gating.threshold import NAMES, say
 from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL
@@ -71,7 +72,8 @@ def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
     counted = SAMPLES[gate.metric]
     if gate.metric in sequential.SHARES:
         bits = [(f"{share:.0%}", (math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL)) for share in _SHARES]
-        passing = math.log(sequential.PASS_ODDS) / -math.log1p(-(gate.max or sequential.margin(samples_per_s or 1.0).share))
+        limit = sequential.margin(samples_per_s or 1.0).share if gate.max is None else gate.max
+        passing = math.log(sequential.PASS_ODDS) / -math.log1p(-min(SHARE_MAX, max(limit, TIMES_MIN * _USUAL)))
         name = NAMES[gate.metric]
     else:
         least = math.log(GOOD_RATIO)
@@ -79,6 +81,7 @@ def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
         ratio = gate.ratio_max or sequential.margin(samples_per_s or 1.0).ratio
         passing = math.log(sequential.PASS_ODDS) * 2 * SPREAD**2 / math.log(ratio) ** 2
         name = "time" if gate.metric in sequential.HISTOGRAMS else "cost"
+    passing = max(passing, sequential.REQUESTS_MIN, gate.samples_min)
     if samples_per_s is None:
         sees = ", ".join(f"{what} after about {needed:.0f}" for what, needed in bits)
         return f"a {name} of {sees} {counted}; a good worker passes after about {passing:.0f}"

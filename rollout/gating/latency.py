@@ -215,8 +215,10 @@ def _by_line(line: list[float], drift: Drift, ratios: Sequence[float], at: tuple
     """Look each hypothesis up at the nearest shift: with so few requests a line changes little from one to the next."""
     # With the ends repeated, every hypothesis has its place.
     padded = [line[0]] * _PADDING + line + [line[-1]] * _PADDING
-    places = [_PADDING + 0.5 + (ratio + drift.at - shift.LOWEST) / shift.STEP for ratio in ratios]
     steps = [level / shift.STEP for level in at]
+    # A playbook may call a hundred times bad: beyond the last shift all are alike.
+    last = len(padded) - 1 - max(steps)
+    places = [min(last, _PADDING + 0.5 + (ratio + drift.at - shift.LOWEST) / shift.STEP) for ratio in ratios]
     return tuple([padded[int(place + step)] for step in steps] for place in places)
 
 

@@ -34,7 +34,7 @@ BLOCK_S = 30.0
 # Half an hour before the first worker goes out is worth this much; with less, the baseline's own doubt is in the ratio (latency.Setting).
 _BASELINE_MIN = 20.0
 # Before that many requests and seconds nobody passes: what breaks after a minute is not rare.
-_REQUESTS_MIN = 30.0
+REQUESTS_MIN = 30.0
 # Beyond so many blocks the older half is forgotten: what happened an hour ago says little about now.
 BLOCKS_MAX = 120
 
@@ -80,6 +80,7 @@ class Kept(NamedTuple):
     blocks: tuple[Window, ...]
     heard: latency.Heard
     setting: latency.Setting
+    with_peers: bool
 
 
 class Seen(NamedTuple):
@@ -136,7 +137,7 @@ def failed_together(gate: Gate, who: str, ratio: float, against: float) -> Verdi
 
 def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> str:
     """Say what is missing for a PASS; empty when nothing is."""
-    needed = max(_REQUESTS_MIN, gate.samples_min)
+    needed = max(REQUESTS_MIN, gate.samples_min)
     if count < needed:
         return f"it has {count:.0f} of the {needed:.0f} {SAMPLES[gate.metric]} needed"
     if odds.decays and odds.now > odds.limit:
@@ -186,7 +187,7 @@ _SAID_MAX = 1_000_000
 
 
 def _verdict(gate: Gate, ruling: Ruling, because: str, count: float, odds: Odds | None) -> Verdict:
-    if odds is None:
+    if odds is None or count <= 0:
         return Verdict(gate.id, ruling, because, Evidence(count, None, None, None))
     curve = "" if gate.metric in SHARES else name_of(odds.curve)
     return Verdict(gate.id, ruling, because, Evidence(count, odds.now, odds.usual, odds.limit, COMPARED_WITH, curve))
@@ -205,15 +206,16 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
     """
     if gate.metric in SHARES:
         return _weigh_shares(gate, seen), None
-    setting = kept.setting if kept is not None and _same_peers(kept, seen) else _setting(gate, seen)
+    with_peers = _has_peers(seen)
+    setting = kept.setting if kept is not None and kept.with_peers == with_peers else _setting(gate, seen, with_peers=with_peers)
     if setting is None:
         return None, None
     if kept is None or kept.setting is not setting or kept.blocks != seen.blocks[: len(kept.blocks)]:
-        kept = Kept((), latency.Heard(), setting)
+        kept = Kept((), latency.Heard(), setting, with_peers)
     heard = kept.heard
     for window in seen.blocks[len(kept.blocks) : -1]:
         heard = latency.hear(setting, heard, _block(gate.metric, window, seen.admitted_at_s))
-    kept = Kept(seen.blocks[:-1], heard, setting)
+    kept = Kept(seen.blocks[:-1], heard, setting, with_peers)
     if seen.blocks:
         heard = latency.hear(setting, heard, _block(gate.metric, seen.blocks[-1], seen.admitted_at_s))
     said = latency.weigh(setting, heard)
@@ -241,10 +243,6 @@ def _mean(slower: float, tail: float) -> float:
     return top + math.log(_SLOWER_SHARE * math.exp(slower - top) + (1 - _SLOWER_SHARE) * math.exp(tail - top))
 
 
-def _same_peers(kept: Kept, seen: Seen) -> bool:
-    return (kept.setting.pool is not None) == _has_peers(seen)
-
-
 def _has_peers(seen: Seen) -> bool:
     """Tell whether there was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out)."""
     if seen.pool is None or not seen.blocks:
@@ -253,15 +251,20 @@ def _has_peers(seen: Seen) -> bool:
     return with_peers > 0.5 * sum(seconds(block.own) for block in seen.blocks)
 
 
-def _setting(gate: Gate, seen: Seen) -> latency.Setting | None:
-    own, pool = seen.baseline, seen.pool if _has_peers(seen) else None
-    mine = own if own is not None and sound(own) and measured(gate.metric, own)[1] >= _BASELINE_MIN else None
-    theirs = pool if pool is not None and sound(pool) and measured(gate.metric, pool)[1] >= _BASELINE_MIN else None
+def _true(tally: Tally | None) -> Tally | None:
+    """Leave out what can't be true: nobody is compared with that, and a NaN would pass whatever it is asked."""
+    return tally if tally is not None and sound(tally) else None
+
+
+def _setting(gate: Gate, seen: Seen, *, with_peers: bool) -> latency.Setting | None:
+    own, pool = _true(seen.baseline), _true(seen.pool)
+    mine = own if own is not None and measured(gate.metric, own)[1] >= _BASELINE_MIN else None
+    theirs = pool if with_peers and pool is not None and measured(gate.metric, pool)[1] >= _BASELINE_MIN else None
     basis = mine or theirs
     if basis is None:
         return None
     per_s = measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
-    shape = _shape(gate.metric, basis, seen.pool)
+    shape = _shape(gate.metric, basis, pool)
     if shape is None:
         return None
     return latency.Setting(
@@ -282,7 +285,7 @@ def _counts(metric: Metric, tally: Tally) -> tuple[float, ...]:
 
 def _block(metric: Metric, window: Window, admitted_at_s: float) -> latency.Block:
     middle_s = max(0.0, (window.own.since_s + window.own.until_s) / 2 - admitted_at_s)
-    return latency.Block(_heard(metric, window.own), _heard(metric, window.controls), seconds(window.own), middle_s)
+    return latency.Block(_heard(metric, window.own), _heard(metric, _true(window.controls)), seconds(window.own), middle_s)
 
 
 def _heard(metric: Metric, tally: Tally | None) -> tuple[float, ...] | None:
@@ -296,13 +299,13 @@ def _heard(metric: Metric, tally: Tally | None) -> tuple[float, ...] | None:
 
 
 def _weigh_shares(gate: Gate, seen: Seen) -> Odds | None:
-    own, pool = seen.baseline, seen.pool
+    own, pool = _true(seen.baseline), _true(seen.pool)
     if own is None and pool is None:
         return None
     basis = own if own is not None else pool
     per_s = 0.0 if basis is None else measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
     now = _total(gate.metric, [block.own for block in seen.blocks])
-    theirs = _total(gate.metric, [block.controls for block in seen.blocks if block.controls is not None])
+    theirs = _total(gate.metric, [block.controls for block in seen.blocks if block.controls is not None and sound(block.controls)])
     said = shares.weigh(
         now,
         _total(gate.metric, [] if own is None else [own]),

@@ -16,12 +16,17 @@ from dataclasses import dataclass
 
 # Shares of failures that a bad release may have, and how many times the usual share it must be at least.
 BAD_SHARES = (0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5, 0.9)
-_TIMES_MIN = 2.0
+TIMES_MIN = 2.0
+# Nothing fails more surely than this, or a single success would be impossible: also of a worker of which everything failed before.
+SHARE_MAX = 0.99
 # Before anything is known: half a failure among a thousand requests.
 _PRIOR_HITS = 0.5
 _PRIOR_TRIALS = 500.0
 # The pool must show so much for the hypothesis that everybody fails more than before.
 _SHARED = math.log(20.0)
+# A baseline must show so much, in so many trials, to be unlike what is known before anything is.
+_UNLIKE = math.log(1000.0)
+_UNLIKE_TRIALS_MIN = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +51,33 @@ def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | N
     """
     Weigh what was *seen* of a worker since its admission against what its own and its pool's baselines had.
 
-    *pool* is what its pool's others did meanwhile; *bad* the share that it must be shown to be below, raised to twice the usual one.
+    *pool* is what its pool's others did meanwhile; *bad* the share that it must be shown to be below, raised to twice the usual one, and
+    never more than can be told from "always".
     """
     hits, trials = before.hits, before.trials
     if pool_before is not None:
         hits, trials = hits + pool_before.hits, trials + pool_before.trials
-    well = (hits + _PRIOR_HITS, max(0.0, trials - hits) + _PRIOR_TRIALS)
+    well = _known(Count(hits, max(hits, trials)))
     usual = well[0] / sum(well)
     null = _predicted(seen, well)
     if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
         null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
-    bad = max(bad, _TIMES_MIN * usual)
+    bad = min(SHARE_MAX, max(bad, TIMES_MIN * usual))
     return Weighed(_more(seen, usual) - null, _predicted(seen, well) - _fixed(seen, bad), bad, usual)
 
 
+def _known(before: Count) -> tuple[float, float]:
+    """Return what is known of the share of failures, as a Beta distribution's hits and misses."""
+    prior = (_PRIOR_HITS, _PRIOR_TRIALS)
+    hits, misses = before.hits, before.trials - before.hits
+    if before.trials >= _UNLIKE_TRIALS_MIN and _more(before, prior[0] / sum(prior)) - _predicted(before, prior) >= _UNLIKE:
+        # What fails nearly always, such as a canary request whose user is gone, is no usual homeserver: only itself tells of it.
+        return hits + _PRIOR_HITS, misses + _PRIOR_HITS
+    return hits + prior[0], misses + prior[1]
+
+
 def _more(seen: Count, usual: float) -> float:
-    shares = [share for share in BAD_SHARES if share >= _TIMES_MIN * usual] or [0.99]
+    shares = [share for share in BAD_SHARES if share >= TIMES_MIN * usual] or [SHARE_MAX]
     return _mean_of([_fixed(seen, share) for share in shares])
 
 

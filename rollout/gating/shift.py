@@ -12,7 +12,7 @@ Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
@@ -73,15 +73,29 @@ def shape_of(own: tuple[float, ...], pool: tuple[float, ...] | None = None) -> S
     if sum(counts) <= 0:
         return None
     knots = _knots(counts)
-    plain, tailed = [], []
+    plain = _plain(knots)
+    # A curve through only one or two edges is wider than what they were drawn from, and doesn't lie where its own requests do.
+    if abs(off := peak_of(plain, counts).at) > STEP and SHIFTS[0] < off < SHIFTS[-1]:
+        knots = tuple((log_edge + off, probit) for log_edge, probit in knots)
+        plain = _plain(knots)
+    tailed = []
     tail = _tail(knots)
     beyond = _BUCKETS - tail
     for shift in SHIFTS:
-        shares = _shares(knots, shift)
-        plain.append(tuple(math.log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in shares))
-        mixed = ((1 - TAIL_SHARE) * share + (TAIL_SHARE / beyond if bucket >= tail else 0.0) for bucket, share in enumerate(shares))
-        tailed.append(tuple(math.log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in mixed))
-    return Shape(requests, tuple(plain), tuple(tailed))
+        mixed = (
+            (1 - TAIL_SHARE) * share + (TAIL_SHARE / beyond if bucket >= tail else 0.0)
+            for bucket, share in enumerate(_shares(knots, shift))
+        )
+        tailed.append(_logs(mixed))
+    return Shape(requests, plain, tuple(tailed))
+
+
+def _plain(knots: tuple[tuple[float, float], ...]) -> Table:
+    return tuple(_logs(_shares(knots, shift)) for shift in SHIFTS)
+
+
+def _logs(shares: Iterable[float]) -> tuple[float, ...]:
+    return tuple(math.log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in shares)
 
 
 def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
@@ -97,7 +111,7 @@ def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     if knots:
         log_edge, probit = knots[0]
     else:
-        # All in one bucket: in its middle, as far as anybody knows.
+        # All in one bucket: near its upper edge; shape_of moves the curve to where they are.
         bucket = max(range(len(counts)), key=counts.__getitem__)
         log_edge, probit = _LOG_EDGES[min(bucket, len(_LOG_EDGES) - 1)], 1.0
     return ((log_edge, probit), (log_edge + SPREAD, probit + 1.0))
@@ -168,8 +182,10 @@ def peak_of(table: Table, counts: Sequence[float]) -> Peak:
     curvature = (2 * here - left - right) / STEP**2
     if curvature <= 0:
         return Peak(SHIFTS[top], 1.0, at(top))
-    offset = max(-STEP, min(STEP, (right - left) / (2 * STEP) / curvature))
-    return Peak(SHIFTS[middle] + offset, 1 / curvature, here + curvature * offset * offset / 2)
+    slope = (right - left) / (2 * STEP)
+    # At either end of SHIFTS the parabola's own top may lie beyond.
+    offset = max(-STEP, min(STEP, slope / curvature))
+    return Peak(SHIFTS[middle] + offset, 1 / curvature, here + slope * offset - curvature * offset * offset / 2)
 
 
 def blurred(likelihood: list[float], deviation: float) -> list[float]:

@@ -87,3 +87,35 @@ def test_the_gates_of_our_own_playbooks_fit_their_watch(name: str) -> None:
     watch = Watch(playbook.watch.watch_s, playbook.watch.window_s)
     gates = [resolved(entry) for entry in playbook.gates if entry.metric not in BURSTS]
     assert [unwatched(one, watch, playbook.baseline.sample_s) for one in gates] == [""] * len(gates)
+
+
+# At odds of 6,000; nobody passes with fewer than the fifty requests that the gate asks for.
+TIME = "gate: a time of 2 × after about 58, 1.5 × after about 214, 1.2 × after about 2717 requests; a good worker passes after about 50"
+
+
+def test_a_sequential_gate_says_after_how_many_it_sees_what() -> None:
+    """Before any rate is known, in requests; a limit of its own is what a good worker passes by."""
+    slow, failing = gate(Metric.LATENCY_P95, odds=6000.0), gate(Metric.ERRORS, odds=6000.0)
+    assert detectable(slow) == TIME
+    assert detectable(gate(Metric.LATENCY_P95, odds=6000.0, ratio_max=2.0)) == TIME
+    assert (
+        detectable(failing) == "gate: a share of 5xx of 5% after about 86, 1% after about 903 requests; a good worker passes after about 58"
+    )
+    assert detectable(gate(Metric.POLL_CPU, odds=6000.0)) == TIME.replace("time", "cost").replace("requests", "long-polls")
+
+
+def test_a_sequential_gate_says_what_it_sees_in_time() -> None:
+    """With a rate, in seconds and minutes; what would take longer than its deadline it does not see."""
+    errors = gate(Metric.ERRORS, odds=6000.0)
+    said = "gate: with 5 requests a second it sees 5% in about 17 s, 1% in about 3 min; a good worker passes in about 60 s"
+    assert detectable(errors, 5.0) == said
+    assert detectable(errors, 0.01).startswith("gate: with 0.01 requests a second it sees nothing of the kind, not 5% or 1%; a good worker")
+    seldom = detectable(gate(Metric.LATENCY_P95, odds=6000.0), 0.2)
+    assert seldom == "gate: with 0.2 requests a second it sees 2 × in about 5 min, not 1.5 × or 1.2 ×; a good worker passes in about 4 min"
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0])
+def test_whatever_its_limit_a_sequential_gate_says_something(limit: float) -> None:
+    assert detectable(gate(Metric.ERRORS, odds=6000.0, max=limit), 5.0).startswith(
+        "gate: with 5 requests a second it sees 5% in about 17 s"
+    )

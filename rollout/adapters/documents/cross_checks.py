@@ -16,7 +16,7 @@ from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import heeded
+from rollout.planning.evidence import gates_of, heeded
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
@@ -104,6 +104,8 @@ def of_evidence(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
             continue
         metrics = evidence_of(role)
         why = "no gate looks at it" if metrics else "nothing can be measured of it"
+        if silent := gates_of(role, playbook):
+            why = f"{', '.join(silent)} {'looks' if len(silent) == 1 else 'look'} at it without acting (act: false)"
         remedy = f"liveness_only: [{', '.join((*playbook.liveness_only, role))}]"
         if metrics:
             remedy = f"a gate on {', '.join(metrics)}; or {remedy}"

@@ -1,0 +1,170 @@
+"""Whole rollouts by sequential gates: who passes, who is taken back, and who is waited for."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rollout.deciding import weighing
+from rollout.deciding.noticing import observe
+from rollout.deciding.state import DeployState, StepStatus
+from rollout.gating.curves import name_of
+from rollout.gating.windows import Window
+from rollout.model.event import BaselineFound, Event, GateRuled, Outcome, StepBegan
+from rollout.model.gate import Ruling, Tally
+from rollout.model.ids import GateId, Role, WorkerId
+from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from rollout.model.sighting import Observation
+from rollout.simulation.looking import Sight
+from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.deciding.rolled import CLIENT1, fold_all, with_worker
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+LATENCY = GateId("latency")
+
+
+def _playbook(*, errors: dict[str, Any] | None = None) -> Playbook:
+    """Both gates sequential, client1 first."""
+    timing = {"samples_min": 50, "soak_s": 10, "deadline_s": 200, "test": "sequential"}
+    gates = [
+        {"id": "errors", "metric": "error_ratio", **timing, **(errors or {})},
+        {"id": "latency", "metric": "latency_p95_s", **timing},
+    ]
+    plain = PLAYBOOK.model_dump(mode="json")
+    return Playbook.model_validate({**plain, "gates": gates, "strategy": {**plain["strategy"], "canary": "client1"}})
+
+
+def _stage() -> Stage:
+    stage = seven_workers()
+    stage.sight = Sight.QUICK
+    return stage
+
+
+def _ruled(stage: Stage) -> list[GateRuled]:
+    return [event for _, event in stage.journal.events(DEPLOY) if isinstance(event, GateRuled)]
+
+
+def test_a_good_release_passes() -> None:
+    """Each of the two clients by each gate, and nobody is condemned in the watch."""
+    stage = _stage()
+    state = rehearse(stage, stage.plan(_playbook()))
+    assert (state.outcome, state.outcome_why) == (Outcome.DEPLOYED, "7 workers run 2.0.0")
+    passed = {(event.worker, event.verdict.gate) for event in _ruled(stage) if event.verdict.ruling is Ruling.PASS}
+    assert {(worker, gate) for worker in ("client1", "client2") for gate in ("errors", "latency")} <= passed
+    assert {event.verdict.ruling for event in _ruled(stage)} == {Ruling.PASS}
+
+
+def test_who_fails_after_it_had_passed_is_taken_back() -> None:
+    """Errors begin only when client2 has its turn: what client1 had passed by counts no longer."""
+    stage = _stage()
+    plan = stage.plan(_playbook())
+
+    def spoil(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "client2/drain":
+            stage.world.erring[plan.to_release.id] = 0.3
+
+    state = rehearse(stage, plan, listeners=(spoil,))
+    assert state.outcome is Outcome.ROLLED_BACK
+    assert "client1 had passed, but then failed errors: the share of 5xx is " in state.outcome_why
+    rulings = [event.verdict.ruling for event in _ruled(stage) if event.worker == CLIENT1 and event.verdict.gate == "errors"]
+    assert rulings[0] is Ruling.PASS
+    assert Ruling.FAIL in rulings
+
+
+def test_a_gate_that_does_not_act_stops_nobody_and_is_told_of() -> None:
+    """One request in three fails; that gate says so in the journal, and the rollout ends well. One that acts takes it back."""
+    for acts, outcome in ((False, Outcome.DEPLOYED), (True, Outcome.ROLLED_BACK)):
+        stage = _stage()
+        plan = stage.plan(_playbook(errors={"act": acts}))
+        stage.world.erring[plan.to_release.id] = 0.3
+        state = rehearse(stage, plan)
+        assert state.outcome is outcome
+        failed = {(event.worker, event.verdict.gate) for event in _ruled(stage) if event.verdict.ruling is Ruling.FAIL}
+        assert (CLIENT1, "errors") in failed
+
+
+def test_with_nothing_to_compare_with_it_pauses_at_the_deadline() -> None:
+    """Neither client has a past: that is no reason to take anybody back."""
+    stage = _stage()
+    plan = stage.plan(_playbook())
+    for worker in ("client1", "client2"):
+        stage.world.workers[WorkerId(worker)].requests_per_s = 0.01
+
+    def wake(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "client1/soak":
+            stage.world.workers[CLIENT1].requests_per_s = 50.0
+
+    state = rehearse(stage, plan, listeners=(wake,))
+    assert state.outcome is Outcome.PAUSED
+    assert "client1 has no ruling on latency after 200 s: neither it nor its pool had requests enough before" in state.outcome_why
+    assert Ruling.INCONCLUSIVE in {event.verdict.ruling for event in _ruled(stage)}
+    assert Ruling.FAIL not in {event.verdict.ruling for event in _ruled(stage)}
+
+
+def _soaking() -> tuple[Plan, DeployState]:
+    """Stop in client1's SOAK."""
+    stage = _stage()
+    plan = stage.plan(_playbook())
+    kept: list[DeployState] = []
+
+    def keep(_event: Event, state: DeployState) -> None:
+        if state.steps[next(step for step in state.steps if step == "client1/soak")].status is StepStatus.ACTIVE:
+            kept.append(state)
+
+    rehearse(stage, plan, listeners=(keep,))
+    return plan, next(state for state in kept if state.workers[CLIENT1].blocks)
+
+
+@pytest.fixture(scope="module")
+def soaking() -> tuple[Plan, DeployState]:
+    return _soaking()
+
+
+def test_what_earlier_rollouts_saw_is_known(soaking: tuple[Plan, DeployState]) -> None:
+    """By role; what is no curve of ours is left out, and another role's is another's."""
+    plan, state = soaking
+    learned = {Role("client"): ("exponential 0.9 30", "nothing known"), Role("sync"): ("none 0 1",)}
+    told = fold_all(plan, state, BaselineFound(state.last_at_s, "", {}, (), learned))
+    told = with_worker(told, CLIENT1, replace(told.workers[CLIENT1], blocks=(*told.workers[CLIENT1].blocks,)[:1]))
+    known = replace(told.workers[CLIENT1], baseline=replace(_sure(told.workers[CLIENT1].baseline)))
+    found = weighing.weighed(plan, with_worker(told, CLIENT1, known), CLIENT1, plan.gates[LATENCY])
+    assert [name_of(index) for index in found.seen.earlier] == ["exponential 0.9 30"]
+
+
+def _sure(tally: Tally | None) -> Tally:
+    assert tally is not None
+    return tally
+
+
+def test_what_was_measured_while_the_database_was_away_counts_neither_way(soaking: tuple[Plan, DeployState]) -> None:
+    """Every worker fails then; blocks begin anew when it is back, as windows do."""
+    plan, state = soaking
+    away = observe(plan, state, Observation(state.last_at_s, {}, guards=state.guards, no_database=True))
+    assert away.workers[CLIENT1].blocks == ()
+    assert weighing.weighed(plan, away, CLIENT1, plan.gates[LATENCY]).seen.blocks == ()
+
+
+def test_who_is_admitted_again_is_weighed_anew(soaking: tuple[Plan, DeployState]) -> None:
+    """Also before anything was measured of it: its time begins again."""
+    plan, state = soaking
+    for admitted_at_s in (1e6, 2e6):
+        known = replace(state.workers[CLIENT1], blocks=(), admitted_at_s=admitted_at_s)
+        again = with_worker(state, CLIENT1, known)
+        assert weighing.weighed(plan, again, CLIENT1, plan.gates[LATENCY]).seen.admitted_at_s == admitted_at_s
+    not_yet = with_worker(state, CLIENT1, replace(state.workers[CLIENT1], blocks=(), admitted_at_s=None))
+    assert weighing.weighed(plan, not_yet, CLIENT1, plan.gates[LATENCY]).seen.admitted_at_s == math.inf
+
+
+def test_a_failure_counts_however_long_ago_it_was_measured(soaking: tuple[Plan, DeployState]) -> None:
+    """And only that of a gate that acts."""
+    plan, state = soaking
+    known = state.workers[CLIENT1]
+    own = known.blocks[-1].own
+    failing = Window(replace(own, requests=1000.0, errors=500.0), ())
+    spoiled = with_worker(state, CLIENT1, replace(known, blocks=(failing,), unmeasured="connection refused"))
+    found = weighing.failed(plan, spoiled, CLIENT1)
+    assert [(gate.id, verdict.ruling) for gate, verdict in found] == [("errors", Ruling.FAIL)]
+    silent = replace(plan, gates={name: replace(gate, acts=False) for name, gate in plan.gates.items()})
+    assert weighing.failed(silent, spoiled, CLIENT1) == ()

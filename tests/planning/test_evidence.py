@@ -1,0 +1,68 @@
+"""What gates a worker has, and over how many of them the budget of false alarms is spent."""
+
+import json
+from dataclasses import replace
+from importlib.resources import files
+from typing import Any
+
+import pytest
+
+from rollout.model.ids import GateId, Role
+from rollout.model.plan import Step, Verb, steps_of
+from rollout.model.playbook import GateEntry, Playbook
+from rollout.planning.evidence import gates_of, heeded, resolved, spent
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+
+def _entry(name: str, metric: str, **more: Any) -> GateEntry:  # noqa: ANN401  (any field of an entry)
+    return GateEntry.model_validate({"id": name, "metric": metric, "test": "sequential", **more})
+
+
+def _playbook(*entries: GateEntry, **more: Any) -> Playbook:  # noqa: ANN401  (any field of a playbook)
+    return PLAYBOOK.model_copy(update={"gates": entries, **more})
+
+
+def _soak(*gates: str) -> Step:
+    plan = seven_workers().plan(PLAYBOOK)
+    step = next(step for step in steps_of(plan.phases) if step.verb is Verb.SOAK)
+    return replace(step, gates=tuple(map(GateId, gates)))
+
+
+def test_the_budget_is_shared_by_all_tests_of_a_rollout() -> None:
+    """Thirty workers with two gates each are sixty tests: at 1 % together, each may be wrong once in 6,000."""
+    gates = {entry.id: resolved(entry) for entry in (_entry("a", "latency_p95_s"), _entry("b", "error_ratio"))}
+    gates[GateId("c")] = resolved(GateEntry.model_validate({"id": "c", "metric": "error_ratio", "max": 0.1}))
+    found = spent(gates, [_soak("a", "b", "c")] * 30, 0.01)
+    assert {name: gate.odds for name, gate in found.items()} == {"a": pytest.approx(6000), "b": pytest.approx(6000), "c": None}
+    assert found[GateId("c")] == gates[GateId("c")]
+
+
+def test_a_gate_that_nobody_has_costs_nothing() -> None:
+    gates = {GateId("a"): resolved(_entry("a", "latency_p95_s"))}
+    assert spent(gates, [], 0.05)[GateId("a")].odds == pytest.approx(20)
+    assert spent(gates, [_soak("a")] * 3, 0.05)[GateId("a")].odds == pytest.approx(60)
+
+
+def test_a_plan_spends_the_budget_of_its_playbook() -> None:
+    """Four tests: the two clients, by two gates each. A budget of 2 % makes it 200."""
+    entries = [_entry(name, metric, roles=["client"]) for name, metric in (("latency", "latency_p95_s"), ("errors", "error_ratio"))]
+    playbook = _playbook(*entries, false_alarms=0.02, liveness_only=(*PLAYBOOK.liveness_only, Role("main")))
+    assert [gate.odds for gate in seven_workers().plan(playbook).gates.values()] == pytest.approx([200, 200])
+
+
+def test_a_role_is_not_shown_to_be_well_by_what_does_not_act() -> None:
+    """It has the gate all the same, which rules and is told of."""
+    playbook = _playbook(_entry("silent", "error_ratio", act=False), _entry("loud", "latency_p95_s", roles=["client"]))
+    assert gates_of(Role("client"), playbook) == ("silent", "loud")
+    assert heeded(Role("client"), playbook) == ("loud",)
+    assert (gates_of(Role("main"), playbook), heeded(Role("main"), playbook)) == (("silent",), ())
+
+
+def test_the_schema_lets_a_sequential_gate_be_without_a_threshold_and_no_other() -> None:
+    """As an editor reads it: one of three is required."""
+    schema = json.loads((files("rollout") / "schemas" / "playbook.schema.json").read_text(encoding="utf-8"))
+    gate = schema["$defs"]["GateEntry"]
+    assert gate["anyOf"][:2] == [{"required": ["ratio_max"]}, {"required": ["max"]}]
+    (sequential,) = gate["anyOf"][2:]
+    assert sequential["properties"] == {"test": {"const": "sequential"}}
+    assert sequential["required"] == ["test"]
