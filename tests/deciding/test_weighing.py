@@ -141,7 +141,7 @@ def _sure(tally: Tally | None) -> Tally:
 def test_what_was_measured_while_the_database_was_away_counts_neither_way(soaking: tuple[Plan, DeployState]) -> None:
     """Every worker fails then; blocks begin anew when it is back, as windows do."""
     plan, state = soaking
-    away = observe(plan, state, Observation(state.last_at_s, {}, guards=state.guards, no_database=True))
+    away = observe(plan, state, Observation(state.last_at_s, {}, guards=state.guards, no_database="it does not answer"))
     assert away.workers[CLIENT1].blocks == ()
     assert weighing.weighed(plan, away, CLIENT1, plan.gates[LATENCY]).seen.blocks == ()
 
