@@ -13,7 +13,6 @@ from rollout.model.playbook import GateEntry, Playbook
 from rollout.planning.evidence import gates_of, heeded, resolved, spent
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
-
 ROLES = {worker.id: worker.role for worker in seven_workers().plan(PLAYBOOK).workers}
 
 
