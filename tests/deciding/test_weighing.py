@@ -1,6 +1,7 @@
 """Whole rollouts by sequential gates: who passes, who is taken back, and who is waited for."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from rollout.deciding import weighing
 from rollout.deciding.noticing import observe
 from rollout.deciding.state import DeployState, StepStatus
+from rollout.gating import pooled
 from rollout.gating.curves import name_of
+from rollout.gating.latency import Level
 from rollout.gating.windows import Window
 from rollout.model.event import BaselineFound, Event, GateRuled, Outcome, StepBegan
 from rollout.model.gate import Ruling, Tally
@@ -83,6 +86,22 @@ def test_a_gate_that_does_not_act_stops_nobody_and_is_told_of() -> None:
         assert state.outcome is outcome
         failed = {(event.worker, event.verdict.gate) for event in _ruled(stage) if event.verdict.ruling is Ruling.FAIL}
         assert (CLIENT1, "errors") in failed
+
+
+def test_those_who_fail_only_together_are_all_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the two clients have shown since they passed is weighed as one; here it is said to be too much, whatever it is."""
+    asked: list[int] = []
+
+    def weigh(levels: Sequence[Level]) -> tuple[float, float]:
+        asked.append(len(levels))
+        return (math.log(1e6), 1.2) if len(levels) > 1 else (-math.inf, 1.0)
+
+    monkeypatch.setattr(pooled, "weigh", weigh)
+    stage = _stage()
+    state = rehearse(stage, stage.plan(_playbook()))
+    assert state.outcome is Outcome.ROLLED_BACK
+    assert "latency: 2 client workers together: requests take 1.20 × as much as before since they passed" in state.outcome_why
+    assert max(asked) == 2
 
 
 def test_with_nothing_to_compare_with_it_pauses_at_the_deadline() -> None:
