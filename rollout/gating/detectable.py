@@ -61,6 +61,8 @@ def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
 
 # What it costs not to know beforehand how bad a release is, and how its worker recovers (a logarithm of odds; measured on made-up traces).
 _UNKNOWN = 4.0
+# Until then a slow worker looks like one whose caches are cold (measured likewise, with a recovery that others of its role have shown).
+_RECOVERY_S = 240.0
 _RATIOS = (2.0, 1.5, 1.2)
 _SHARES = (0.05, 0.01)
 # A usual share of failures, for a plan that knows none yet.
@@ -70,6 +72,7 @@ _USUAL = 0.001
 def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
     """Say what a sequential gate sees, and after how many samples or how long; what takes longer than its deadline is not seen by it."""
     counted = SAMPLES[gate.metric]
+    first_s = 0.0 if gate.metric in sequential.SHARES else _RECOVERY_S
     if gate.metric in sequential.SHARES:
         bits = [(f"{share:.0%}", (math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL)) for share in _SHARES]
         limit = sequential.margin(samples_per_s or 1.0).share if gate.max is None else gate.max
@@ -84,9 +87,11 @@ def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
     passing = max(passing, sequential.REQUESTS_MIN, gate.samples_min)
     if samples_per_s is None:
         sees = ", ".join(f"{what} after about {needed:.0f}" for what, needed in bits)
-        return f"a {name} of {sees} {counted}; a good worker passes after about {passing:.0f}"
-    seen = [f"{what} in about {duration(needed / samples_per_s)}" for what, needed in bits if needed / samples_per_s <= gate.deadline_s]
-    unseen = [what for what, needed in bits if needed / samples_per_s > gate.deadline_s]
+        late = f", not before about {duration(first_s)}, since until then it may be a recovery" if first_s else ""
+        return f"a {name} of {sees} {counted}{late}; a good worker passes after about {passing:.0f}"
+    times = [(what, first_s + needed / samples_per_s) for what, needed in bits]
+    seen = [f"{what} in about {duration(time_s)}" for what, time_s in times if time_s <= gate.deadline_s]
+    unseen = [what for what, time_s in times if time_s > gate.deadline_s]
     blind = f", not {' or '.join(unseen)}" if unseen else ""
     return (
         f"with {samples_per_s:.2g} {counted} a second it sees {', '.join(seen) or 'nothing of the kind'}{blind}; "

@@ -178,6 +178,9 @@ def _value(gate: Gate, value: float) -> str:
 
 def _to_one(odds: float) -> str:
     """Write odds (a logarithm) as people do."""
+    if odds < 0:
+        # Where they are the other way round, how far is nobody's concern.
+        return f"1 : {math.exp(-odds):.2g}" if odds > -math.log(_SAID_MAX) else f"less than 1 : {_SAID_MAX:,}"
     if odds < math.log(_SAID_MAX):
         return f"{math.exp(odds):.2g} : 1" if odds < math.log(10) else f"{math.exp(odds):,.0f} : 1"
     return f"more than {_SAID_MAX:,} : 1"
