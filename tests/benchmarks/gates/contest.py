@@ -13,13 +13,15 @@ from functools import partial
 from scipy.special import betaincinv
 
 from rollout.model.gate import Ruling
-from tests.benchmarks.gates import argo, flagger, kayenta, probes, rollouts, traces
+from tests.benchmarks.gates import argo, flagger, kayenta, ours, probes, rollouts, traces
 from tests.benchmarks.gates.judging import Contender
 from tests.benchmarks.gates.seeds import Purpose
 from tests.benchmarks.gates.traces import Restart
 
 # What another gate needs to take part is `name` and `judge`: see judging.py.
 CONTENDERS: list[Contender] = [
+    ours.PER_RESTART,
+    ours.PER_ROLLOUT,
     flagger.DEFAULT,
     flagger.TUNED,
     argo.DEFAULT,

@@ -42,9 +42,7 @@ class Judge:
     def see(self, scrape: Scrape) -> Ruling:
         now_s = self.restart.admitted_s + scrape.at_s
         if scrape.own is not None:
-            self.blocks = windows.extend_blocks(
-                self.blocks, scrape.own, scrape.controls, sequential.BLOCK_S, sequential.BLOCKS_MAX
-            )
+            self.blocks = windows.extend_blocks(self.blocks, scrape.own, scrape.controls, sequential.BLOCK_S, sequential.BLOCKS_MAX)
         self.verdicts = [self._rule(one, now_s, "" if scrape.own is not None else "its metrics page was not read") for one in self.gates]
         rulings = {verdict.ruling for verdict in self.verdicts}
         for ruling in (Ruling.FAIL, Ruling.UNMEASURABLE, Ruling.PENDING):
