@@ -90,7 +90,11 @@ def test_the_gates_of_our_own_playbooks_fit_their_watch(name: str) -> None:
 
 
 # At odds of 6,000; nobody passes with fewer than the fifty requests that the gate asks for.
-TIME = "gate: a time of 2 × after about 58, 1.5 × after about 214, 1.2 × after about 2717 requests, not before about 4 min, since until then it may be a recovery; a good worker passes after about 50"
+TIME = (
+    "gate: a time of 2 × after about 58, 1.5 × after about 214, 1.2 × after about 2717 requests, "
+    "not before about 4 min, since until then it may be a recovery; "
+    "a good worker passes after about 50"
+)
 
 
 def test_a_sequential_gate_says_after_how_many_it_sees_what() -> None:

@@ -32,6 +32,10 @@ CONTENDERS: list[Contender] = [
 ]
 
 
+# Nothing was drawn: it is what came of a real restart.
+RECORDED = "recorded"
+
+
 @dataclass(frozen=True, slots=True)
 class Course:
     """When a gate first passed a worker and when it took it back, in seconds after admission. Never is infinity."""
@@ -47,7 +51,8 @@ class Tale:
     contender: str
     scenario: str
     level: float
-    purpose: Purpose
+    # A Purpose, or RECORDED.
+    purpose: str
     courses: tuple[Course, ...]
     # Of each run, when the last sample came in before an outage; infinity without one.
     last_sample_s: tuple[float, ...]
@@ -105,6 +110,14 @@ def run_all(contenders: Sequence[Contender], scenario: str, level: float, n: int
     return [
         Tale(contender.name, scenario, level, purpose, tuple(kept), tuple(last))
         for contender, kept in zip(contenders, courses, strict=True)
+    ]
+
+
+def run_recorded(contenders: Sequence[Contender], restart: Restart, level: float) -> list[Tale]:
+    """Let several judge a restart that was recorded, each as it would at *level*."""
+    return [
+        Tale(contender.name, restart.truth.scenario, restart.rate, RECORDED, (watch(contender, restart, level),), (math.inf,))
+        for contender in contenders
     ]
 
 

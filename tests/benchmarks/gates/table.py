@@ -5,6 +5,9 @@ failed %        runs that were taken back within 15 min
 at most         what that share may be with 95 % confidence: what counts for well workers
 fail s, pass s  over all runs; one that was never taken back, or passed, is later than all others: ">900"
 blind           of the runs with an outage of the metrics, those that were passed or taken back without a sample since
+
+Rows with the seeds "recorded" are of real restarts, one each (recorded.py). A gate has as long as the recording is: one that takes longer
+to rule has ">" and that time.
 """
 
 import json
@@ -16,7 +19,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks.gates import contest, goals, sweep, together
+from tests.benchmarks.gates import contest, goals, ours, recorded, sweep, together
 from tests.benchmarks.gates.contest import Tale, quantile, upper_bound
 from tests.benchmarks.gates.draw import HORIZON_S
 from tests.benchmarks.gates.judging import Contender
@@ -37,7 +40,7 @@ def measure(place: Path) -> list[dict[str, object]]:
     for one in reached:
         table.add_row(*map(str, one.values()))
     Console(width=160).print(table)
-    return [row(tale) for tale in found]
+    return [*map(row, found), *recorded_rows([*contest.CONTENDERS, ours.UNLEARNED])]
 
 
 def tales(
@@ -56,24 +59,37 @@ def tales(
     return contest.cells(work, processes)
 
 
-def row(tale: Tale) -> dict[str, object]:
-    """Say it in figures."""
+def recorded_rows(contenders: Sequence[Contender]) -> list[dict[str, object]]:
+    """
+    Return a row for each recorded restart and contender.
+
+    What is chosen or learned by traffic goes by the level that is nearest: nothing was tuned on these, and of their kind nothing is known.
+    """
+    return [
+        row(tale, name, restart.scrapes[-1].at_s)
+        for name, restart in recorded.restarts().items()
+        for tale in contest.run_recorded(contenders, restart, min(LEVELS, key=lambda level: abs(math.log(level / restart.rate))))
+    ]
+
+
+def row(tale: Tale, name: str = "", horizon_s: float = HORIZON_S) -> dict[str, object]:
+    """Say it in figures; *name* is another one for the kind of restart."""
     failed_s = [course.failed_s for course in tale.courses]
     passed_s = [course.passed_s for course in tale.courses]
     outage = any(map(math.isfinite, tale.last_sample_s))
     return {
-        "restart": tale.scenario,
+        "restart": name or tale.scenario,
         "req/s": tale.level,
         "gate": tale.contender,
         "seeds": str(tale.purpose),
         "runs": tale.runs,
         "failed %": _share(tale.failed, tale.runs),
         "at most": round(100 * upper_bound(tale.failed, tale.runs), 1),
-        "fail s": _time(quantile(failed_s, 0.5)),
-        "fail p95 s": _time(quantile(failed_s, 0.95)),
+        "fail s": _time(quantile(failed_s, 0.5), horizon_s),
+        "fail p95 s": _time(quantile(failed_s, 0.95), horizon_s),
         "passed %": _share(tale.passed, tale.runs),
-        "pass s": _time(quantile(passed_s, 0.5)),
-        "pass p95 s": _time(quantile(passed_s, 0.95)),
+        "pass s": _time(quantile(passed_s, 0.5), horizon_s),
+        "pass p95 s": _time(quantile(passed_s, 0.95), horizon_s),
         "passed blind %": _share(tale.passed_blindly, tale.runs) if outage else None,
         "failed blind %": _share(tale.failed_blindly, tale.runs) if outage else None,
     }
@@ -83,5 +99,5 @@ def _share(part: int, whole: int) -> float:
     return round(100 * part / whole, 1)
 
 
-def _time(seconds: float) -> object:
-    return round(seconds) if math.isfinite(seconds) else f">{HORIZON_S:.0f}"
+def _time(seconds: float, horizon_s: float) -> object:
+    return round(seconds) if math.isfinite(seconds) else f">{horizon_s:.0f}"
