@@ -32,6 +32,7 @@ GOOD_RATIO = 1.10
 _GOOD_RATIO_ALONE = 1.35
 _BAD_RATIOS = (1.3, 1.5, 1.8, 2.2, 3.0, 4.5, 7.0)
 _BETTER = (math.log(0.9), 0.0)
+_STEP_MAX = 0.2
 # A bad ratio must differ from a good one by more than this (a logarithm), or the two can't be told apart in a night.
 _APART = 0.1
 # How a worker wavers by itself from one half minute to the next.
@@ -60,28 +61,34 @@ Basis = Shape | Mean
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What a worker is compared with: its *shape* before and that of its pool's others (None where there is nobody), and its ratios."""
+    """
+    What a worker is compared with: its *shape* before and that of its pool's others (None where there is nobody), and its ratios. One up
+    to *accepted* is as good as before, since somebody has said so.
+    """
 
     shape: Basis
     pool: Basis | None
     expected: Expected
     bad_ratio: float
+    accepted: float = 1.0
 
     @property
     def good(self) -> float:
         """The greatest ratio (its logarithm) that is as good as before, with what a short baseline leaves unknown."""
         ratio = GOOD_RATIO if self.pool is not None else _GOOD_RATIO_ALONE
-        return math.log(ratio) + shift.SPREAD / math.sqrt(max(1.0, self.shape.requests))
+        return max(math.log(ratio) + shift.SPREAD / math.sqrt(max(1.0, self.shape.requests)), math.log(self.accepted))
 
     @property
     def bad(self) -> tuple[float, ...]:
         """The ratios (logarithms) of bad releases."""
-        return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + _APART)
+        return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + _APART) or (self.good + math.log(2),)
 
     @property
     def good_ones(self) -> tuple[float, ...]:
         """The ratios (logarithms) of good releases."""
-        return (*_BETTER, self.good)
+        # Those between are good as well; a step of a fifth is narrower than what a night's requests tell apart.
+        between = math.ceil(self.good / _STEP_MAX)
+        return (*_BETTER, *(self.good * step / between for step in range(1, between + 1)))
 
 
 class Block(NamedTuple):

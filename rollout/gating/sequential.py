@@ -39,6 +39,13 @@ REQUESTS_MIN = 30.0
 BLOCKS_MAX = 120
 
 
+# What somebody calls bad, and what they don't mind, must be so far apart to be told apart: what is below their limit by this is fine.
+RATIO_CLEAR = 1.15
+# Beyond it no shift is looked at.
+_ACCEPTED_MAX = 10.0
+SHARE_CLEAR = 1.5
+
+
 class Margin(NamedTuple):
     """From so many requests a second, this ratio and this share of failures count as bad."""
 
@@ -271,7 +278,11 @@ def _setting(gate: Gate, seen: Seen, *, with_peers: bool) -> latency.Setting | N
     if shape is None:
         return None
     return latency.Setting(
-        shape, None if theirs is None else _shape(gate.metric, theirs, None), expected(seen.earlier), gate.ratio_max or margin(per_s).ratio
+        shape,
+        None if theirs is None else _shape(gate.metric, theirs, None),
+        expected(seen.earlier),
+        gate.ratio_max or margin(per_s).ratio,
+        1.0 if gate.ratio_max is None else max(1.0, min(gate.ratio_max / RATIO_CLEAR, _ACCEPTED_MAX)),
     )
 
 
@@ -315,6 +326,7 @@ def _weigh_shares(gate: Gate, seen: Seen) -> Odds | None:
         theirs if theirs.trials > 0 else None,
         None if pool is None else _total(gate.metric, [pool]),
         margin(per_s).share if gate.max is None else gate.max,
+        0.0 if gate.max is None else gate.max / SHARE_CLEAR,
     )
     return Odds(said.more, said.fewer, said.bad, now.hits / now.trials if now.trials else 0.0, said.usual)
 

@@ -47,23 +47,29 @@ class Weighed:
     usual: float
 
 
-def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | None, bad: float) -> Weighed:
+def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | None, bad: float, accepted: float = 0.0) -> Weighed:
     """
     Weigh what was *seen* of a worker since its admission against what its own and its pool's baselines had.
 
     *pool* is what its pool's others did meanwhile; *bad* the share that it must be shown to be below, raised to twice the usual one, and
-    never more than can be told from "always".
+    never more than can be told from "always". Up to the share *accepted* it is as good as before, whatever that was.
     """
     hits, trials = before.hits, before.trials
     if pool_before is not None:
         hits, trials = hits + pool_before.hits, trials + pool_before.trials
     well = _known(Count(hits, max(hits, trials)))
     usual = well[0] / sum(well)
-    null = _predicted(seen, well)
+    null = fine = max(_predicted(seen, well), _accepted(seen, accepted))
     if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
         null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
     bad = min(SHARE_MAX, max(bad, TIMES_MIN * usual))
-    return Weighed(_more(seen, usual) - null, _predicted(seen, well) - _fixed(seen, bad), bad, usual)
+    return Weighed(_more(seen, usual) - null, fine - _fixed(seen, bad), bad, usual)
+
+
+def _accepted(seen: Count, accepted: float) -> float:
+    """Return how likely this is with the share that fits best among those that somebody has said are fine."""
+    share = min(accepted, seen.hits / seen.trials) if seen.trials > 0 else 0.0
+    return _fixed(seen, share) if share > 0 else -math.inf
 
 
 def _known(before: Count) -> tuple[float, float]:

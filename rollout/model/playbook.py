@@ -85,8 +85,8 @@ class GateEntry(BaseModel):
 
     *test* "sequential" adds up evidence, against the worker's own past less what its pool shows meanwhile, and is wrong about a good worker
     no oftener than *false_alarms* of the playbook allow, however often it is looked at (docs/gates.md). There *ratio_max* and *max* say
-    what a worker must be shown to be below to pass, and may be left out; *samples_min*, *soak_s* and the rest are as below. It is for what
-    varies from request to request: all metrics but work_per_s and backlog.
+    how bad is bad, and may be left out: clearly below them nobody fails, and to pass a worker must be shown to be below. *samples_min*,
+    *soak_s* and the rest are as below. It is for what varies from request to request: all metrics but work_per_s and backlog.
 
     The other, "threshold", is one value.
     Passes when the measured value is at or below *ratio_max* times the baseline (plus *slack*, in the metric's own unit), or at or below

@@ -169,8 +169,8 @@ def test_what_may_be_chance_is_said() -> None:
 
 def test_who_is_well_lately_does_not_pass_while_too_much_speaks_against_it() -> None:
     """Half the odds that condemn, of a share that is below the limit by now."""
-    gate = _gate(Metric.ERRORS, max=0.5)
-    seen = _seen(10.0, errors=0.02)
+    gate = _gate(Metric.ERRORS, max=0.021)
+    seen = _seen(300.0, errors=0.02)
     verdict = _ruled(gate, seen)
     assert math.log(1000) / 2 <= (weigh(gate, seen)[0] or _NO_ODDS).bad < math.log(1000)
     assert verdict.ruling is Ruling.PENDING
@@ -421,6 +421,18 @@ def test_a_gate_s_own_limits_are_those_that_it_passes_by() -> None:
     """A tenth slower, and two failures in a hundred, pass where the playbook says that more is bad."""
     assert _ruled(_gate(ratio_max=2.0), _seen(120.0, 2.0)).because.endswith(" : 1 against 2 ×")
     assert _ruled(_gate(Metric.ERRORS, max=0.1), _seen(120.0)).because.endswith(" : 1 against 10 %")
+
+
+def test_what_a_playbook_accepts_is_not_failed() -> None:
+    """Whoever knows that a release is slower, or fails a little more, says so; what is worse than that fails all the same."""
+    slower = _seen(600.0, shift=math.log(1.6))
+    assert _ruled(_gate(), slower).ruling is Ruling.FAIL
+    assert _ruled(_gate(ratio_max=2.0), slower).ruling is Ruling.PASS
+    assert _ruled(_gate(ratio_max=2.0), _seen(600.0, shift=math.log(3.0))).ruling is Ruling.FAIL
+    failing = _seen(600.0, errors=0.02)
+    assert _ruled(_gate(Metric.ERRORS), failing).ruling is Ruling.FAIL
+    assert _ruled(_gate(Metric.ERRORS, max=0.05), failing).ruling is Ruling.PASS
+    assert _ruled(_gate(Metric.ERRORS, max=0.05), _seen(600.0, errors=0.1)).ruling is Ruling.FAIL
 
 
 @pytest.mark.parametrize(
