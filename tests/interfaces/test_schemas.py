@@ -27,7 +27,8 @@ def test_a_schema_refuses_what_check_refuses_without_the_other_file() -> None:
     role = schema_of("inventory")["$defs"]["WorkerEntry"]["properties"]["role"]
     assert "event_persister" in role["enum"]
     playbook = schema_of("playbook")["$defs"]
-    assert playbook["GateEntry"]["anyOf"] == [{"required": ["ratio_max"]}, {"required": ["max"]}]
+    sequential = {"properties": {"test": {"const": "sequential"}}, "required": ["test"]}
+    assert playbook["GateEntry"]["anyOf"] == [{"required": ["ratio_max"]}, {"required": ["max"]}, sequential]
     assert playbook["GateEntry"]["properties"]["roles"]["items"]["enum"] == role["enum"]
     assert playbook["Ramp"]["properties"]["down"]["items"] == {"type": "integer", "minimum": 1, "maximum": 99}
     assert playbook["Strategy"]["properties"]["max_unavailable"]["additionalProperties"]["minimum"] == 1
