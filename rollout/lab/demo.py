@@ -27,7 +27,7 @@ from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 CONTROL = "sync1"
-BEFORE_S = 30.0
+BEFORE_S = 20.0
 # After the control, and after the rollout: what was cut has come back by then.
 SETTLE_S = 10.0
 ROLLOUT_TIMEOUT_S = 1200.0
