@@ -4,7 +4,7 @@ BIN := .venv/bin
 LOCK := requirements/dev.lock
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check test hosts demo bench bench-long schemas lock clean
+.PHONY: help venv check test long hosts demo bench bench-long schemas lock clean
 
 help: ## print this
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 17
@@ -33,9 +33,12 @@ check: .venv/installed ## lint, format, types, import contracts
 	$(BIN)/mypy --python-version 3.10 --package rollout.agent # as old as a host may be (adapters/agent_on_hosts.py)
 	$(BIN)/lint-imports --no-logo
 
-test: .venv/installed ## all tests; those on the real lab come last, with the machine to themselves
+test: .venv/installed ## all tests but the long ones; those on the real lab come last, with the machine to themselves
 	$(BIN)/python -m pytest -n 4 -m "not end_to_end" --durations=15
-	$(BIN)/python -m pytest -m end_to_end --durations=30
+	$(BIN)/python -m pytest -m "end_to_end and not long" --durations=30
+
+long: .venv/installed ## those that CI has no time for: sequential gates on the real lab
+	$(BIN)/python -m pytest -m long
 
 hosts: .venv/installed ## of these, those that roll a Synapse cluster on two hosts with systemd
 	$(BIN)/python -m pytest -m two_hosts

@@ -22,6 +22,8 @@ from tests.benchmarks.gates.ours import UNLEARNED
 from tests.benchmarks.gates.recorded import read
 from tests.end_to_end.site import Site
 
+pytestmark = pytest.mark.long
+
 PLAYBOOK = Path(__file__).parent / "gates.yaml"
 CLIENTS = ("--only", "role=client", "--yes")
 # More for the client workers, of whom evidence is wanted, and less for main.
