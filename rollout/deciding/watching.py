@@ -107,7 +107,8 @@ def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
 
 def _undecided(plan: Plan, state: DeployState, began_at_s: float) -> list[tuple[GateId, str]]:
     """List the gates, with the workers, that could not have failed since the last watch began: too few windows came to an end."""
-    blind = [(gate.id, str(worker)) for _, worker in agenda_of(plan, state).passed for gate in weighing.blind(plan, state, worker)]
+    passed = agenda_of(plan, state).passed
+    blind = [(gate.id, str(worker)) for _, worker in passed for gate in weighing.blind(plan, state, worker, began_at_s)]
     return blind + [
         (gate.id, str(step.worker))
         for step, known in _watched(plan, state)

@@ -7,6 +7,7 @@ from rollout.deciding.index import PlanIndex, Weighed, index_of
 from rollout.deciding.state import DeployState, WorkerState
 from rollout.gating import pooled, sequential
 from rollout.gating.curves import named
+from rollout.gating.evidence import samples
 from rollout.gating.latency import Level
 from rollout.gating.sequential import Seen
 from rollout.model.gate import Gate, Tally, Verdict
@@ -53,9 +54,16 @@ def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step,
     return None
 
 
-def blind(plan: Plan, state: DeployState, worker: WorkerId) -> list[Gate]:
-    """List the sequential gates that had nothing to compare with."""
-    return [gate for gate in index_of(plan).weighed_gates.get(worker, ()) if weighed(plan, state, worker, gate).odds is None]
+def blind(plan: Plan, state: DeployState, worker: WorkerId, since_s: float) -> list[Gate]:
+    """List the sequential gates that had nothing to compare with, or not one sample since *since_s*: their silence is not health."""
+    known = state.workers[worker]
+    # A block may have begun before; of it the last sweeps tell.
+    new = [tally for tally in (*(block.own for block in known.blocks), *known.recent) if tally.since_s >= since_s]
+    return [
+        gate
+        for gate in index_of(plan).weighed_gates.get(worker, ())
+        if weighed(plan, state, worker, gate).odds is None or not any(samples(gate.metric, own) > 0 for own in new)
+    ]
 
 
 def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Weighed:

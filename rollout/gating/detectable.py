@@ -87,15 +87,15 @@ def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
     passing = max(passing, sequential.REQUESTS_MIN, gate.samples_min)
     if samples_per_s is None:
         sees = ", ".join(f"{what} after about {needed:.0f}" for what, needed in bits)
-        late = f", not before about {duration(first_s)}, since until then it may be a recovery" if first_s else ""
+        late = f", not before about {_roughly(first_s)}, since until then it may be a recovery" if first_s else ""
         return f"a {name} of {sees} {counted}{late}; a good worker passes after about {passing:.0f}"
     times = [(what, first_s + needed / samples_per_s) for what, needed in bits]
-    seen = [f"{what} in about {duration(time_s)}" for what, time_s in times if time_s <= gate.deadline_s]
+    seen = [f"{what} in about {_roughly(time_s)}" for what, time_s in times if time_s <= gate.deadline_s]
     unseen = [what for what, time_s in times if time_s > gate.deadline_s]
     blind = f", not {' or '.join(unseen)}" if unseen else ""
     return (
         f"with {samples_per_s:.2g} {counted} a second it sees {', '.join(seen) or 'nothing of the kind'}{blind}; "
-        f"a good worker passes in about {duration(max(gate.soak_s, passing / samples_per_s))}"
+        f"a good worker passes in about {_roughly(max(gate.soak_s, passing / samples_per_s))}"
     )
 
 
@@ -104,7 +104,7 @@ def _divergence(share: float, usual: float) -> float:
     return share * math.log(share / usual) + (1 - share) * math.log((1 - share) / (1 - usual))
 
 
-def duration(seconds: float) -> str:
+def _roughly(seconds: float) -> str:
     """Write seconds roughly."""
     return f"{seconds:.0f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} min"
 

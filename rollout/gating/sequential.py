@@ -5,9 +5,9 @@ A threshold that is looked at every few seconds fails somebody in the end. This 
 good worker reach the gate's *odds*, whenever that is, and PASS when a bad one has become PASS_ODDS times less likely than a good one.
 FAIL and PASS are tests of their own; between them lies PENDING, with its reason. What could not be measured is UNMEASURABLE.
 
-latency.py     histograms: the whole of them, against the worker's own past and what its pool shows meanwhile
-latency.py     what a request costs: likewise, by its mean
+latency.py     whole histograms, and what a request costs by its mean, against the worker's own past and what its pool shows meanwhile
 shares.py      what fails
+pooled.py      all workers of a role together
 
 How bad is bad depends on how much there is to see: *ratio_max* and *max* of the gate if given, else MARGINS, by the baseline's rate.
 
@@ -31,19 +31,17 @@ COMPARED_WITH = "its own baseline, less what its pool shows"
 PASS_ODDS = 20.0
 # Requests share their luck within a block.
 BLOCK_S = 30.0
-# Half an hour before the first worker goes out is worth this much; with less, the baseline's own doubt is in the ratio (latency.Setting).
+# A baseline with fewer is none. What a short one leaves unknown is in the ratio that counts as good (latency.Setting).
 _BASELINE_MIN = 20.0
-# Before that many requests and seconds nobody passes: what breaks after a minute is not rare.
+# With fewer nobody passes, whatever the gate asks for: a handful may all have been easy ones.
 REQUESTS_MIN = 30.0
 # Beyond so many blocks the older half is forgotten: what happened an hour ago says little about now.
 BLOCKS_MAX = 120
-
-
 # What somebody calls bad, and what they don't mind, must be so far apart to be told apart: what is below their limit by this is fine.
 RATIO_CLEAR = 1.15
+SHARE_CLEAR = 1.5
 # Beyond it no shift is looked at.
 _ACCEPTED_MAX = 10.0
-SHARE_CLEAR = 1.5
 
 
 class Margin(NamedTuple):
@@ -119,9 +117,8 @@ def rule(gate: Gate, seen: Seen, odds: Odds | None, *, unmeasured: str | None, n
     if unmeasured is not None:
         return _verdict(gate, Ruling.UNMEASURABLE, unmeasured, 0.0, odds)
     if not seen.blocks:
-        if undecided is Ruling.PENDING:
-            return _verdict(gate, Ruling.PENDING, "nothing has been measured since it took its full share", 0.0, odds)
-        return _verdict(gate, Ruling.UNMEASURABLE, "nothing has been measured since it took its full share", 0.0, odds)
+        ruling = Ruling.PENDING if undecided is Ruling.PENDING else Ruling.UNMEASURABLE
+        return _verdict(gate, ruling, "nothing has been measured since it took its full share", 0.0, odds)
     count = sum(samples(gate.metric, block.own) for block in seen.blocks)
     if (age_s := now_s - seen.blocks[-1].own.until_s) > gate.fresh_s:
         return _verdict(gate, Ruling.UNMEASURABLE, f"its last measurement is {age_s:.0f} s old", count, odds)

@@ -88,6 +88,20 @@ def test_a_gate_that_does_not_act_stops_nobody_and_is_told_of() -> None:
         assert (CLIENT1, "errors") in failed
 
 
+def test_a_watch_without_a_request_is_told_as_one_that_has_shown_nothing() -> None:
+    """Nobody asks the clients any more: that neither of their gates failed says nothing."""
+    stage = _stage()
+
+    def hush(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id.endswith("watch"):
+            for worker in ("client1", "client2"):
+                stage.world.workers[WorkerId(worker)].requests_per_s = 0.0
+
+    state = rehearse(stage, stage.plan(_playbook()), listeners=(hush,))
+    assert state.outcome is Outcome.DEPLOYED
+    assert "the last watch had too little to rule twice on errors (client1, client2), latency (client1, client2)" in state.outcome_why
+
+
 def test_those_who_fail_only_together_are_all_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the two clients have shown since they passed is weighed as one; here it is said to be too much, whatever it is."""
     asked: list[int] = []
