@@ -3,14 +3,18 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from rollout.interfaces.cli import watching_on
 from rollout.model.event import Command, DeployResumed, GateRuled, OperatorSpoke, Outcome, RollbackBegan
 from rollout.model.gate import Ruling
+from tests.interfaces.homeserver import Homeserver
 from tests.interfaces.served import Said, Served, served
+from tests.interfaces.test_keeping import ONE, begun
 
 DETACHED = ("--watch", "detached")
 # Longer than any test takes.
@@ -113,3 +117,26 @@ def test_an_inventory_that_cannot_be_read_again_is_refused(tmp_path: Path) -> No
         assert refused.code == 5, refused.text
         assert "it is a pipe, and what was in it is gone" in refused.text
         assert site.journal.deploys("simulated.localhost", 1) == []
+
+
+@pytest.mark.parametrize(("program", "said"), [("/nowhere/python", "no process can be begun that watches on"), ("/bin/false", "has ended")])
+def test_a_process_that_can_not_begin_costs_nothing_but_a_line(
+    site: Homeserver, monkeypatch: pytest.MonkeyPatch, program: str, said: str
+) -> None:
+    """The command watches to the end itself, and says what it saw."""
+    site.environment["XDG_STATE_HOME"] = str(site.directory / "state")
+    monkeypatch.setattr(watching_on, "PROGRAM", (program,))
+    done = site.run("deploy", "--restart", "--yes", *DETACHED)
+    assert done.exit_code == 0, done.output
+    assert said in done.output
+    assert "this command goes on watching" in done.output
+    assert site.journal.deploys("simulated.localhost", 1)[0].outcome is Outcome.DEPLOYED
+
+
+def test_nothing_is_taken_up_detached_but_a_watch(site: Homeserver) -> None:
+    """Somebody stopped the rollout while the process began; what was in the middle isn't gone on with behind anybody's back."""
+    begun(site, time.time())
+    refused = site.run("resume", "--watch-on", str(os.getpid()))
+    assert refused.exit_code == 5, refused.output
+    assert "is not in its last watch, or somebody has asked something of it" in refused.output
+    assert not any(isinstance(event, DeployResumed) for _, event in site.journal.events(ONE))

@@ -32,6 +32,8 @@ from rollout.ports.lease import LeaseKeeper
 # Everybody has passed, and "deployed" is yet to be said (docs/exit-codes.md).
 WATCHED_ON = 8
 DETACHED = "detached"
+# This one, whatever is on the path.
+PROGRAM = (sys.executable, "-m", "rollout")
 ASK_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 10.0
 
@@ -135,7 +137,7 @@ class Handover:
         )
 
     def _begin(self) -> None:
-        command = [sys.executable, "-m", "rollout", *self._how.arguments]
+        command = [*PROGRAM, *self._how.arguments]
         try:
             self._how.log.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self._how.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
