@@ -113,6 +113,15 @@ class _Matrix(BaseModel):
     result: list[_Over]
 
 
+class _Target(BaseModel):
+    labels: dict[str, str]
+    scrapeInterval: str  # noqa: N815  (as above)
+
+
+class _Targets(BaseModel):
+    activeTargets: list[_Target]  # noqa: N815  (as above)
+
+
 _KINDS: dict[str, TypeAdapter[_Vector] | TypeAdapter[_Matrix]] = {"vector": TypeAdapter(_Vector), "matrix": TypeAdapter(_Matrix)}
 _Whom = TypeVar("_Whom")
 _Answer = TypeVar("_Answer")
@@ -214,6 +223,7 @@ class Prometheus:
 
     def __init__(self, url: str, labels: Mapping[WorkerId, Labels], authorization: bytes | None, bytes_max: int) -> None:
         self._url = f"{url}/api/v1/query"
+        self._targets_url = f"{url}/api/v1/targets"
         self._headers: dict[str, bytes] = {} if authorization is None else {"Authorization": authorization}
         self._bytes_max = bytes_max
         self._asker = Asker({"Accept-Encoding": "identity"}, 1)
@@ -243,6 +253,24 @@ class Prometheus:
             return _read(kind, status, body)
         except UnusableError as error:
             return f"Prometheus can't be asked: {error}" if status != _OK else f"what Prometheus answers can't be used: {error}"
+
+    def intervals(self, timeout_s: float) -> dict[WorkerId, float] | str:
+        """Say how many seconds lie between two scrapes of each worker's target, where there is one; a sentence when it can't be asked."""
+        try:
+            with self._asker.get_once(self._targets_url, timeout_s, self._headers, {"state": "active"}) as answer:
+                said = _said(answer.status_code, body_of(answer, self._bytes_max, NAME))
+        except FAILURES as error:
+            return f"Prometheus can't be asked for its targets: {why_not(error, NAME)}"
+        try:
+            targets = _Targets.model_validate(said.data).activeTargets
+        except ValidationError:
+            return "what Prometheus says of its targets can't be used"
+        found: dict[WorkerId, float] = {}
+        for worker, labels in self.labels.items():
+            its = [every for one in targets if labels.items() <= one.labels.items() and (every := _seconds(one.scrapeInterval)) is not None]
+            if its:
+                found[worker] = max(its)
+        return found
 
     def groups(self, workers: Iterable[WorkerId]) -> list[tuple[WorkerId, ...]]:
         """Divide workers into those that one query can ask for: their targets have values of the same labels."""
@@ -313,8 +341,20 @@ def _likeness(one: str, wanted: str) -> float:
 _OK = 200
 
 
-def _read(kind: str, status: int, body: bytes) -> tuple[Series, ...]:
-    """Read an answer. Raises UnusableError."""
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0, "w": 604_800.0, "y": 31_536_000.0}
+_DURATION = re.compile(r"(\d+)(ms|[smhdwy])")
+
+
+def _seconds(duration: str) -> float | None:
+    """Read a time as Prometheus writes it, such as 1m30s; None where it is none."""
+    parts = _DURATION.findall(duration)
+    if not parts or "".join(many + unit for many, unit in parts) != duration:
+        return None
+    return sum(float(many) * _UNITS_S[unit] for many, unit in parts)
+
+
+def _said(status: int, body: bytes) -> _Said:
+    """Read what every answer has. Raises UnusableError."""
     try:
         said = _Said.model_validate(json.loads(body))
     except (ValueError, RecursionError):
@@ -325,6 +365,12 @@ def _read(kind: str, status: int, body: bytes) -> tuple[Series, ...]:
     if said.status == "error" or status != _OK:
         told = ": ".join(part for part in (said.errorType, said.error) if part)
         raise UnusableError(f"it was answered {status}" + (f" ({_told(told)})" if told else ""))
+    return said
+
+
+def _read(kind: str, status: int, body: bytes) -> tuple[Series, ...]:
+    """Read the answer to a query. Raises UnusableError."""
+    said = _said(status, body)
     if said.warnings:
         raise UnusableError(f"it warns that this isn't all: {_told(said.warnings[0])}")
     try:

@@ -12,6 +12,7 @@ steps.py    what each verb waits for and when it is done; those of one worker ar
               coming_back.py  AWAIT_HEALTHY, ADMIT, LET_GO
               soaking.py      SOAK
 watching.py those who have passed, until the last watch has ended
+shadowing.py what gates that don't act say of them
 admission.py how much traffic a worker gets next
 leasing.py  what may be done without the homeserver's lease
 blocking.py what forbids taking a worker out now

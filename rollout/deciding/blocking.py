@@ -3,7 +3,8 @@ May a worker be taken out now? What forbids it is the reason to wait, or to stop
 
 It is asked before every disruptive step, between the drain of a worker and its restart too: an hour may have passed since it was planned,
 and a minute since it was drained. What guards say counts only while it is fresh; what they don't say is no leave. A worker whose process
-has ended is the exception: the only thing that helps it is its restart.
+has ended is the exception: the only thing that helps it is its restart. One whose host can't be asked is neither drained nor held: nobody
+could restart it there, and it would be out for as long as that lasts.
 """
 
 from rollout.deciding import leasing
@@ -35,6 +36,8 @@ def blocker_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> 
     if own is None:
         # Somebody else may have drained it since, or it may have been warmed for longer than a look lasts.
         return Wait("observation", f"{worker.id} has not been seen lately", soon_s, quiet=not state.workers[worker.id].missing)
+    if unasked := why_unasked(own):
+        return Wait("observation", f"{worker.id} may not go down: how it runs can't be seen ({unasked})", soon_s)
     if theirs := _taken_by_others(plan, worker, state.workers[worker.id], own):
         return stop(now_s, theirs)
     if worker.pool is not None and own.proxy is None:
@@ -81,6 +84,13 @@ def guard_of(plan: Plan, state: DeployState, worker: Worker, now_s: float) -> Wa
     if now_s - since_s >= deadline_s:
         return stop(now_s, f"for {deadline_s:.0f} s {whys}")
     return Wait("guard", f"{worker.id} may not go down: {whys}", min(soon_s, since_s + deadline_s))
+
+
+def why_unasked(sighting: Sighting | None) -> str:
+    """Say why nobody could be asked how a worker runs; empty when somebody could. Who can't be asked can't be told to restart it either."""
+    if sighting is None or sighting.process is not None:
+        return ""
+    return "; ".join(sighting.unseen) or "the process manager doesn't know it"
 
 
 def _has_ended(sighting: Sighting | None) -> bool:

@@ -8,17 +8,20 @@ that has something to do gets its turn.
 
 from dataclasses import replace
 
-from rollout.deciding import doubt, leasing, safety, steps, time_left, watching
+from rollout.deciding import doubt, leasing, safety, shadowing, steps, time_left, watching
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, not_held, well
-from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
+from rollout.deciding.state import DeployState, Direction, StepStatus, Waiting, is_taken_back, without_figures
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb, goes_back_to
 from rollout.model.sighting import runs
 
+# What a gate still lacks is told anew so often, when it is the same but for its figures.
+FIGURES_EVERY_S = 30.0
+_WITH_FIGURES = frozenset({"evidence", "measurement"})
 # How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
 LAST_LOOK_S = 60.0
 
@@ -44,6 +47,8 @@ def _decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
         return Note(WindDownBegan(now_s, Outcome.PAUSED, f"no step has finished for {plan.progress_deadline_s:.0f} s"))
     if (alarmed := watching.alarm(plan, state, agenda, now_s)) is not None:
         return alarmed
+    if (shadow := shadowing.ruled(plan, state, agenda, now_s)) is not None:
+        return shadow
     ready = agenda.ready
     late = time_left.too_late(plan, state, agenda.open, now_s)
     if state.asked is Command.PAUSE or late:
@@ -102,14 +107,23 @@ def _answer(state: DeployState, answer: Decision | Wait, now_s: float, *, until_
     what the holds did not keep.
     """
     if isinstance(answer, Wait):
-        waiting = state.waiting
-        if not answer.quiet and (waiting is None or waiting.cause != answer.cause or waiting.why != answer.why):
+        if not answer.quiet and _is_news(state.waiting, answer, now_s):
             return Note(WaitBegan(now_s, answer.cause, answer.why))
         return WaitUntil(max(answer.until_s if until_s is None else until_s, now_s))
     if isinstance(answer, Finish):
         lost = "".join(f"; while {worker} was held, {text}" for worker, known in state.workers.items() if (text := not_held(known)))
         return replace(answer, why=answer.why + lost)
     return answer
+
+
+def _is_news(waiting: Waiting | None, answer: Wait, now_s: float) -> bool:
+    """Tell whether a reason is worth a line. Figures of the same reason change with every measurement, and are told now and then."""
+    if waiting is None or waiting.cause != answer.cause:
+        return True
+    if waiting.why == answer.why:
+        return False
+    same = answer.cause in _WITH_FIGURES and without_figures(waiting.why) == without_figures(answer.why)
+    return not same or now_s - waiting.at_s >= FIGURES_EVERY_S
 
 
 def _settle_doubt(plan: Plan, state: DeployState, now_s: float) -> Decision | None:

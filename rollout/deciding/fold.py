@@ -102,7 +102,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
         case StepFailed():
             return _move(state, event.step_id, event, why=event.why, finished_at_s=at_s)
         case WaitBegan():
-            return changed(state, waiting=Waiting(event.cause, event.why))
+            return changed(state, waiting=Waiting(event.cause, event.why, at_s))
         case GateRuled():
             return _rule(state, event)
         case RollbackBegan():

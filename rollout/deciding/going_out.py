@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rollout.deciding.acting import go_back, perform, stop
-from rollout.deciding.blocking import blocker_of, guard_of
+from rollout.deciding.blocking import blocker_of, guard_of, why_unasked
 from rollout.deciding.decision import Decision, Note, Perform, Wait
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, gone_for, known_of, last_seen_s, seen_after, seen_lately, sessions_of, worker_of
@@ -171,24 +171,27 @@ def restart(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: fl
 def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) -> Decision | Wait | None:
     """Look once more: still drained or held, its host there to be asked for a restart, and still allowed to be down."""
     worker, known = worker_of(plan, step), known_of(state, step)
-    if unasked := _unasked(known):
-        return Wait("observation", f"how {worker.id} runs can't be seen, so it isn't restarted yet: {unasked}", now_s + LOOK_FRESH_S)
+    away: Wait | None = None
+    if unasked := why_unasked(known.sighting):
+        away = Wait("observation", f"how {worker.id} runs can't be seen, so it isn't restarted yet: {unasked}", now_s + LOOK_FRESH_S)
     drain = index_of(plan).way(state.direction).out.get(worker.id)
     if drain is None:
-        return blocker_of(plan, state, worker, now_s)
+        return away or blocker_of(plan, state, worker, now_s)
     sighting = seen_lately(state, known, now_s)
     if sighting is None or sighting.proxy is None:
-        return Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
-    guarded = guard_of(plan, state, worker, now_s)
+        return away or Wait("observation", f"{worker.id} is drained, but has not been seen for a while", now_s + LOOK_FRESH_S)
+    guarded = away or guard_of(plan, state, worker, now_s)
     if guarded is None and drain.verb is Verb.DRAIN and plan.guards and state.direction is Direction.FORWARD:
         # Of the minute that a drain takes, what guards said before says little. A hold is short, and nobody waits longer for this.
         drained_at_s = state.steps[drain.id].applied_at_s or 0.0
         if state.guards_seen_at_s <= drained_at_s and sighting.healthy is True:
             return Wait("guard", f"{worker.id} is drained; what guards say since then is being read", now_s + LOOK_FRESH_S)
     if guarded is not None and drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up and sighting.proxy.holding:
-        # What waits behind a hold would pile up for as long as the guard doesn't hold.
+        # What waits behind a hold would pile up for as long as the guard doesn't hold, or its host is away.
         why = f"its requests go on while it may not be restarted: {guarded.why if isinstance(guarded, Wait) else 'the rollout pauses'}"
         return Perform(replace(perform(state, drain, now_s, why=why).effect, verb=Verb.LET_GO))
+    if away is not None:
+        return away
     if drain.verb is Verb.HOLD and sighting.healthy is True and sighting.proxy.up:
         # Where it is down already only its restart helps: what is let go before would be cut.
         left_s = _too_short(plan, state, known, sighting.proxy, now_s)
@@ -200,12 +203,6 @@ def _before_restart(plan: Plan, state: DeployState, step: Step, now_s: float) ->
         waits = _before_hold(plan, state, worker, now_s) if drain.verb is Verb.HOLD else None
         return blocker_of(plan, state, worker, now_s) or waits or perform(state, drain, now_s, weight=0, why=why)
     return blocker_of(plan, state, worker, now_s)
-
-
-def _unasked(known: WorkerState) -> str:
-    """Say why nobody could be asked how a worker runs; empty when somebody could. Who can't be asked can't be told to restart it either."""
-    sighting = known.sighting
-    return "; ".join(sighting.unseen) if sighting is not None and sighting.process is None else ""
 
 
 def _too_short(plan: Plan, state: DeployState, known: WorkerState, proxy: ProxySighting, now_s: float) -> float | None:

@@ -64,7 +64,7 @@ class PlanIndex:
 
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
     *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones. *rulings* (watching.py), what was *compared*
-    (soaking.py) and what was *weighed* (weighing.py) are kept by the way. Those
+    (soaking.py) and what was *weighed* (weighing.py) are kept by the way. *shadow_gates* are those that don't act (shadowing.py). Those
     *already_on_it* ran the release before: they show nothing of how it was without it.
     """
 
@@ -79,10 +79,20 @@ class PlanIndex:
     soaks: tuple[tuple[Step, WorkerId], ...]
     watched_gates: dict[WorkerId, tuple[Gate, ...]]
     weighed_gates: dict[WorkerId, tuple[Gate, ...]]
+    shadow_gates: dict[WorkerId, tuple[Gate, ...]]
     already_on_it: frozenset[WorkerId]
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
     weighed: dict[tuple[WorkerId, GateId], Weighed] = field(default_factory=dict)
+
+    def windowed(self, worker: WorkerId) -> tuple[Gate, ...]:
+        """List the gates of a worker that look at windows, those that don't act among them."""
+        shadows = self.shadow_gates.get(worker, ()) if self.shadow_gates else ()
+        return (*self.watched_gates.get(worker, ()), *(gate for gate in shadows if gate.odds is None and gate.metric not in BURSTS))
+
+    def compares_on(self, worker: WorkerId) -> bool:
+        """Tell whether a worker that has passed is still compared with its pool as a whole, by a threshold that doesn't act."""
+        return bool(self.shadow_gates) and any(gate.odds is None for gate in self.shadow_gates.get(worker, ()))
 
     def way(self, direction: Direction) -> Way:
         """Return the one that is followed."""
@@ -119,6 +129,7 @@ def _make(plan: Plan) -> PlanIndex:
         soaks=soaks,
         watched_gates={worker: _watched(plan, step) for step, worker in soaks},
         weighed_gates={worker: gates for step, worker in soaks if (gates := _weighed(plan, step))},
+        shadow_gates={worker: gates for step, worker in soaks if (gates := _shadows(plan, step))},
         already_on_it=frozenset(worker for worker, release in plan.from_releases.items() if release == plan.to_release.id),
     )
 
@@ -129,6 +140,10 @@ def _watched(plan: Plan, soak: Step) -> tuple[Gate, ...]:
 
 def _weighed(plan: Plan, soak: Step) -> tuple[Gate, ...]:
     return tuple(gate for name in soak.gates if (gate := plan.gates[name]).odds is not None)
+
+
+def _shadows(plan: Plan, soak: Step) -> tuple[Gate, ...]:
+    return tuple(gate for name in soak.gates if not (gate := plan.gates[name]).acts)
 
 
 def _way(steps: tuple[Step, ...]) -> Way:

@@ -131,7 +131,9 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
         if own is None and unmeasured is None and known.admitted_at_s is None:
             continue
         pool = _NOBODY if its_pool is None else pools.get(its_pool, _NOBODY)
-        controls = known.controls if worker in passed else _with_peers(index, known, worker, pool, measured)
+        controls = (
+            known.controls if worker in passed and not index.compares_on(worker) else _with_peers(index, known, worker, pool, measured)
+        )
         if own is not None:
             workers[worker] = _take_in(index, state, measured, worker, pool, controls=controls, surveying=surveying)
         elif unmeasured is not None or controls is not known.controls:
@@ -169,7 +171,7 @@ def _take_in(
         if worker in index.weighed_gates and sound(own):
             # What can't be true says nothing; when no other comes, that is noticed by its age.
             blocks = windows.extend_blocks(blocks, own, untouched, sequential.BLOCK_S, sequential.BLOCKS_MAX)
-        gates = index.watched_gates.get(worker, ())
+        gates = index.windowed(worker)
         watched = windows.extend_each(watched, gates, own, rates, plan.watch.window_s, untouched)
     return changed(
         known,

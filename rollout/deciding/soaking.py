@@ -26,7 +26,7 @@ def soak(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: float
         return Note(StepBegan(now_s, step.id))
     if gone := gone_for(known, now_s):
         return condemn(plan, state, step, f"{worker.id}: {gone}", now_s)
-    verdicts = {name: _verdict(plan, state, worker.id, plan.gates[name], now_s) for name in step.gates}
+    verdicts = {name: verdict_of(plan, state, worker.id, plan.gates[name], now_s) for name in step.gates}
     if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
         verdicts[recovery.GATE] = recovery.rule(
             plan.recovery,
@@ -74,8 +74,8 @@ def _weigh(plan: Plan, state: DeployState, step: Step, at: StepState, verdicts: 
         return condemn(plan, state, step, sentence, now_s) if goes_on else stop(now_s, sentence)
     open_ones = [verdict for verdict in verdicts if verdict.ruling is not Ruling.PASS]
     cause = "measurement" if open_ones[0].ruling is Ruling.UNMEASURABLE else "evidence"
-    waiting_for = ", ".join(sorted(verdict.gate for verdict in open_ones))
-    return Wait(cause, f"{worker.id} has yet to pass {waiting_for}", now_s + plan.sample_s)
+    lacking = "; ".join(f"{verdict.gate}: {verdict.because}" for verdict in sorted(open_ones, key=lambda one: one.gate))
+    return Wait(cause, f"{worker.id} has yet to pass {lacking}", now_s + plan.sample_s)
 
 
 def _deadline_s(plan: Plan, step: Step, verdict: Verdict) -> float:
@@ -83,7 +83,7 @@ def _deadline_s(plan: Plan, step: Step, verdict: Verdict) -> float:
     return plan.recovery.deadline_s if plan.recovery is not None and verdict.gate == recovery.GATE else step.deadline_s
 
 
-def _verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
+def verdict_of(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
     """Rule now. Decisions come oftener than measurements, so what these were compared to be is kept."""
     if gate.odds is not None:
         return weighing.verdict(plan, state, worker, gate, now_s)

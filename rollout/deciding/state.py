@@ -7,6 +7,7 @@ sums, not samples, so that the state of a long rollout stays small.
 What is copied with every event has no slots: that makes a copy thirty times as cheap (model/changed.py).
 """
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -31,7 +32,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 7
+DECISION_VERSION = 8
 
 
 class StepStatus(StrEnum):
@@ -147,10 +148,20 @@ class WorkerState:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """Why nothing is being done: a word for the accounts and a sentence."""
+    """Why nothing is being done: a word for the accounts and a sentence, said at *at_s*."""
 
     cause: str
     why: str
+    at_s: float = 0.0
+
+
+# Those in the name of a worker or a metric are none.
+_FIGURES = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*")
+
+
+def without_figures(why: str) -> str:
+    """Return what a reason says without its figures: as long as that is the same, so is the reason."""
+    return _FIGURES.sub("", why)
 
 
 @dataclass(frozen=True)

@@ -164,6 +164,14 @@ def _failed(plan: Plan, index: PlanIndex, worker: WorkerId, known: WorkerState) 
     return tuple(failed)
 
 
+def failed_in_windows(plan: Plan, gate: Gate, known: WorkerState) -> Verdict | None:
+    """Return the ruling of a gate that failed in its last windows, one after the other; None where it didn't."""
+    last = _last(plan, gate, known)
+    if len(last) < WINDOWS_TO_FAIL or not all(_fails_in(gate, known, window) for window in last):
+        return None
+    return _rule_window(gate, known, last[0])
+
+
 def _fails(plan: Plan, gate: Gate, known: WorkerState) -> bool:
     """Tell whether the last window failed."""
     return any(_fails_in(gate, known, window) for window in _last(plan, gate, known)[:1])

@@ -24,12 +24,15 @@ def verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s:
 def failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate, Verdict], ...]:
     """List the sequential gates that say FAIL, however long ago its last measurement was: nothing new can make that better."""
     gates = index_of(plan).weighed_gates.get(worker, ())
-    found = ((gate, weighed(plan, state, worker, gate)) for gate in gates)
-    return tuple(
-        (gate, sequential.rule(gate, its.seen, its.odds, unmeasured=None, now_s=its.seen.blocks[-1].own.until_s))
-        for gate, its in found
-        if gate.acts and sequential.fails(gate, its.odds)
-    )
+    return tuple((gate, verdict) for gate in gates if gate.acts and (verdict := failed_by(plan, state, worker, gate)) is not None)
+
+
+def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Verdict | None:
+    """Return the FAIL of one sequential gate as of the last measurement; None where it says none."""
+    found = weighed(plan, state, worker, gate)
+    if not sequential.fails(gate, found.odds):
+        return None
+    return sequential.rule(gate, found.seen, found.odds, unmeasured=None, now_s=found.seen.blocks[-1].own.until_s)
 
 
 def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> tuple[Step, WorkerId, Verdict] | None:

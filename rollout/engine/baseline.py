@@ -36,7 +36,8 @@ _CURVES_MAX = 40
 # Before the first that a rollout's own measuring sends.
 CANARY = 0
 CANARY_TIMEOUT_S = 5.0
-_CANARIES = frozenset({Metric.CANARY_P95, Metric.CANARY_FAILURES})
+# No Prometheus has these: what comes of our own requests, and what the proxy counts when it is looked at.
+_OURS = frozenset({Metric.CANARY_P95, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 
 
 def find(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
@@ -56,7 +57,7 @@ def find(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> Baseli
     source = PAST if of_past else HISTORY
     if others := sorted(of_journal.keys() - of_past.keys()) if of_past else []:
         source = f"{PAST}, and for {', '.join(others)} {HISTORY}"
-    partly = tuple(sorted(worker for worker in of_past if _compares_canaries(plan, worker)))
+    partly = tuple(sorted(worker for worker in of_past if _compares_ours(plan, worker)))
     return BaselineFound(now_s, source, tallies, partly, learned)
 
 
@@ -75,9 +76,9 @@ def _from_past(drivers: Drivers, plan: Plan, now_s: float) -> dict[WorkerId, Tal
     return {worker: tally for worker, tally in found.items() if not isinstance(tally, str) and _seconds(tally) >= plan.baseline_s}
 
 
-def _compares_canaries(plan: Plan, worker: WorkerId) -> bool:
+def _compares_ours(plan: Plan, worker: WorkerId) -> bool:
     gates = (plan.gates[gate] for step in steps_of(plan.phases) if step.worker == worker for gate in step.gates)
-    return any(gate.metric in _CANARIES and (gate.ratio_max is not None or gate.odds is not None) for gate in gates)
+    return any(gate.metric in _OURS and (gate.ratio_max is not None or gate.odds is not None) for gate in gates)
 
 
 def with_canaries(drivers: Drivers, plan: Plan, found: BaselineFound) -> BaselineFound:

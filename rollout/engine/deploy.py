@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 
+from rollout.deciding.agenda import agenda_of
 from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DECISION_VERSION, DeployState, is_taken_back
 from rollout.engine import baseline
@@ -81,15 +82,17 @@ def resume(
     asked: Command | None = None,
     bounds: Bounds = Bounds(),
     accept_version: int | None = None,
+    *,
+    detached: bool = False,
 ) -> DeployState:
     """
     Take a rollout up where its journal ends; *asked* is heeded first (abort, roll back).
 
-    Raises RefusedError when it has ended, when its journal was written by another version of the decision code than *accept_version*, or as
-    `begin` does.
+    With *detached* this process only goes on with its last watch. Raises RefusedError when there is none to go on with, when the rollout
+    has ended, when its journal was written by another version of the decision code than *accept_version*, or as `begin` does.
     """
     plan = site.journal.plan(deploy_id)
-    site, loop = _take_up(site, plan, deploy_id, listeners, accept_version, bounds)
+    site, loop = _take_up(site, plan, deploy_id, listeners, accept_version, bounds, detached=detached)
     why = "the process that had begun it is gone"
     loop.record([EffectInDoubt(loop.state.last_at_s, doubted, why) for doubted in tuple(loop.state.in_flight)])
     return _run(site, loop, deploy_id, () if asked is None else (asked,))
@@ -114,7 +117,14 @@ def note(site: Site, deploy_id: DeployId, request: Request) -> DeployState:
 
 
 def _take_up(
-    site: Site, plan: Plan, deploy_id: DeployId, listeners: Sequence[Listener], accept_version: int | None, bounds: Bounds
+    site: Site,
+    plan: Plan,
+    deploy_id: DeployId,
+    listeners: Sequence[Listener],
+    accept_version: int | None,
+    bounds: Bounds,
+    *,
+    detached: bool,
 ) -> tuple[Site, Loop]:
     """Fold what there is, and write down that it is ours now; somebody from whom it was taken over may write until then."""
     for _ in range(TAKE_UP_ATTEMPTS_MAX):
@@ -122,6 +132,8 @@ def _take_up(
         state, version = _read(site.journal, plan, deploy_id)
         if state.outcome is not None and state.outcome not in RESUMABLE:
             raise RefusedError(f"rollout {deploy_id} has ended: {state.outcome}", why=state.outcome_why, remedy="rollout deploy")
+        if detached and not _is_watched(plan, state):
+            raise RefusedError(f"rollout {deploy_id} is not in its last watch, or somebody has asked something of it")
         if version not in {DECISION_VERSION, accept_version}:
             raise RefusedError(
                 f"rollout {deploy_id} was decided by version {version} of the decision code, and this is version {DECISION_VERSION}",
@@ -142,11 +154,18 @@ def _take_up(
             *_by_lease(site),
             bounds.end_by_s,
             bounds.ignored,
+            detached,
         )
         with suppress(JournalTakenError):
             loop.record((resumed,))
             return ahead, loop
     raise RefusedError(f"somebody else keeps writing about {deploy_id}", remedy="rollout status")
+
+
+def _is_watched(plan: Plan, state: DeployState) -> bool:
+    """Tell whether the last watch goes on; who was taken over meanwhile has written that it stops."""
+    goes_on = state.outcome is None or state.taken_over
+    return goes_on and state.asked is None and state.winding_down is None and agenda_of(plan, state).watching
 
 
 def _need_lease(site: Site) -> None:

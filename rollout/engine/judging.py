@@ -10,26 +10,29 @@ from rollout.gating.evidence import sound
 from rollout.model.gate import Gate, Ruling, Tally, Verdict
 from rollout.model.ids import WorkerId
 
-Progress = Callable[[float], None]
+Progress = Callable[[float, Mapping[WorkerId, tuple[Tally, ...]]], None]
 
 
 def watch(
     surveyor: Surveyor, workers: Collection[WorkerId], seconds: float, sample_s: float, progress: Progress
 ) -> dict[WorkerId, tuple[Tally, ...]]:
     """
-    Measure what *workers* do for *seconds*; *progress* is told how many are left. KeyboardInterrupt ends it early, with what there is.
+    Measure what *workers* do for *seconds*; *progress* is told how many are left, and what there is. KeyboardInterrupt ends it early.
 
     A worker that could not be measured to the end has what was measured of it, one that never could has nothing.
     """
     found: dict[WorkerId, tuple[Tally, ...]] = {}
     pause = threading.Event()
     left_s = seconds
+    # What the proxy counts is seen by looking.
+    surveyor.look(thorough=False)
     surveyor.measure(tuple(workers), with_canaries=True)
     try:
         while left_s > 0:
-            progress(left_s)
+            progress(left_s, found)
             pause.wait(min(sample_s, left_s))
             left_s -= sample_s
+            surveyor.look(thorough=False)
             for worker, tally in surveyor.measure(tuple(workers), with_canaries=True).tallies.items():
                 found[worker] = (*found.get(worker, ()), tally)
     except KeyboardInterrupt:

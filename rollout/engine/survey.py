@@ -14,12 +14,13 @@ from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 from rollout.engine.drivers import Drivers, servers
-from rollout.engine.files import FILES_PROJECTED, Files
+from rollout.engine.files import Files
+from rollout.engine.strain import Strain
 from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
 from rollout.model.changed import changed
 from rollout.model.errors import RolloutError
-from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
+from rollout.model.gate import GUARDS_THAT_TAKE_TIME, LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release
@@ -34,6 +35,7 @@ from rollout.model.sighting import (
     ProxySighting,
     SchemaSighting,
     Sighting,
+    grown,
 )
 from rollout.ports.clock import Clock
 from rollout.ports.probe import Answer
@@ -51,6 +53,8 @@ PAGE_AGE_MAX_S = 60.0
 # Of names that may have been meant, where none is near.
 NAMES_SHOWN_MAX = 5
 LAST_WORDS_MAX = 5
+# As HAProxy calls it.
+_5XX = "hrsp_5xx"
 _BUILD_INFO = ("synapse_build_info",)
 _STARTED = "process_start_time_seconds"
 # A process's start is known to its manager and to itself, which may round it to a second.
@@ -83,7 +87,11 @@ class Surveyor:
         self._running: set[WorkerId] = set()
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._nonce = 0
+        # What each proxy has counted when it was last looked at, and when its worker was last measured.
+        self._at_proxy: dict[WorkerId, ProxySighting] = {}
+        self._counted: dict[WorkerId, ProxySighting] = {}
         self.files = Files()
+        self.strain = Strain()
 
     def look(self, *, thorough: bool, heeded: Collection[WorkerId] = ()) -> Observation:
         """
@@ -103,6 +111,7 @@ class Surveyor:
         marks, why_no_mark = _try(self._drivers.ledger.marks, no_marks)
         strangers = {} if why_no_proxy else self._strangers(proxied)
         health = self._drivers.probe.health(workers, LOOK_TIMEOUT_S)
+        self._at_proxy = dict(proxied)
         self._learn_versions(processes)
         self._hear(processes, heeded)
         sightings: dict[WorkerId, Sighting] = {}
@@ -134,8 +143,8 @@ class Surveyor:
     def _is_whole(self, seen: Observation) -> bool:
         if seen.missing or not seen.releases or seen.proxy is None or len(seen.pools) < len(self._inventory.pools):
             return False
-        # How files grow can't be known at first.
-        if any(reading.value is None and reading.guard != FILES_PROJECTED for reading in seen.guards):
+        # What takes time can't be known at first.
+        if any(reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME for reading in seen.guards):
             return False
         return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
 
@@ -160,6 +169,7 @@ class Surveyor:
         releases, _ = _try(self._drivers.releases.prepared, no_releases)
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
         guards: tuple[GuardReading, ...] = self._files(observation)
+        guards += self.strain.guards(answering(observation), self._clock.now_s())
         schema: SchemaSighting | None = None
         no_database = ""
         limits: ProxyLimits | None = None
@@ -213,8 +223,12 @@ class Surveyor:
         now_s = self._clock.now_s()
         for worker in stale:
             page = pages.get(worker, "its metrics page was not read")
-            self.files.record(worker, now_s, page if isinstance(page, str) else synapse_metrics.read_counters(page.samples))
+            self._record(worker, now_s, page if isinstance(page, str) else synapse_metrics.read_counters(page.samples))
         return self.files.guards(running, now_s)
+
+    def _record(self, worker: WorkerId, at_s: float, counters: synapse_metrics.Counters | str) -> None:
+        self.files.record(worker, at_s, counters)
+        self.strain.record(worker, at_s, counters)
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """
@@ -237,17 +251,38 @@ class Surveyor:
                 unmeasured[worker] = told
             elif told is not None:
                 tallies[worker] = told
-        return Measured(tallies, unmeasured)
+        return Measured(self._with_proxies(workers, tallies), unmeasured)
+
+    def _with_proxies(self, workers: Collection[WorkerId], tallies: Mapping[WorkerId, Tally]) -> dict[WorkerId, Tally]:
+        """
+        Add what each proxy has counted between the looks before the two measurements.
+
+        A request that fails may be counted as an error, as a 5xx, or as both: of the two counts the greater one is taken.
+        """
+        counted = dict(tallies)
+        for worker in workers:
+            now, before = self._at_proxy.get(worker), self._counted.get(worker)
+            if now is None or now.requests is None or now.cuts is None or (before is not None and worker not in tallies):
+                continue
+            self._counted[worker] = now
+            if before is None or worker not in tallies:
+                continue
+            many = grown(before.requests or 0, now.requests)
+            failed = max(grown(before.cuts or 0, now.cuts), grown(before.counters.get(_5XX, 0), now.counters.get(_5XX, 0)))
+            if many or failed:
+                # What failed may have come before this time.
+                counted[worker] = changed(tallies[worker], proxied=float(max(many, failed)), proxy_failures=float(failed))
+        return counted
 
     def _not_read(self, worker: WorkerId, why: str, read_at_s: float) -> str:
-        self.files.record(worker, read_at_s, why)
+        self._record(worker, read_at_s, why)
         return why
 
     def _tally(self, worker: WorkerId, page: Page, read_at_s: float, asked: tuple[Answer, ...]) -> Tally | str | None:
         written_at_s = min((sample.at_s for sample in page.samples if sample.at_s is not None), default=None)
         counters = _not_of_now(written_at_s, read_at_s) or synapse_metrics.read_counters(page.samples)
         at_s = read_at_s if written_at_s is None else min(written_at_s, read_at_s)
-        self.files.record(worker, at_s, counters)
+        self._record(worker, at_s, counters)
         if isinstance(counters, str):
             self._pages.pop(worker, None)
             self._waiting.pop(worker, None)

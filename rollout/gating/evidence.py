@@ -22,6 +22,7 @@ SAMPLES = {
     Metric.POLL_SCHEDULING: "long-polls",
     Metric.CANARY_P95: "canary requests",
     Metric.CANARY_FAILURES: "canary requests",
+    Metric.PROXY_FAILURES: "requests at the proxy",
     Metric.WORK: "units of work",
     Metric.BACKLOG: "units of work",
 }
@@ -80,6 +81,7 @@ def sound(tally: Tally) -> bool:
         and _are_sound(tally.canary_latency)
         and tally.errors <= tally.requests + tally.polls + _ROUNDING
         and tally.canary_failures <= tally.canaries
+        and tally.proxy_failures <= tally.proxied + _ROUNDING
     )
 
 
@@ -106,6 +108,7 @@ _SAMPLES: dict[Metric, Callable[[Tally], float]] = {
     Metric.POLL_SCHEDULING: _polls_of_users,
     Metric.CANARY_P95: lambda tally: sum(tally.canary_latency),
     Metric.CANARY_FAILURES: lambda tally: tally.canaries,
+    Metric.PROXY_FAILURES: lambda tally: tally.proxied,
     Metric.WORK: lambda tally: tally.work,
     Metric.BACKLOG: lambda tally: tally.work,
 }
@@ -118,6 +121,7 @@ _VALUES: dict[Metric, Callable[[Tally], float | None]] = {
     Metric.POLL_SCHEDULING: lambda tally: _per(tally.poll_scheduling_s, tally.polls),
     Metric.CANARY_P95: lambda tally: quantile(tally.canary_latency, P95),
     Metric.CANARY_FAILURES: lambda tally: _per(tally.canary_failures, tally.canaries),
+    Metric.PROXY_FAILURES: lambda tally: _per(tally.proxy_failures, tally.proxied),
     Metric.WORK: lambda tally: _per(tally.work, tally.until_s - tally.since_s),
     Metric.BACKLOG: lambda tally: tally.backlog,
 }

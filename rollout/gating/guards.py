@@ -11,6 +11,8 @@ _SENTENCES = {
     "long_transaction_s": "a transaction has been open for {value:.0f} s, and {max:.0f} s are allowed",
     "connections_used": "{percent:.0f} % of the database's connections are used, and {percent_max:.0f} % may be",
     "files_projected": "as they grow, {percent:.0f} % of a worker's file handles are used in ten minutes, and {percent_max:.0f} % may be",
+    "reactor_tick_s": "what comes to a worker waits for up to {value:.2g} s until its turn, and {max:.2g} s are allowed",
+    "replication_lag_s": "a worker has not heard for {value:.0f} s what others have, and {max:.0f} s are allowed",
     "files_used": "{percent:.0f} % of a worker's file handles are used, and {percent_max:.0f} % may be",
 }
 

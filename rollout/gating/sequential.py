@@ -55,7 +55,7 @@ class Margin(NamedTuple):
 MARGINS = (Margin(3.0, 1.25, 0.01), Margin(1.5, 1.25, 0.02), Margin(1.2, 1.5, 0.02), Margin(0.5, 1.5, 0.05), Margin(0.0, 2.0, 0.05))
 
 HISTOGRAMS = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95})
-SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
+SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 COSTS = frozenset({Metric.REQUEST_CPU, Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING})
 # Of these a sequential gate knows how they vary.
 METRICS = HISTOGRAMS | SHARES | COSTS
@@ -331,4 +331,6 @@ def _weigh_shares(gate: Gate, seen: Seen) -> Odds | None:
 def _total(metric: Metric, tallies: Sequence[Tally]) -> Count:
     if metric is Metric.ERRORS:
         return Count(sum(tally.errors for tally in tallies), sum(tally.requests + tally.polls for tally in tallies))
+    if metric is Metric.PROXY_FAILURES:
+        return Count(sum(tally.proxy_failures for tally in tallies), sum(tally.proxied for tally in tallies))
     return Count(sum(tally.canary_failures for tally in tallies), sum(tally.canaries for tally in tallies))

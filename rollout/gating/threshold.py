@@ -28,7 +28,7 @@ _CAUTION = 1.28
 # Work comes in bursts (a join is dozens of events), so its variance is taken for this many times that of independent units. Not measured.
 _BURST = 5.0
 
-_SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES})
+_SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 _TIMES = {
     Metric.LATENCY_P95: "p95 latency",
     Metric.CANARY_P95: "p95 latency of canary requests",
@@ -41,6 +41,7 @@ NAMES = {
     **_TIMES,
     Metric.ERRORS: "share of 5xx",
     Metric.CANARY_FAILURES: "share of failed canary requests",
+    Metric.PROXY_FAILURES: "share of requests that fail at the proxy",
     Metric.WORK: "work done",
     Metric.BACKLOG: "backlog",
 }
@@ -216,6 +217,8 @@ def _hits(metric: Metric, tally: Tally) -> tuple[float, float]:
     """Return how many of how many failed."""
     if metric is Metric.ERRORS:
         return tally.errors, tally.requests + tally.polls
+    if metric is Metric.PROXY_FAILURES:
+        return tally.proxy_failures, tally.proxied
     return tally.canary_failures, tally.canaries
 
 

@@ -84,6 +84,8 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             to = plan.to_release.version
             begins = f"rollout {event.deploy_id} of {plan.homeserver} to {to} begins, by {event.operator} (plan {event.plan_digest[:12]})"
             return begins + _regardless(event.windows_ignored) + _taken(event.taken_from)
+        case DeployResumed() if event.detached:
+            return f"a process of its own watches on, for {event.operator}; the command that began it ends{_taken(event.taken_from)}"
         case DeployResumed():
             taken = f"taken up again by {event.operator}: everything is looked at before anything is done"
             if event.accepted_version is not None:
@@ -111,7 +113,7 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
         case BaselineFound():
             learned = f"how {_listed(sorted(event.recoveries))} recovered before is known from earlier rollouts" if event.recoveries else ""
             found = f"a baseline for {_listed(sorted(event.tallies))} is there already: {event.source}" if event.tallies else ""
-            beside = f"our own canaries aren't in that of {_listed(event.partly)}, and are surveyed" if event.partly else ""
+            beside = f"what only we count isn't in that of {_listed(event.partly)}, and is surveyed" if event.partly else ""
             return "; ".join(part for part in (found, beside, learned) if part)
         case StepBegan():
             return "; ".join(part for part in (_began(event.step_id, plan), event.warning) if part)
@@ -123,7 +125,9 @@ def narrate(event: Event, plan: Plan) -> str | None:  # noqa: C901, PLR0912  (on
             return f"waiting: {event.why}"
         case GateRuled():
             verdict = event.verdict
-            return f"{event.worker} {_RULINGS[verdict.ruling]} {verdict.gate}: {verdict.because}"
+            gate = plan.gates.get(verdict.gate)
+            unheeded = "" if gate is None or gate.acts else ", which nobody heeds"
+            return f"{event.worker} {_RULINGS[verdict.ruling]} {verdict.gate}{unheeded}: {verdict.because}"
         case RollbackBegan():
             only = f" {_listed(event.blamed)} alone" if event.blamed else ""
             return f"rolling back{only}: {event.why}"

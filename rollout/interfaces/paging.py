@@ -6,13 +6,13 @@ The rest is for whoever looks. What the plan said would take its time is no news
 that of the events, which come every few seconds while a rollout lives.
 """
 
-from rollout.deciding.state import DeployState, StepStatus
+from rollout.deciding.state import DeployState, StepStatus, without_figures
 from rollout.interfaces.narrate import narrate
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.words import duration
 from rollout.model.event import DeployBegan, DeployFinished, DeployResumed, Event, GateRuled, LeaseLost, Outcome, RollbackBegan
 from rollout.model.gate import Ruling
-from rollout.model.ids import DeployId
+from rollout.model.ids import DeployId, GateId
 from rollout.model.plan import Plan, Step, Verb, steps_of
 from rollout.ports.notifier import Page, Severity
 
@@ -63,7 +63,7 @@ class Pages:
             case LeaseLost():
                 out = any(known.drained_by_us for known in state.workers.values())
                 return self._page("lease_lost", Severity.CRITICAL if event.taken_over and out else Severity.WARNING, event)
-            case GateRuled() if event.verdict.ruling is Ruling.FAIL:
+            case GateRuled() if event.verdict.ruling is Ruling.FAIL and self._acts(event.verdict.gate):
                 return self._page("gate_failed", Severity.WARNING, event)
             case RollbackBegan():
                 return self._page("rolling_back", Severity.INFO if event.requested else Severity.WARNING, event)
@@ -73,6 +73,10 @@ class Pages:
             case _:
                 return self._of_wait(event, state)
 
+    def _acts(self, gate: GateId) -> bool:
+        """Tell whether anything is done about what a gate says: nobody is woken for what only tries whether it could be."""
+        return gate not in self._plan.gates or self._plan.gates[gate].acts
+
     def lost(self, why: str, at_s: float) -> Page:
         """Return what to tell when the rollout can't even be written down any more."""
         text = f"halted: an operator is needed: {why}"
@@ -80,7 +84,7 @@ class Pages:
         return Page("finished", Severity.CRITICAL, self._plan.homeserver, self._deploy_id, at_s, text, advice)
 
     def _of_wait(self, event: Event, state: DeployState) -> Page | None:
-        waits_for = None if state.waiting is None else (state.waiting.cause, state.waiting.why)
+        waits_for = None if state.waiting is None else (state.waiting.cause, without_figures(state.waiting.why))
         if waits_for != self._waits_for:
             self._waits_for, self._since_s, self._told = waits_for, event.at_s, False
         if waits_for is None or self._told or event.at_s - self._since_s < self._wait_too_long_s:
@@ -88,7 +92,7 @@ class Pages:
         if event.at_s - self._planned_until_s(waits_for[0], state) < self._wait_too_long_s:
             return None
         self._told = True
-        text = f"it has waited for {duration(event.at_s - self._since_s)}: {waits_for[1]}"
+        text = f"it has waited for {duration(event.at_s - self._since_s)}: {state.waiting.why if state.waiting else ''}"
         return Page(
             "waiting", Severity.WARNING, self._plan.homeserver, self._deploy_id, event.at_s, text, "to see what holds it up: rollout why"
         )

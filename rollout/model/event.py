@@ -78,7 +78,7 @@ class DeployResumed:
     from *taken_from* if nobody had given it back.
 
     *accepted_version*: the other version of the decision code that had written the journal so far, which *operator* accepted by name.
-    The rest as in DeployBegan.
+    *detached*: it was begun by the one before, to go on with the last watch. The rest as in DeployBegan.
     """
 
     at_s: float
@@ -90,6 +90,7 @@ class DeployResumed:
     taken_from: str = ""
     end_by_s: float | None = None
     windows_ignored: str = ""
+    detached: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ class Metric(StrEnum):
     POLL_SCHEDULING = "poll_scheduling_s"  # seconds waiting for a database connection, per completed long-poll request
     CANARY_P95 = "canary_p95_s"  # seconds; our own requests straight to the worker's port
     CANARY_FAILURES = "canary_failure_ratio"  # fraction of our own requests that did not end in 200
+    PROXY_FAILURES = "proxy_failure_ratio"  # fraction of the requests that the proxy gave it and that it answered with 5xx or not at all
     WORK = "work_per_s"  # units of the role's own work done per second (events persisted, transactions sent, pushes)
     BACKLOG = "backlog"  # what is waiting to be done by this role, in its own unit
 
@@ -43,7 +44,8 @@ class Tally:
 
     *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
-    to other workers that failed (Synapse tries most of them again).
+    to other workers that failed (Synapse tries most of them again). *proxied* requests were given to it by the proxy, by that one's own
+    count, and *proxy_failures* of them had no good answer; both are 0 where the proxy doesn't count, or couldn't be seen.
     """
 
     since_s: float
@@ -63,6 +65,8 @@ class Tally:
     cpu_s: float = 0.0
     replication_failures: float = 0.0
     backlog: float | None = None
+    proxied: float = 0.0
+    proxy_failures: float = 0.0
 
     def __add__(self, later: "Tally") -> "Tally":
         """Join with a *later* tally of the same worker."""
@@ -86,6 +90,8 @@ class Tally:
             "cpu_s": self.cpu_s + later.cpu_s,
             "replication_failures": self.replication_failures + later.replication_failures,
             "backlog": self.backlog if later.backlog is None else later.backlog,
+            "proxied": self.proxied + later.proxied,
+            "proxy_failures": self.proxy_failures + later.proxy_failures,
         }
         object.__setattr__(joined, "__dict__", fields)
         return joined
@@ -160,6 +166,11 @@ class Verdict:
     ruling: Ruling
     because: str
     evidence: Evidence
+
+
+# Guards that the workers' metrics pages tell, so that they need no database; and those that one look doesn't tell.
+GUARDS_OF_PAGES = frozenset({"files_used", "files_projected", "reactor_tick_s", "replication_lag_s"})
+GUARDS_THAT_TAKE_TIME = frozenset({"files_projected", "reactor_tick_s", "replication_lag_s"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,7 +118,15 @@ class GuardEntry(BaseModel):
 
     model_config = _STRICT
 
-    guard: Literal["lock_queue", "long_transaction_s", "connections_used", "files_used", "files_projected"]
+    guard: Literal[
+        "lock_queue",
+        "long_transaction_s",
+        "connections_used",
+        "files_used",
+        "files_projected",
+        "reactor_tick_s",
+        "replication_lag_s",
+    ]
     max: float = Field(ge=0)
     deadline_s: float = Field(default=900.0, gt=0)
 

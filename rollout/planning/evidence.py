@@ -1,25 +1,34 @@
 """Which gates a role must pass: those of the playbook whose metric says something about that role."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rollout.homeservers.synapse.roles import evidence_of
-from rollout.model.gate import Gate, Recovery
+from rollout.model.gate import Gate, Metric, Recovery
 from rollout.model.ids import GateId, Role, WorkerId
-from rollout.model.plan import Step
+from rollout.model.inventory import WorkerEntry
+from rollout.model.plan import Step, Worker
 from rollout.model.playbook import GateEntry, Playbook
 
 
-def gates_of(role: Role, playbook: Playbook) -> tuple[GateId, ...]:
-    """List the gates that a worker of *role* must pass, in the playbook's order."""
-    metrics = evidence_of(role)
+def gates_of(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
+    """List the gates that a worker of *role* must pass, in the playbook's order. Who isn't *proxied* shows nothing at a proxy."""
+    metrics = set(evidence_of(role)) - (set() if proxied else {Metric.PROXY_FAILURES})
     return tuple(entry.id for entry in playbook.gates if entry.metric in metrics and (not entry.roles or role in entry.roles))
 
 
-def heeded(role: Role, playbook: Playbook) -> tuple[GateId, ...]:
+def heeded(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
     """Leave out those that don't act: a role with no others is not shown to be well by them."""
     acting = {entry.id for entry in playbook.gates if entry.act}
-    return tuple(name for name in gates_of(role, playbook) if name in acting)
+    return tuple(name for name in gates_of(role, playbook, proxied=proxied) if name in acting)
+
+
+def behind_proxies(workers: Iterable[Worker | WorkerEntry]) -> dict[Role, bool]:
+    """Say of each role whether all of its workers stand behind a proxy."""
+    roles: dict[Role, bool] = {}
+    for worker in workers:
+        roles[worker.role] = roles.get(worker.role, True) and worker.pool is not None
+    return roles
 
 
 def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], roles: Mapping[WorkerId, Role], false_alarms: float) -> dict[GateId, Gate]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Worker
 from rollout.planning import holding, plan_checks
-from rollout.planning.evidence import heeded
+from rollout.planning.evidence import behind_proxies, heeded
 from rollout.planning.order import MAIN, Stretch
 from rollout.planning.situation import Situation
 
@@ -30,8 +30,8 @@ def _unseen(worker: Worker, situation: Situation) -> Iterator[str]:
 
 
 def _liveness_only(rolled: Sequence[Worker], situation: Situation) -> Iterator[str]:
-    for role in dict.fromkeys(worker.role for worker in rolled):
-        if not heeded(role, situation.playbook):
+    for role, proxied in behind_proxies(rolled).items():
+        if not heeded(role, situation.playbook, proxied=proxied):
             yield f"role {role} is watched for being alive only: a release that makes it work badly will not be noticed there"
 
 

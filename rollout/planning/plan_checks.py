@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 
 from rollout.homeservers.synapse import schema_rules, topology
 from rollout.homeservers.synapse.roles import evidence_of
+from rollout.model.gate import GUARDS_OF_PAGES
 from rollout.model.plan import Worker
 from rollout.model.playbook import Playbook
-from rollout.planning.evidence import heeded
+from rollout.planning.evidence import behind_proxies, heeded
 from rollout.planning.order import MAIN
 from rollout.planning.situation import Situation
 
@@ -55,8 +56,8 @@ def overdrawn_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[
 
 def without_evidence(rolled: Sequence[Worker], playbook: Playbook) -> Iterator[str]:
     """Being alive proves little: a role that no gate looks at passes only if the playbook says so by name."""
-    for role in dict.fromkeys(worker.role for worker in rolled):
-        if heeded(role, playbook) or role in playbook.liveness_only:
+    for role, proxied in behind_proxies(rolled).items():
+        if heeded(role, playbook, proxied=proxied) or role in playbook.liveness_only:
             continue
         if metrics := ", ".join(evidence_of(role)):
             yield f"role {role}: no gate looks at it; add one on {metrics}, or name the role in liveness_only"
@@ -68,7 +69,7 @@ def unmeasurable_guards(situation: Situation) -> Iterator[str]:
     """A guard that can't be read would hold the rollout for ever."""
     if situation.inventory.database_driver is None:
         for entry in situation.playbook.guards:
-            if entry.guard not in {"files_used", "files_projected"}:
+            if entry.guard not in GUARDS_OF_PAGES:
                 yield f"guard {entry.guard}: the inventory has no database_driver to read it with"
 
 

@@ -189,7 +189,7 @@ def _turn(worker: Worker, situation: Situation, why: str, *, back: bool = False)
         way=_way(worker, situation),
         release=there.id,
         change=reasons.of_change(here, there),
-        gates=gates_of(worker.role, situation.playbook),
+        gates=gates_of(worker.role, situation.playbook, proxied=worker.pool is not None),
         why=why,
         prefix="rollback/" if back else "",
         inheritors=warming.inheritors(worker, situation),

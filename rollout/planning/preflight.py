@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rollout.model.conditions import DatabaseConditions, FilesUsed, Room
+from rollout.model.gate import GUARDS_THAT_TAKE_TIME
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Guard, Plan
@@ -144,6 +145,13 @@ def of_metrics(question: Question) -> Iterator[Check]:
             yield Check(f"metrics of {worker}", Result.OK, "can be measured")
 
 
+_LATER = {
+    "files_projected": "how files grow",
+    "reactor_tick_s": "how long workers let wait",
+    "replication_lag_s": "how far workers are behind",
+}
+
+
 def of_guards(question: Question) -> Iterator[Check]:
     """Look at the playbook's guards, as the rollout will before each worker."""
     readings = question.findings.observation.guards
@@ -151,9 +159,9 @@ def of_guards(question: Question) -> Iterator[Check]:
         broken = question.findings.broken.get(guard.guard, "")
         known = any(reading.guard == guard.guard and reading.value is not None for reading in readings)
         name, most = f"guard {guard.guard}", f"at most {guard.max:g}"
-        if guard.guard == "files_projected" and not known:
-            # Measured by the rollout itself, before anybody goes out; how full they are is a check of its own.
-            yield Check(name, Result.OK, f"{most}; how files grow is measured when the rollout has begun")
+        if guard.guard in GUARDS_THAT_TAKE_TIME and not known:
+            # Measured by the rollout itself, before anybody goes out; how full files are is a check of its own.
+            yield Check(name, Result.OK, f"{most}; {_LATER[guard.guard]} is measured when the rollout has begun")
         elif broken:
             remedy = (
                 "what is listed of the database and of file handles here"

@@ -150,6 +150,7 @@ class QuickEyes(Eyes):
             if shown is None or shown[0] != facts:
                 shown = self._shown[worker] = (facts, self._sighting(it, facts))
             sightings[worker] = shown[1]
+        self._at_proxy = {worker: seen.proxy for worker, seen in sightings.items() if seen.proxy is not None}
         seen = Observation(taken_at_s=taken_at_s, sightings=sightings)
         return self._thoroughly(seen) if thorough else seen
 
@@ -226,7 +227,7 @@ class QuickEyes(Eyes):
                 unmeasured[worker] = told
             elif told is not None:
                 tallies[worker] = told
-        return Measured(tallies, unmeasured)
+        return Measured(self._with_proxies(workers, tallies), unmeasured)
 
 
 @lru_cache(maxsize=64)  # mostly they are as many as before

@@ -16,6 +16,7 @@ import pytest
 from rollout.adapters.history.prometheus import PrometheusHistory
 from rollout.adapters.history.prometheus import build as build_history
 from rollout.adapters.metrics.prometheus import build as build_metrics
+from rollout.adapters.prometheus import _seconds
 from rollout.adapters.settings import InvalidSettingsError
 from rollout.engine.past import Runs, tallies
 from rollout.homeservers.synapse.metrics import PREFIXES, Counters, read_counters, tally
@@ -434,3 +435,15 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, object], what: 
     assert what in str(refusal.value)
     assert "hunter2" not in str(refusal.value)
     assert isinstance(refusal.value, InvalidSettingsError)
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"), [("15s", 15.0), ("1m30s", 90.0), ("500ms", 0.5), ("1h", 3600.0), ("", None), ("soon", None), ("1.5s", None)]
+)
+def test_times_as_prometheus_writes_them(written: str, seconds: float | None) -> None:
+    assert _seconds(written) == seconds
+
+
+def test_how_often_a_target_is_scraped(past: Past) -> None:
+    driver = build_metrics({"url": past.running.url}, past.inventory)
+    assert driver.intervals([WorkerId("steady"), WorkerId("twice")], TIMEOUT_S) == {"steady": 1.0, "twice": 1.0}

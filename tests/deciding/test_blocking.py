@@ -56,3 +56,16 @@ def test_nobody_goes_down_while_the_database_is_away(direction: Direction) -> No
     """No release could start, whichever way."""
     plan, state = _in_turn()
     assert _cause(plan, replace(state, direction=direction, no_database="connection refused")) == "database"
+
+
+@pytest.mark.parametrize("direction", list(Direction))
+def test_whose_host_cant_be_asked_stays_in(direction: Direction) -> None:
+    """Nobody could restart it there, so it would be out for as long as its host is away."""
+    plan, state = _in_turn()
+    known = state.workers[CLIENT2]
+    assert known.sighting is not None
+    unseen = replace(known.sighting, process=None, unseen=("the host can't be reached",))
+    away = replace(with_worker(state, CLIENT2, replace(known, sighting=unseen)), direction=direction)
+    answer = blocker_of(plan, away, index_of(plan).workers[CLIENT2], away.last_at_s)
+    assert isinstance(answer, Wait)
+    assert answer.why == "client2 may not go down: how it runs can't be seen (the host can't be reached)"

@@ -1,14 +1,20 @@
 """What becomes of a worker by what its gates rule."""
 
+import re
 from dataclasses import replace
+from itertools import pairwise
 
-from rollout.deciding.decide import decide
+from rollout.deciding.decide import FIGURES_EVERY_S, decide
 from rollout.deciding.decision import Decision, Note, WaitUntil
-from rollout.deciding.state import DeployState
+from rollout.deciding.state import DeployState, without_figures
 from rollout.model.event import GateRuled, RollbackBegan, StepFinished, WaitBegan
 from rollout.model.gate import Ruling
 from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from rollout.simulation.looking import Sight
+from rollout.simulation.rehearse import DEPLOY, rehearse
 from tests.deciding.rolled import CLIENT1, fold_all, rolled, with_worker
+from tests.simulation.stages import PLAYBOOK, seven_workers
 
 
 def _about_to_pass() -> tuple[Plan, DeployState]:
@@ -46,3 +52,27 @@ def test_who_can_not_be_measured_neither_passes_nor_fails() -> None:
     assert Ruling.UNMEASURABLE in {verdict.ruling for verdict in dark.workers[CLIENT1].verdicts.values()}
     decision = decide(plan, dark, dark.last_at_s)
     assert isinstance(decision, WaitUntil) or (isinstance(decision, Note) and isinstance(decision.event, WaitBegan))
+
+
+def _evidence_waits() -> list[WaitBegan]:
+    """What is waited for where a gate wants more requests than come before its deadline."""
+    stage = seven_workers()
+    stage.sight = Sight.QUICK
+    gates = [{"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 3000, "soak_s": 10, "deadline_s": 100}]
+    plan = stage.plan(Playbook.model_validate(PLAYBOOK.model_dump(mode="json") | {"gates": gates}))
+    rehearse(stage, plan)
+    return [event for _, event in stage.journal.events(DEPLOY) if isinstance(event, WaitBegan) and event.cause == "evidence"]
+
+
+def test_what_a_gate_lacks_is_said_while_it_is_waited_for() -> None:
+    """Each reason once, and anew with its latest figures every half minute: a line for each measurement would fill the journal."""
+    waits = _evidence_waits()
+    assert all(re.fullmatch(r"\w+ has yet to pass errors: it has \d+ of the 3000 requests needed", wait.why) for wait in waits[1:]), waits
+    assert len({wait.why for wait in waits}) == len(waits) >= 3
+    same = [(one, other) for one, other in pairwise(waits) if without_figures(one.why) == without_figures(other.why)]
+    assert same
+    assert all(FIGURES_EVERY_S <= other.at_s - one.at_s < FIGURES_EVERY_S + 5 for one, other in same)
+
+
+def test_the_name_of_a_worker_is_no_figure() -> None:
+    assert without_figures("client1: 12 of 30, 1.25 × (3.2 : 1); p95 of 5,000") == "client1:  of ,  × ( : ); p95 of "

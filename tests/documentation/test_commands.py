@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from rollout.adapters.documents.read import read_inventory, read_playbook
 from rollout.interfaces.cli import COMMANDS, INTERRUPTED, OUR_BUG, cli
 from rollout.interfaces.cli.preview import CHANGES
+from rollout.interfaces.cli.watching_on import WATCHED_ON
 from rollout.lab import cluster
 from rollout.model.errors import InvalidFileError
 from rollout.model.event import EXIT_CODES
@@ -99,7 +100,7 @@ def test_the_example_inventory_and_the_playbooks_are_valid(tmp_path: Path) -> No
 def test_every_exit_code_is_documented() -> None:
     page = (ROOT / "docs/exit-codes.md").read_text()
     documented = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
-    assert documented == {*EXIT_CODES.values(), OUR_BUG, InvalidFileError.exit_code, CHANGES, INTERRUPTED}
+    assert documented == {*EXIT_CODES.values(), OUR_BUG, InvalidFileError.exit_code, CHANGES, WATCHED_ON, INTERRUPTED}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

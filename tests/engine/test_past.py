@@ -229,7 +229,7 @@ def test_everybody_is_asked_for_one_canary() -> None:
 
 def test_who_is_compared_by_canaries_is_surveyed_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the survey sees is added to what was there, and nobody is told that it isn't needed."""
-    monkeypatch.setattr(baseline, "_compares_canaries", lambda _, worker: worker == SYNC1)
+    monkeypatch.setattr(baseline, "_compares_ours", lambda _, worker: worker == SYNC1)
     stage = seven_workers()
     stage.drivers = replace(stage.drivers, history=Everybody())
     plan = _restart(stage)
@@ -244,7 +244,7 @@ def test_who_is_compared_by_canaries_is_surveyed_too(monkeypatch: pytest.MonkeyP
     assert joined is not None
     assert joined.requests > 700
     assert joined.until_s - joined.since_s == pytest.approx(700 + survey.at_s - found.at_s, abs=2 * plan.sample_s)
-    assert "our own canaries aren't in that of sync1, and are surveyed" in (narrate(found, plan) or "")
+    assert "what only we count isn't in that of sync1, and is surveyed" in (narrate(found, plan) or "")
 
 
 def test_a_gate_that_compares_canaries_needs_some_of_before() -> None:

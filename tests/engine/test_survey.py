@@ -3,11 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from rollout.engine.files import FRESH_S
 from rollout.engine.survey import PAGE_AGE_MAX_S, Surveyor
 from rollout.model.ids import WorkerId
 from rollout.model.sample import Page, Sample
+from rollout.model.sighting import ProxySighting
 from rollout.ports.probe import Answer
+from rollout.ports.traffic import Server
 from rollout.simulation.rehearse import Stage
 from tests.simulation.stages import seven_workers
 
@@ -138,3 +142,68 @@ def test_who_ended_by_itself_is_asked_once_for_its_last_words() -> None:
     assert asked == [SYNC1]
     stage.world.start(SYNC1)
     assert last_words() == {}
+
+
+class Counting:
+    """A proxy whose counts a test says."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._traffic = stage.drivers.traffic
+        self.requests: int | None = 1000
+        self.counters = {"hrsp_5xx": 10}
+        self.cuts: int | None = 5
+
+    def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
+        seen = self._traffic.look(servers, timeout_s)
+        return {worker: replace(one, requests=self.requests, cuts=self.cuts, counters=self.counters) for worker, one in seen.items()}
+
+
+@pytest.mark.parametrize(
+    ("now", "proxied", "failures"),
+    [
+        ((1100, 5, 10), 100.0, 0.0),
+        # What HAProxy answers itself for a server that hangs up is counted in both: the greater one is as much as is certain.
+        ((1100, 8, 12), 100.0, 3.0),
+        ((1100, 6, 14), 100.0, 4.0),
+        # A reload: it counts from nought.
+        ((40, 1, 2), 40.0, 2.0),
+        # What failed had come before.
+        ((1001, 8, 10), 3.0, 3.0),
+        # One that doesn't count.
+        ((None, None, 0), 0.0, 0.0),
+    ],
+)
+def test_what_the_proxy_counts_is_part_of_what_a_worker_did(
+    now: tuple[int | None, int | None, int], proxied: float, failures: float
+) -> None:
+    stage = seven_workers()
+    proxy = Counting(stage)
+    stage.drivers = replace(stage.drivers, traffic=proxy)  # type: ignore[arg-type]
+    surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
+    surveyor.look(thorough=False)
+    assert surveyor.measure([SYNC1, FEDSENDER1], with_canaries=False).tallies == {}
+    stage.clock.advance_to(stage.clock.now_s() + 5.0)
+    proxy.requests, proxy.cuts, proxy.counters = now[0], now[1], {"hrsp_5xx": now[2]}
+    surveyor.look(thorough=False)
+    tallies = surveyor.measure([SYNC1, FEDSENDER1], with_canaries=False).tallies
+    assert (tallies[SYNC1].proxied, tallies[SYNC1].proxy_failures) == (proxied, failures)
+    assert (tallies[FEDSENDER1].proxied, tallies[FEDSENDER1].proxy_failures) == (0.0, 0.0)
+
+
+def test_what_a_proxy_counted_while_a_worker_could_not_be_measured_is_in_its_next_tally() -> None:
+    stage = seven_workers()
+    proxy = Counting(stage)
+    stage.drivers = replace(stage.drivers, traffic=proxy)  # type: ignore[arg-type]
+    surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
+    surveyor.look(thorough=False)
+    surveyor.measure([SYNC1], with_canaries=False)
+    stage.world.dark.add(SYNC1)
+    stage.clock.advance_to(stage.clock.now_s() + 5.0)
+    proxy.requests = 1100
+    surveyor.look(thorough=False)
+    assert SYNC1 in surveyor.measure([SYNC1], with_canaries=False).unmeasured
+    stage.world.dark.discard(SYNC1)
+    stage.clock.advance_to(stage.clock.now_s() + 5.0)
+    proxy.requests = 1200
+    surveyor.look(thorough=False)
+    assert surveyor.measure([SYNC1], with_canaries=False).tallies[SYNC1].proxied == 200.0

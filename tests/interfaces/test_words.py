@@ -1,6 +1,7 @@
 """`pause`, `continue`, `skip`, `preflight`, `observe` and `gate`, on two simulated workers in real time."""
 
 import json
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from click.testing import Result
 
+from rollout.interfaces.cli import measuring
 from rollout.model.event import DeployResumed, Outcome, StepBegan
 from rollout.model.ids import WorkerId
 from tests.interfaces.homeserver import Homeserver
@@ -129,6 +131,19 @@ def test_a_gate_rules_by_what_was_observed_before(site: Homeserver) -> None:
     site.stage.world.dark.add(CLIENT1)
     assert site.run("gate", "--for", "1", "client1").exit_code == 7
     assert versions(site) == {"1.0.0"}
+
+
+def test_what_a_gate_lacks_is_said_while_it_measures(site: Homeserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every half minute in the real world; to stderr, so that what programs read is only the rulings."""
+    monkeypatch.setattr(measuring, "SAMPLE_S", 0.5)
+    monkeypatch.setattr(measuring, "_PROGRESS_EVERY_S", 0.4)
+    playbook = json.loads(site.playbook.read_text())
+    playbook["gates"] = [{"id": "errors", "metric": "error_ratio", "max": 0.02, "samples_min": 100_000, "deadline_s": 60}]
+    site.playbook.write_text(json.dumps(playbook))
+    done = site.run("gate", "--for", "3", "client1")
+    assert done.exit_code == 7, done.output
+    assert re.search(r"measuring for another .*\n  client1: errors pending: it has \d+ of the 100000 requests needed\n", done.stderr)
+    assert done.stdout.count("\n") == 1
 
 
 def _with_time(site: Homeserver, *arguments: str) -> Result:

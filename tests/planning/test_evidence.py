@@ -10,7 +10,7 @@ import pytest
 from rollout.model.ids import GateId, Role
 from rollout.model.plan import Step, Verb, steps_of
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import gates_of, heeded, resolved, spent
+from rollout.planning.evidence import behind_proxies, gates_of, heeded, resolved, spent
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
 ROLES = {worker.id: worker.role for worker in seven_workers().plan(PLAYBOOK).workers}
@@ -55,9 +55,9 @@ def test_a_plan_spends_the_budget_of_its_playbook() -> None:
 def test_a_role_is_not_shown_to_be_well_by_what_does_not_act() -> None:
     """It has the gate all the same, which rules and is told of."""
     playbook = _playbook(_entry("silent", "error_ratio", act=False), _entry("loud", "latency_p95_s", roles=["client"]))
-    assert gates_of(Role("client"), playbook) == ("silent", "loud")
-    assert heeded(Role("client"), playbook) == ("loud",)
-    assert (gates_of(Role("main"), playbook), heeded(Role("main"), playbook)) == (("silent",), ())
+    assert gates_of(Role("client"), playbook, proxied=True) == ("silent", "loud")
+    assert heeded(Role("client"), playbook, proxied=True) == ("loud",)
+    assert (gates_of(Role("main"), playbook, proxied=True), heeded(Role("main"), playbook, proxied=True)) == (("silent",), ())
 
 
 def test_the_schema_lets_a_sequential_gate_be_without_a_threshold_and_no_other() -> None:
@@ -68,3 +68,14 @@ def test_the_schema_lets_a_sequential_gate_be_without_a_threshold_and_no_other()
     (sequential,) = gate["anyOf"][2:]
     assert sequential["properties"] == {"test": {"const": "sequential"}}
     assert sequential["required"] == ["test"]
+
+
+def test_who_stands_behind_no_proxy_shows_nothing_there() -> None:
+    """A gate without samples would pause the rollout; who has no other is not shown to be well."""
+    playbook = _playbook(_entry("cuts", "proxy_failure_ratio"))
+    assert gates_of(Role("main"), playbook, proxied=True) == heeded(Role("main"), playbook, proxied=True) == ("cuts",)
+    assert gates_of(Role("main"), playbook, proxied=False) == ()
+    assert gates_of(Role("event_persister"), playbook, proxied=True) == ()
+    workers = seven_workers().plan(PLAYBOOK).workers
+    assert behind_proxies(workers)[Role("client")]
+    assert not behind_proxies([*workers, replace(workers[0], role=Role("client"), pool=None)])[Role("client")]

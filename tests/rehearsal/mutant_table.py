@@ -282,6 +282,12 @@ MUTANTS: tuple[Mutant, ...] = (
             "what was begun between two looks counts",
         ),
         (
+            "hosts_that_are_away_are_not_asked",
+            "    if unasked := why_unasked(own):\n",
+            "    if unasked := why_unasked(None):\n",
+            "nobody is taken out whose host can't be asked",
+        ),
+        (
             "others_drains_are_ours",
             "if theirs := _taken_by_others(plan, worker, state.workers[worker.id], own):",
             "if False:",

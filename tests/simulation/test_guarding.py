@@ -22,6 +22,7 @@ from rollout.model.inventory import DriverSettings
 from rollout.model.plan import Plan, Verb, steps_of
 from rollout.model.playbook import GuardEntry, Hold, Playbook
 from rollout.simulation.database import SimulatedDatabase
+from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
 from tests.simulation.stages import PLAYBOOK, seven_workers
 from tests.simulation.test_rollouts import assert_safe
@@ -150,6 +151,66 @@ def test_what_a_hold_keeps_waiting_goes_on_while_a_guard_does_not_hold() -> None
     # A thorough look shows the queue within five seconds; held for longer, its requests would pile up.
     assert effects[1].at_s - effects[0].at_s < 7
     assert "its requests go on while it may not be restarted" in str([narrate(event, plan) for event in effects])
+    assert stage.world.cuts == {}
+    assert_safe(stage, plan, state)
+
+
+@pytest.mark.parametrize("verb", [Verb.DRAIN, Verb.HOLD, Verb.RESTART])
+def test_nobody_is_taken_out_while_the_process_manager_is_away(verb: Verb) -> None:
+    """It would be out for as long as nobody can restart it. When the manager is back the rollout goes on."""
+    stage, _ = _with_database(held="main")
+    stage.drivers = with_faults(stage.drivers, stage.world, lambda: None)
+    plan = stage.plan(_guarded())
+    worker = {Verb.DRAIN: "client2", Verb.HOLD: "main", Verb.RESTART: "fedsender1"}[verb]
+    before = next(step for step in steps_of(plan.phases) if step.worker == worker).needs[-1]
+    away_at_s: list[float] = []
+
+    def away(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == before and not away_at_s:
+            stage.world.away.add("workers")
+            away_at_s.append(event.at_s)
+        elif away_at_s and event.at_s >= away_at_s[0] + 100.0:
+            stage.world.away.discard("workers")
+
+    state = rehearse(stage, plan, listeners=(away,))
+
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    outward = [e for e in _events(stage) if isinstance(e, EffectIntended) and e.effect.worker == worker and e.effect.verb is verb]
+    assert outward[0].at_s >= away_at_s[0] + 100.0
+    whys = [event.why for event in _events(stage) if isinstance(event, WaitBegan)]
+    said = (
+        f"how {worker} runs can't be seen, so it isn't restarted yet: "
+        if verb is Verb.RESTART
+        else f"{worker} may not go down: how it runs can't be seen ("
+    )
+    assert any(why.startswith(said) for why in whys), whys
+    assert_safe(stage, plan, state)
+
+
+def test_what_a_hold_keeps_waiting_goes_on_while_the_process_manager_is_away() -> None:
+    """It goes away when main's requests wait already: they are let go, and held anew when it is back."""
+    stage, _ = _with_database(held="main")
+    stage.drivers = with_faults(stage.drivers, stage.world, lambda: None)
+    stage.world.held_ends_s = 5.5
+    held_at_s: list[float] = []
+
+    def away() -> None:
+        stage.world.away.add("workers")
+
+    def back(event: Event, _state: DeployState) -> None:
+        if isinstance(event, EffectIntended) and event.effect.worker == "main":
+            held_at_s.append(event.at_s)
+        if held_at_s and event.at_s >= held_at_s[0] + 60.0:
+            stage.world.away.discard("workers")
+
+    plan = stage.plan(_guarded())
+    state = rehearse(stage, plan, listeners=(_when_done(Verb.HOLD, "main", away), back))
+
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    effects = [event for event in _events(stage) if isinstance(event, EffectIntended) and event.effect.worker == "main"]
+    assert [event.effect.verb for event in effects] == [Verb.HOLD, Verb.LET_GO, Verb.HOLD, Verb.RESTART, Verb.LET_GO]
+    assert effects[1].at_s - effects[0].at_s < 7
+    assert effects[2].at_s >= effects[0].at_s + 60.0
     assert stage.world.cuts == {}
     assert_safe(stage, plan, state)
 

@@ -16,11 +16,11 @@ from rollout.model.gate import Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import gates_of, heeded
+from rollout.planning.evidence import behind_proxies, gates_of, heeded
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
-_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, "connections_used", "files_used", "files_projected"})
+_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES, "connections_used", "files_used", "files_projected"})
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 
@@ -99,12 +99,12 @@ def of_playbook(playbook: Playbook, inventory: Inventory | None) -> Iterator[Pro
 def of_evidence(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
     """Find roles that no gate looks at: being alive proves little, and passes only if the playbook says so by name."""
     place = ("liveness_only",) if playbook.liveness_only else ("gates",)
-    for role in dict.fromkeys(worker.role for worker in inventory.workers.values()):
-        if role in playbook.liveness_only or heeded(role, playbook):
+    for role, proxied in behind_proxies(inventory.workers.values()).items():
+        if role in playbook.liveness_only or heeded(role, playbook, proxied=proxied):
             continue
         metrics = evidence_of(role)
         why = "no gate looks at it" if metrics else "nothing can be measured of it"
-        if silent := gates_of(role, playbook):
+        if silent := gates_of(role, playbook, proxied=proxied):
             why = f"{', '.join(silent)} {'looks' if len(silent) == 1 else 'look'} at it without acting (act: false)"
         remedy = f"liveness_only: [{', '.join((*playbook.liveness_only, role))}]"
         if metrics:

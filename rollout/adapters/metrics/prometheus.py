@@ -67,6 +67,13 @@ class PrometheusMetrics:
             found[worker] = page if page is not None else whys.get(worker, "the inventory has no metrics page for it")
         return found
 
+    def intervals(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, float | str]:
+        """See ports.metrics."""
+        found = self._prometheus.intervals(timeout_s)
+        if isinstance(found, str):
+            return dict.fromkeys(workers, found)
+        return {worker: found.get(worker, "Prometheus has no target for it") for worker in workers}
+
     def _pages(self, group: Sequence[WorkerId], wanted: tuple[str, ...], timeout_s: float) -> dict[WorkerId, Page | str | None]:
         """Read the pages of one group; None where there is no target."""
         targets = self._prometheus.selecting(group)

@@ -11,7 +11,7 @@ canaries to client workers, which for that reason go to a servlet that hardly an
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from rollout.homeservers.synapse.canaries import CLIENT_CANARY_SERVLET
@@ -58,11 +58,16 @@ _CPU = "process_cpu_seconds_total"
 _OPEN_FILES = "process_open_fds"
 _FILES_MAX = "process_max_fds"
 
-_PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
-PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION, _BUILD, *sorted(_PROCESS))
+# A histogram: for how long the reactor, Synapse's one thread, was busy each time before it looked for new work.
+_TICK = "python_twisted_reactor_tick_time"
+TICK_EDGES_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+# A gauge with label stream_name: how far this process knows a stream, whoever writes it; positive for those that count down, too.
+_POSITION = "synapse_storage_stream_current_position"
 
-# Enough to tell who wrote a page and how many files that process has open.
-PROCESS_PREFIXES: tuple[str, ...] = (_BUILD, *sorted(_PROCESS))
+_PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
+# Enough to tell who wrote a page, how many files that process has open, and how it keeps up.
+PROCESS_PREFIXES: tuple[str, ...] = (_BUILD, *sorted(_PROCESS), f"{_TICK}_bucket", _POSITION)
+PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION, *PROCESS_PREFIXES)
 
 _EDGES = (*LATENCY_EDGES_S, math.inf)
 _NOTHING = (0.0,) * len(_EDGES)
@@ -78,7 +83,8 @@ class Counters:
     *requests*, *latency* (not cumulative; see Tally) and *request_cpu_s* are of ordinary requests; *errors* are the 5xx of these and of
     long-polls alike: an error is one however long it took. *cpu_s* is the whole process's. *replication_failures* are requests to other
     workers without a good answer. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File handles
-    are None where the host doesn't tell.
+    are None where the host doesn't tell. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the last one at the end; empty
+    where the page has none. *positions* are how far it knows each stream; one that it has not heard of since it was started is left out.
     """
 
     version: str
@@ -97,6 +103,8 @@ class Counters:
     backlog: float | None = None
     open_files: float | None = None
     files_max: float | None = None
+    ticks: tuple[float, ...] = ()
+    positions: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -112,6 +120,8 @@ class _Sums:
     pending: float | None = None
     persisting: float = 0.0
     process: dict[str, float] = field(default_factory=dict)
+    ticks: dict[float, float] = field(default_factory=dict)
+    positions: dict[str, float] = field(default_factory=dict)
     version: str = ""
 
 
@@ -148,6 +158,8 @@ def read_counters(samples: Iterable[Sample]) -> Counters | str:
         backlog=_backlog(sums),
         open_files=sums.process.get(_OPEN_FILES),
         files_max=sums.process.get(_FILES_MAX),
+        ticks=_ticks(sums.ticks),
+        positions=sums.positions,
     )
 
 
@@ -205,6 +217,10 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
         sums.version = _plain(labels.get("version", ""))
     elif name in _PROCESS:
         sums.process[name] = value
+    elif name == f"{_TICK}_bucket":
+        sums.ticks[_edge(labels.get("le", ""))] = value
+    elif name == _POSITION and value > 0:
+        sums.positions[labels.get("stream_name", "")] = value
     return ""
 
 
@@ -250,6 +266,22 @@ def _up(reached: dict[float, float]) -> list[float]:
 def _apart(reached: dict[float, float]) -> tuple[float, ...]:
     """Undo the histogram's adding up."""
     up = _up(reached)
+    return tuple(map(_gain, [0.0, *up[:-1]], up))
+
+
+def _edge(text: str) -> float:
+    """Read a bucket's edge; NaN is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _ticks(reached: dict[float, float]) -> tuple[float, ...]:
+    """Undo the adding up, as above; nothing where the buckets are others than are known."""
+    if tuple(sorted(reached)) != (*TICK_EDGES_S, math.inf):
+        return ()
+    up = [reached[edge] for edge in (*TICK_EDGES_S, math.inf)]
     return tuple(map(_gain, [0.0, *up[:-1]], up))
 
 

@@ -27,17 +27,23 @@ class RoleFacts:
 
 _REQUESTS = (Metric.ERRORS, Metric.LATENCY_P95, Metric.REQUEST_CPU)
 _CANARIES = (Metric.CANARY_P95, Metric.CANARY_FAILURES)
+# Only of workers that stand behind a proxy (planning/evidence.py).
+_AT_PROXY = (Metric.PROXY_FAILURES,)
 _POLLS = (Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING)
 
 # In the order in which they are rolled: what a sibling can replace, then what pauses its share, then what pauses all of its work, and main
 # last. Client readers are first, and so the canary unless the playbook says otherwise: they drain in seconds, hold no user, and of all they
 # show soonest whether a release is bad.
 ROLES: dict[Role, RoleFacts] = {
-    Role("client"): RoleFacts(Duty.REPLACEABLE, (*_REQUESTS, *_POLLS, *_CANARIES), "client API, sliding sync; a sibling answers as well"),
-    Role("federation_reader"): RoleFacts(Duty.REPLACEABLE, _REQUESTS, "inbound federation; a sibling answers as well"),
-    Role("media"): RoleFacts(Duty.REPLACEABLE, _REQUESTS, "media; a sibling on the same store answers as well"),
+    Role("client"): RoleFacts(
+        Duty.REPLACEABLE, (*_REQUESTS, *_POLLS, *_CANARIES, *_AT_PROXY), "client API, sliding sync; a sibling answers as well"
+    ),
+    Role("federation_reader"): RoleFacts(Duty.REPLACEABLE, (*_REQUESTS, *_AT_PROXY), "inbound federation; a sibling answers as well"),
+    Role("media"): RoleFacts(Duty.REPLACEABLE, (*_REQUESTS, *_AT_PROXY), "media; a sibling on the same store answers as well"),
     Role("sync"): RoleFacts(
-        Duty.REPLACEABLE, (*_POLLS, *_CANARIES, Metric.ERRORS), "/sync and sliding sync; a sibling takes its users over, with cold caches"
+        Duty.REPLACEABLE,
+        (*_POLLS, *_CANARIES, Metric.ERRORS, *_AT_PROXY),
+        "/sync and sliding sync; a sibling takes its users over, with cold caches",
     ),
     # Its own 5xx are seen where they hurt, as those of the workers that ask it.
     Role("event_persister"): RoleFacts(Duty.SHARDED, (Metric.WORK, Metric.BACKLOG), "writes the events of its rooms, which wait meanwhile"),
@@ -59,7 +65,9 @@ ROLES: dict[Role, RoleFacts] = {
     Role("appservice"): RoleFacts(Duty.SINGLETON, (Metric.WORK,), "the only one to notify application services"),
     # Its tasks run minutes or hours apart, so a counter that stands still says nothing.
     Role("background"): RoleFacts(Duty.SINGLETON, (), "periodic tasks; they run a little later"),
-    Role("main"): RoleFacts(Duty.SINGLETON, (*_REQUESTS, *_CANARIES), "everything that no worker does, and all workers call it"),
+    Role("main"): RoleFacts(
+        Duty.SINGLETON, (*_REQUESTS, *_CANARIES, *_AT_PROXY), "everything that no worker does, and all workers call it"
+    ),
 }
 
 ROLE_ORDER: tuple[Role, ...] = tuple(ROLES)

@@ -11,6 +11,7 @@ rolling.py    deploy, resume, abort, rollback
 speaking.py   pause, continue, skip
 desk.py       what both have in common
 following.py  watching a rollout that another process runs
+watching_on.py  handing the last watch to a process of its own
 looking.py    status, why, history
 keeping.py    where the journal is kept, and for how long
 rescue.py     admit

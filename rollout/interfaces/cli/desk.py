@@ -1,21 +1,24 @@
 """Where a rollout is run from: what `deploy` and all that follows it have in common."""
 
 import secrets
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from rollout.deciding.state import DeployState
 from rollout.engine import deploy as engine
 from rollout.engine.deploy import Bounds
-from rollout.engine.leasing import Tenure, acquire
+from rollout.engine.leasing import TIMEOUT_MAX_S, Tenure, acquire
 from rollout.engine.run import Listener
 from rollout.interfaces.cli.following import ask_and_follow
 from rollout.interfaces.cli.logging import log_event
 from rollout.interfaces.cli.opening import Opened, before_anything, newest, open_homeserver, open_user_journal
+from rollout.interfaces.cli.watching_on import WATCHED_ON, Again, Handover, why_of
 from rollout.interfaces.live import Reporter, ndjson, open_screen, writer
 from rollout.interfaces.pager import Pager
 from rollout.interfaces.paging import Pages
@@ -56,17 +59,27 @@ def open_desk(inventory_path: Path, journal_place: str | None, events: str | Non
     return Desk(opened, journal, sys.stderr, (log_event, ndjson(sys.stdout)))
 
 
-def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Listener]], DeployState]) -> int:
-    """Run it to its end or to a stop; say what is left to do for a person, and what nobody could be told."""
+def run(
+    desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Listener]], DeployState], handed_to: Again | None = None
+) -> int:
+    """
+    Run it to its end or to a stop; say what is left to do for a person, and what nobody could be told.
+
+    Once everybody has passed it is handed over to another process, if one is named.
+    """
     theirs = False
     with ExitStack() as open_things:
         pager = _pager(desk, deploy_id, plan)
         if pager is not None:
             open_things.enter_context(pager)
-        listeners: tuple[Listener, ...] = desk.listeners if pager is None else (*desk.listeners, pager)
+        handover = None if handed_to is None else Handover(handed_to, plan, desk.opened.drivers.lease, desk.say)
+        listeners: tuple[Listener, ...] = desk.listeners
+        if handover is not None:
+            listeners = (*listeners, open_things.enter_context(handover))
         try:
             with Reporter(plan, open_screen(desk.human)) as reporter:
-                state = act((*listeners, reporter))
+                people = [one for one in (pager, reporter) if one is not None]
+                state = act((*listeners, *(people if handover is None else map(handover.quiet, people))))
                 outcome, theirs = state.outcome or Outcome.HALTED, state.taken_over
         except KeyboardInterrupt:
             desk.say("left at once; what was under way is looked at by `rollout resume`")
@@ -79,6 +92,14 @@ def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Lis
                 pager.lost(error.what)
     if pager is not None and (untold := pager.untold()):
         desk.say(f"nobody could be told: {'; '.join(untold)}")
+    if theirs and handover is not None and handover.is_done():
+        desk.say(handover.said(deploy_id))
+        return WATCHED_ON
+    _say_what_is_left(desk, deploy_id, plan, outcome, theirs=theirs)
+    return EXIT_CODES[outcome]
+
+
+def _say_what_is_left(desk: Desk, deploy_id: DeployId, plan: Plan, outcome: Outcome, *, theirs: bool) -> None:
     if outcome is Outcome.DEPLOYED:
         _say_score(desk, deploy_id, plan)
     if theirs:
@@ -87,7 +108,6 @@ def run(desk: Desk, deploy_id: DeployId, plan: Plan, act: Callable[[Sequence[Lis
     elif outcome in _NEEDS_A_PERSON:
         desk.say(what_is_out(desk))
         desk.say(next_commands(deploy_id, outcome))
-    return EXIT_CODES[outcome]
 
 
 def _say_score(desk: Desk, deploy_id: DeployId, plan: Plan) -> None:
@@ -168,9 +188,23 @@ def take_up(
     asked: Command | None,
     bounds: Bounds = Bounds(),
     accept_version: int | None = None,
+    handed_to: Again | None = None,
 ) -> int:
     site = desk.opened.site(desk.journal, tenure)
-    return run(desk, deploy_id, plan, lambda listeners: engine.resume(site, deploy_id, listeners, asked, bounds, accept_version))
+    act = partial(engine.resume, site, deploy_id, asked=asked, bounds=bounds, accept_version=accept_version)
+    return run(desk, deploy_id, plan, act, handed_to)
+
+
+def watch_on(desk: Desk, deploy_id: DeployId, from_pid: int) -> int:
+    """Take the last watch of a rollout over from the process *from_pid* of this machine, and go on with it (watching_on.py)."""
+    with before_anything():
+        plan = desk.journal.plan(deploy_id)
+        lease = desk.opened.drivers.lease.read(TIMEOUT_MAX_S)
+        begun_us = lease is not None and (lease.pid, lease.host, lease.deploy_id) == (from_pid, socket.gethostname(), deploy_id)
+        tenure = hold(desk.opened, why_of(deploy_id), deploy_id, take_over=begun_us)
+    with tenure:
+        site = desk.opened.site(desk.journal, tenure)
+        return run(desk, deploy_id, plan, partial(engine.resume, site, deploy_id, detached=True))
 
 
 def ask(desk: Desk, deploy_id: DeployId, plan: Plan, command: Command) -> int:

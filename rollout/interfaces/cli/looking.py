@@ -20,7 +20,7 @@ from rollout.interfaces.cli.selecting import observe
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.lease import lease_text, lease_values
-from rollout.interfaces.report.progress import steps_done
+from rollout.interfaces.report.progress import steps_done, watched_until_s
 from rollout.interfaces.report.reasons import headline, mode, reasons
 from rollout.interfaces.report.score import score
 from rollout.interfaces.report.standing import standing_text, standing_values
@@ -74,7 +74,9 @@ def _headline_and_wait(journal: Journal, line: DeployLine, now_s: float) -> str:
     plan = journal.plan(line.deploy_id)
     state = replay(journal, plan, line.deploy_id)
     waits = "" if state.waiting is None else f"\n  waiting: {state.waiting.why}"
-    return headline(line.deploy_id, plan, state, now_s) + waits
+    watched_s = watched_until_s(plan, state)
+    until = "" if watched_s is None else f"\n  everybody has passed and is watched until {moment(watched_s, '%H:%M:%S')} at the least"
+    return headline(line.deploy_id, plan, state, now_s) + waits + until
 
 
 def _values(journal: Journal, line: DeployLine) -> dict[str, Any]:
@@ -90,6 +92,7 @@ def _values(journal: Journal, line: DeployLine) -> dict[str, Any]:
         "began_at_s": state.began_at_s,
         "last_at_s": state.last_at_s,
         "outcome": state.outcome,
+        "watched_until_s": watched_until_s(plan, state),
         "waiting": None if state.waiting is None else {"cause": state.waiting.cause, "why": state.waiting.why},
         "drained_by_us": [worker for worker, known in state.workers.items() if known.drained_by_us],
     }

@@ -1,8 +1,9 @@
 """`observe` and `gate`: measuring what runs, for a baseline or for a ruling. Nothing is touched."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import click
@@ -16,10 +17,11 @@ from rollout.interfaces.cli.opening import Opened, before_anything, open_homeser
 from rollout.interfaces.cli.options import inventory_option, journal_option, json_option, need_playbook, playbook_option
 from rollout.interfaces.report.words import duration
 from rollout.model.errors import RefusedError
-from rollout.model.gate import Ruling, Tally, Verdict
+from rollout.model.gate import Gate, Ruling, Tally, Verdict
 from rollout.model.ids import WorkerId
 from rollout.planning.evidence import gates_of, resolved
 from rollout.planning.standing import judge as judge_standing
+from rollout.ports.clock import Clock
 from rollout.ports.journal import Baseline, Journal
 
 SAMPLE_S = 5.0
@@ -86,14 +88,17 @@ def gate(
     with before_anything():
         journal = open_user_journal(journal_place)
     chosen = _choose(opened, (*workers, *named))
-    names = {worker: gates_of(opened.inventory.workers[worker].role, playbook) for worker in chosen}
+    entries_of = opened.inventory.workers
+    names = {worker: gates_of(entries_of[worker].role, playbook, proxied=entries_of[worker].pool is not None) for worker in chosen}
     # As in a rollout, the budget of false alarms is one for all that are asked together.
     entries = {entry.id: resolved(entry, sum(map(len, names.values())) / playbook.false_alarms) for entry in playbook.gates}
     gates = {worker: [entries[name] for name in its] for worker, its in names.items() if its}
     lasting_s = seconds or max((one.soak_s for its in gates.values() for one in its), default=SAMPLE_S) + SAMPLE_S
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)
-    after = judging.watch(surveyor, tuple(gates), lasting_s, min(SAMPLE_S, lasting_s), _progress())
-    verdicts = judging.judge(gates, after, _kept(journal, opened), opened.clock.now_s())
+    kept = _kept(journal, opened)
+    lacking = partial(_lacking, gates, kept, opened.clock)
+    after = judging.watch(surveyor, tuple(gates), lasting_s, min(SAMPLE_S, lasting_s), _progress(lacking))
+    verdicts = judging.judge(gates, after, kept, opened.clock.now_s())
     _say(verdicts, as_json=as_json)
     return _CODES.get(judging.overall(verdicts), NO_RULING)
 
@@ -123,12 +128,26 @@ def _say(verdicts: Mapping[WorkerId, list[Verdict]], *, as_json: bool) -> None:
         click.echo("no gate looks at any of these workers")
 
 
-def _progress() -> judging.Progress:
+def _lacking(
+    gates: Mapping[WorkerId, Collection[Gate]], kept: Mapping[WorkerId, Tally], clock: Clock, found: Mapping[WorkerId, tuple[Tally, ...]]
+) -> list[str]:
+    """Say what each gate that has not passed would say now."""
+    verdicts = judging.judge(gates, found, kept, clock.now_s()) if found else {}
+    return [
+        f"  {worker}: {verdict.gate} {verdict.ruling}: {verdict.because}"
+        for worker, its in verdicts.items()
+        for verdict in its
+        if verdict.ruling is not Ruling.PASS
+    ]
+
+
+def _progress(lacking: Callable[[Mapping[WorkerId, tuple[Tally, ...]]], list[str]] | None = None) -> judging.Progress:
     said_s: list[float] = []
 
-    def say(left_s: float) -> None:
+    def say(left_s: float, found: Mapping[WorkerId, tuple[Tally, ...]]) -> None:
         if not said_s or said_s[-1] - left_s >= _PROGRESS_EVERY_S:
             said_s.append(left_s)
-            click.echo(f"measuring for another {duration(left_s)}", err=True)
+            lines = [f"measuring for another {duration(left_s)}", *(lacking(found) if lacking is not None else [])]
+            click.echo("\n".join(lines), err=True)
 
     return say

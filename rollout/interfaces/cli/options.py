@@ -110,6 +110,15 @@ def ignore_windows_option(function: _Function) -> _Function:
     )(function)
 
 
+def watch_option(function: _Function) -> _Function:
+    """`--watch`: who goes on with the last watch."""
+    option = click.option(
+        "--watch", "watched", type=click.Choice(["attached", "detached"]), default="attached", show_default=True,
+        help="detached: end with 8 once every worker has passed, while a process of its own watches on",
+    )  # fmt: skip
+    return option(function)
+
+
 def json_option(function: _Function) -> _Function:
     """`--json`: for programs."""
     return click.option("--json", "as_json", is_flag=True, help="for programs")(function)

@@ -1,5 +1,6 @@
 """`check` and `plan`: everything that can be said before anything is done."""
 
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -19,9 +20,15 @@ from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from rollout.planning.evidence import gates_of
 from rollout.ports.journal import Journal
+from rollout.ports.metrics import Scraped
 
 CHANGES = 6
+# Of what is scraped one may be missed before it is too old.
+SCRAPES_MIN = 2
+ASK_TIMEOUT_S = 5.0
 
 
 @click.command()
@@ -31,7 +38,7 @@ def check(inventory_path: Path, playbook_path: Path | None) -> int:
     """
     Check the inventory, and the playbook if there is one, and say what was checked.
 
-    Nothing is connected to: `rollout status` looks at the homeserver.
+    Nothing is connected to but a Prometheus that metrics come from: `rollout status` looks at the homeserver.
     """
     opened = open_homeserver(inventory_path)
     inventory = opened.inventory
@@ -50,9 +57,33 @@ def check(inventory_path: Path, playbook_path: Path | None) -> int:
         f"{playbook_path}: {playbook.name} has {len(playbook.gates)} gates and {len(playbook.guards)} guards; "
         "every role, worker and pool that it names is there"
     )
+    for line in _stale_between_scrapes(opened, playbook):
+        click.echo(line)
     accepted = [role for role in _roles(inventory) if role in playbook.liveness_only]
     click.echo("every role has a gate that looks at it" + (f", but {', '.join(accepted)}: being alive is enough" if accepted else ""))
     return 0
+
+
+def _stale_between_scrapes(opened: Opened, playbook: Playbook) -> Iterator[str]:
+    """Name the gates whose measurements would be too old before the next one comes. One scrape may be missed."""
+    metrics, entries = opened.drivers.metrics, opened.inventory.workers
+    if not isinstance(metrics, Scraped):
+        return
+    every_s = metrics.intervals(tuple(entries), ASK_TIMEOUT_S)
+    unknown: dict[str, list[WorkerId]] = {}
+    for worker, its in every_s.items():
+        if isinstance(its, str):
+            unknown.setdefault(its, []).append(worker)
+    for why, workers in unknown.items():
+        yield f"whether fresh_s of the gates is long enough for {', '.join(workers)} isn't known: {why}"
+    for gate in playbook.gates:
+        looked_at = [worker for worker, one in entries.items() if gate.id in gates_of(one.role, playbook, proxied=one.pool is not None)]
+        known = {worker: its for worker in looked_at if isinstance(its := every_s[worker], float)}
+        slowest = max(known, key=lambda worker: known[worker], default=None)
+        if slowest is not None and gate.fresh_s < SCRAPES_MIN * known[slowest]:
+            every = f"{slowest} is scraped every {known[slowest]:g} s, and its fresh_s of {gate.fresh_s:g} s is shorter than two of these"
+            least_s = math.ceil(SCRAPES_MIN * known[slowest]) + 1
+            yield f"gate {gate.id}: {every}: what was measured would be too old again and again; try fresh_s: {least_s}"
 
 
 def _drivers(inventory: Inventory) -> list[str]:

@@ -26,6 +26,7 @@ from rollout.interfaces.cli.desk import (
     take_up,
     try_to_hold,
 )
+from rollout.interfaces.cli.desk import watch_on as go_on_watching
 from rollout.interfaces.cli.keeping import concerns
 from rollout.interfaces.cli.opening import before_anything
 from rollout.interfaces.cli.options import (
@@ -39,9 +40,11 @@ from rollout.interfaces.cli.options import (
     playbook_option,
     rollout_argument,
     take_over_option,
+    watch_option,
 )
 from rollout.interfaces.cli.saved import read_plan, still_true
 from rollout.interfaces.cli.selecting import Measuring, Selection, measure_option, plan_back, plan_for, playbook_for, selectors
+from rollout.interfaces.cli.watching_on import DETACHED, Again, again
 from rollout.interfaces.cli.windows import bounds_again, bounds_now
 from rollout.interfaces.plan_text import plan_text
 from rollout.interfaces.report.accounts import summarise
@@ -62,6 +65,7 @@ PLAN_BYTES_MAX = 32_000_000
 @no_way_back_option
 @ignore_windows_option
 @measure_option
+@watch_option
 @take_over_option
 @events_option
 @journal_option
@@ -75,6 +79,7 @@ def deploy(
     saved: Path | None,
     measure_s: float,
     selection: Selection,
+    watched: str,
     *,
     yes: bool,
     accept_no_way_back: bool,
@@ -95,11 +100,13 @@ def deploy(
     with ExitStack() as held:
         with before_anything():
             why, deploy_id = f"deploy {saved or selection.to or selection.config or 'restart'}", new_deploy_id(desk.opened)
+            handed_to = again(inventory_path, journal_place, deploy_id) if watched == DETACHED else None
             tenure = held.enter_context(hold(desk.opened, why, deploy_id, take_over=take_over))
             plan = planned()
             # Before anybody reads the plan, and once more when it was read.
             bounds_now(plan, desk.opened.clock.now_s(), ignore=ignore_windows)
-        return _deploy(desk, tenure, deploy_id, plan, Consent(yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows))
+        consent = Consent(yes=yes, no_way_back=accept_no_way_back, ignore_windows=ignore_windows)
+        return _deploy(desk, tenure, deploy_id, plan, consent, handed_to)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +118,7 @@ class Consent:
     ignore_windows: bool = False
 
 
-def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, consent: Consent) -> int:
+def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, consent: Consent, handed_to: Again | None = None) -> int:
     """Show the plan, ask if there is somebody to ask, and roll it out."""
     desk.say(plan_text(plan))
     if not plan.phases:
@@ -126,7 +133,7 @@ def _deploy(desk: Desk, tenure: Tenure, deploy_id: DeployId, plan: Plan, consent
         raise RefusedError("you said no", remedy="nothing was touched")
     site = desk.opened.site(desk.journal, tenure)
     bounds = bounds_now(plan, desk.opened.clock.now_s(), ignore=consent.ignore_windows)
-    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds))
+    return run(desk, deploy_id, plan, lambda listeners: engine.begin(site, plan, deploy_id, listeners, bounds), handed_to)
 
 
 def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
@@ -141,31 +148,38 @@ def _ask_for_consent(plan: Plan, *, somebody: bool, err: bool) -> None:
 
 @click.command()
 @rollout_argument
+@watch_option
 @take_over_option
 @accept_version_option
 @ignore_windows_option
 @events_option
 @journal_option
 @inventory_option
+@click.option("--watch-on", type=click.IntRange(min=1), metavar="PID", hidden=True, help="what `--watch detached` begins")
 def resume(
     inventory_path: Path,
     journal_place: str | None,
     events: str | None,
     deploy_id: str | None,
+    watched: str,
     accept_version: int | None,
+    watch_on: int | None,
     *,
     ignore_windows: bool,
     take_over: bool,
 ) -> int:
     """Take a rollout up again that crashed, paused or was interrupted: the newest one, or the one that is named."""
     desk = open_desk(inventory_path, journal_place, events)
+    if watch_on is not None:
+        return go_on_watching(desk, choose(desk, deploy_id), watch_on)
     with ExitStack() as held:
         with before_anything():
             chosen = choose(desk, deploy_id)
+            handed_to = again(inventory_path, journal_place, chosen) if watched == DETACHED else None
             plan = desk.journal.plan(chosen)
             tenure = held.enter_context(hold(desk.opened, "resume", chosen, take_over=take_over))
             bounds = bounds_again(plan, desk.opened.clock.now_s(), is_safe=is_safe(desk, chosen), ignore=ignore_windows)
-        return take_up(desk, tenure, chosen, plan, None, bounds, accept_version)
+        return take_up(desk, tenure, chosen, plan, None, bounds, accept_version, handed_to)
 
 
 @click.command()

@@ -12,7 +12,6 @@ import click
 
 from rollout.adapters.documents.read import read_playbook
 from rollout.engine import loading
-from rollout.engine.files import FILES_PROJECTED
 from rollout.engine.readiness import Readiness, Seen, may_run
 from rollout.engine.survey import Surveyor
 from rollout.engine.timings import forecast_by_history
@@ -21,6 +20,7 @@ from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
 from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
+from rollout.model.gate import GUARDS_THAT_TAKE_TIME
 from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.load import Load
@@ -247,8 +247,10 @@ def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str
 
 
 def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
-    # How files grow is measured once the rollout has begun, before anybody goes out.
-    unread = {reading.guard: reading.detail for reading in seen.guards if reading.value is None and reading.guard != FILES_PROJECTED}
+    # What takes time is measured once the rollout has begun, before anybody goes out.
+    unread = {
+        reading.guard: reading.detail for reading in seen.guards if reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME
+    }
     if plan.phases:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 

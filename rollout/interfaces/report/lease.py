@@ -5,6 +5,9 @@ from collections.abc import Mapping
 from rollout.interfaces.report.words import duration, moment
 from rollout.ports.lease import Lease
 
+# How the reason of a process begins that goes on with the last watch of a rollout (`--watch detached`).
+WATCHES_ON = "watching on over"
+
 
 def lease_text(lease: Lease | None, now_s: float) -> str:
     """Say who holds it, why, since when, and whether anybody may take it."""

@@ -21,6 +21,14 @@ def under_way(plan: Plan, state: DeployState) -> list[Step]:
     return [step for step in open_steps(plan, state) if state.steps[step.id].status is not StepStatus.PENDING]
 
 
+def watched_until_s(plan: Plan, state: DeployState) -> float | None:
+    """Return until when the last watch lasts at the least; None when it isn't under way."""
+    watch = next((step for step in under_way(plan, state) if step.verb is Verb.WATCH), None)
+    if watch is None or state.outcome is not None:
+        return None
+    return (state.steps[watch.id].began_at_s or state.last_at_s) + plan.watch.watch_s
+
+
 def progress(plan: Plan, state: DeployState, now_s: float) -> str:
     """Say which step of which worker is under way and for how long, how many sessions it still has, and how many steps are done."""
     done, total = steps_done(plan, state)

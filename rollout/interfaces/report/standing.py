@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from rollout.interfaces.report.words import duration, table
+from rollout.model.gate import GUARDS_THAT_TAKE_TIME
 from rollout.model.inventory import Inventory, WorkerEntry
 from rollout.model.sighting import Observation, ProxySighting, Sighting
 from rollout.planning.standing import Standing, judge
@@ -32,8 +33,8 @@ def standing_text(inventory: Inventory, seen: Observation) -> str:
 
 def _unread(seen: Observation) -> Iterator[str]:
     """What guards look at and could not be read, by its reason."""
-    # How files grow isn't known by one look; that they can't be seen at all is said of files_used.
-    unread = [reading for reading in seen.guards if reading.value is None and reading.guard != "files_projected"]
+    # What takes time isn't known by one look; that pages can't be seen at all is said of files_used.
+    unread = [reading for reading in seen.guards if reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME]
     for why in dict.fromkeys(reading.detail for reading in unread):
         yield f"{', '.join(reading.guard for reading in unread if reading.detail == why)}: not known ({why})"
 
