@@ -183,6 +183,7 @@ def _take_in(
         windows=stretches,
         watched=watched,
         blocks=blocks,
+        bought=known.bought + own.bought,
     )
 
 

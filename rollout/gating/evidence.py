@@ -46,7 +46,8 @@ def samples(metric: Metric, tally: Tally) -> float:
     Count the samples behind the value of *metric*.
 
     Our own canaries to a sync worker are long-polls too; they are in the sums, but are no samples: traffic of our own shows nothing about
-    users. A backlog is a level, which means something only while work is done, so its samples are units of work.
+    users, but for what was bought because users show too little. A backlog is a level, which means something only while work is done, so
+    its samples are units of work.
     """
     return _SAMPLES[metric](tally)
 
@@ -80,6 +81,7 @@ def sound(tally: Tally) -> bool:
         and _are_sound(tally.canary_latency)
         and tally.errors <= tally.requests + tally.polls + _ROUNDING
         and tally.canary_failures <= tally.canaries
+        and tally.bought <= tally.canaries
     )
 
 
@@ -89,7 +91,7 @@ def _are_sound(counts: tuple[float, ...]) -> bool:
 
 
 def _polls_of_users(tally: Tally) -> float:
-    return max(0.0, tally.polls - tally.canaries)
+    return max(0.0, tally.polls - (tally.canaries - tally.bought))
 
 
 def _per(total: float, count: float) -> float | None:

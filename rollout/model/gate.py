@@ -43,7 +43,8 @@ class Tally:
 
     *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
-    to other workers that failed (Synapse tries most of them again).
+    to other workers that failed (Synapse tries most of them again). *bought* of the *canaries* were sent for evidence (model/buying.py),
+    and count among *requests* or *polls* like anybody's.
     """
 
     since_s: float
@@ -63,6 +64,7 @@ class Tally:
     cpu_s: float = 0.0
     replication_failures: float = 0.0
     backlog: float | None = None
+    bought: int = 0
 
     def __add__(self, later: "Tally") -> "Tally":
         """Join with a *later* tally of the same worker."""
@@ -86,6 +88,7 @@ class Tally:
             "cpu_s": self.cpu_s + later.cpu_s,
             "replication_failures": self.replication_failures + later.replication_failures,
             "backlog": self.backlog if later.backlog is None else later.backlog,
+            "bought": self.bought + later.bought,
         }
         object.__setattr__(joined, "__dict__", fields)
         return joined
