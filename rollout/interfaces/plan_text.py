@@ -44,12 +44,12 @@ def plan_text(plan: Plan) -> str:
 
 def _total_first(plan: Plan) -> list[str]:
     """Where evidence takes its time by choice, how long it takes is what a person wants to know first."""
-    return [f"{_whole(plan)} in all (profile: {plan.profile})"] if plan.profile and plan.phases else []
+    return [f"{_whole(plan, ' in all')} (profile: {plan.profile})"] if plan.profile and plan.phases else []
 
 
-def _whole(plan: Plan) -> str:
+def _whole(plan: Plan, of_what: str = "") -> str:
     within = "" if plan.forecast.p90_s is None else f", 9 of 10 within {duration(plan.forecast.p90_s)}"
-    return f"about {duration(plan.forecast.duration_s)}{within}"
+    return f"about {duration(plan.forecast.duration_s)}{of_what}{within}"
 
 
 def _phase(phase: Phase) -> Iterator[str]:
