@@ -1,13 +1,18 @@
 """A profile is what a playbook says of all that it doesn't say itself."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from rollout.adapters.documents.read import read_playbook
 from rollout.homeservers.synapse.canaries import bought_path
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
 from rollout.model.playbook import Playbook
 from rollout.model.profiles import SMALL, completed
+
+ROOT = Path(__file__).parents[2]
 
 
 def _small(**written: Any) -> Playbook:  # noqa: ANN401  (whatever stands in a file)
@@ -54,3 +59,16 @@ def test_every_role_is_asked_and_judged_or_may_be_alive_alone(role: str) -> None
     judged = [gate for gate in small.gates if role in gate.roles]
     assert bool(judged) == (bought_path(role, 1) is not None) == (role not in small.liveness_only)  # type: ignore[arg-type]
     assert all(gate.metric in evidence_of(role) for gate in judged)  # type: ignore[arg-type]
+
+
+def test_the_commented_playbook_is_one_line_and_says_what_it_means() -> None:
+    """Whoever takes a comment's mark away has what they had before."""
+    text = (ROOT / "playbooks/synapse-small.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text) == {"name": "synapse-small", "profile": "small"}
+    assert read_playbook(ROOT / "playbooks/synapse-small.yaml") == _small(name="synapse-small")
+    lines = text[text.index("# canary_requests:") : text.index("# liveness_only:")].splitlines()
+    shown = yaml.safe_load("\n".join(line.removeprefix("#").removeprefix(" ") for line in lines))
+    common = {"test": "sequential", "samples_min": 150, "soak_s": 120, "deadline_s": 1200}
+    assert "samples_min: 150, soak_s: 120, deadline_s: 1200" in text
+    shown["gates"] = [{**gate, **common} for gate in shown["gates"]]
+    assert shown == {name: SMALL[name] for name in ("canary_requests", "baseline", "gates", "watch")}
