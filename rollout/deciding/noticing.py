@@ -185,6 +185,7 @@ def _take_in(
         windows=stretches,
         watched=watched,
         blocks=blocks,
+        bought=known.bought + own.bought,
     )
 
 

@@ -113,7 +113,7 @@ class WorkerState:
     *failed_at_s* when a gate last began to say FAIL.
     *hold* is what was last seen of holding it; *shed* requests were refused meanwhile, and *let_go_late* let go by the proxy's own bound.
     *recent* are its last tallies, for how busy it is (sparing.py). *blocks* are all stretches since it was admitted, for sequential gates
-    (weighing.py).
+    (weighing.py). *bought* counts the canary requests for evidence that it was sent in the whole rollout (buying.py).
     """
 
     sighting: Sighting | None = None
@@ -144,6 +144,7 @@ class WorkerState:
     let_go_late: int = 0
     recent: tuple[Tally, ...] = ()
     blocks: tuple[Window, ...] = ()
+    bought: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,12 @@ of the same release at the same hour of the day.
 They come before a SURVEY in the design's order, since they are longer; where none is long enough, the plan's SURVEY takes one. No
 Prometheus knows our own canaries. So each worker is asked one, which tells whether it answers them at all, and who has a gate that compares
 them is surveyed all the same: what that sees is added.
+
+Where evidence is bought, only what was seen with as many canary requests serves: they are answered sooner than much of what users ask for,
+and the more of them there are, the quicker any release looks. No Prometheus tells them from users' requests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from rollout.deciding.fold import fold, start
@@ -36,6 +39,8 @@ _CURVES_MAX = 40
 # Before the first that a rollout's own measuring sends.
 CANARY = 0
 CANARY_TIMEOUT_S = 5.0
+# What was bought comes as often as it should but for sweeps at the ends, and moments at which the worker was busy.
+_AS_OFTEN = 0.75
 # No Prometheus has these: what comes of our own requests, and what the proxy counts when it is looked at.
 _OURS = frozenset({Metric.CANARY_P95, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 
@@ -49,7 +54,7 @@ def find(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> Baseli
     """
     kept = from_history(journal, plan, now_s)
     of_journal = {} if kept is None else kept.tallies
-    of_past = _from_past(drivers, plan, now_s)
+    of_past = {worker: tally for worker, tally in _from_past(drivers, plan, now_s).items() if _is_alike(plan, worker, tally)}
     tallies = of_journal | of_past
     learned = recoveries(journal, plan) if any(gate.odds is not None for gate in plan.gates.values()) else {}
     if not tallies:
@@ -96,7 +101,7 @@ def with_canaries(drivers: Drivers, plan: Plan, found: BaselineFound) -> Baselin
 
 def from_history(journal: Journal, plan: Plan, now_s: float) -> BaselineFound | None:
     """Find the same in the journal alone."""
-    found = kept_tallies(journal, plan.homeserver, plan.from_releases, now_s)
+    found = kept_tallies(journal, plan.homeserver, plan.from_releases, now_s, lambda worker, tally: _is_alike(plan, worker, tally))
     enough = {worker: tally for worker, tally in found.items() if _seconds(tally) >= plan.baseline_s}
     return BaselineFound(now_s, HISTORY, enough) if enough else None
 
@@ -117,9 +122,28 @@ def recoveries(journal: Journal, plan: Plan) -> dict[Role, tuple[str, ...]]:
     return {role: tuple(curves[:_CURVES_MAX]) for role, curves in found.items()}
 
 
-def kept_tallies(journal: Journal, homeserver: str, releases: Mapping[WorkerId, ReleaseId], now_s: float) -> dict[WorkerId, Tally]:
+def _is_alike(plan: Plan, worker: WorkerId, tally: Tally) -> bool:
+    """Tell whether as many canary requests are in a tally as there will be in what is compared with it."""
+    if plan.buying is None or worker not in plan.buying.workers:
+        return not tally.bought
+    return tally.bought >= _AS_OFTEN * plan.buying.per_s * _seconds(tally) and tally.bought * _AS_OFTEN <= plan.buying.per_s * _seconds(
+        tally
+    )
+
+
+def _any(_worker: WorkerId, _tally: Tally) -> bool:
+    return True
+
+
+def kept_tallies(
+    journal: Journal,
+    homeserver: str,
+    releases: Mapping[WorkerId, ReleaseId],
+    now_s: float,
+    serves: Callable[[WorkerId, Tally], bool] = _any,
+) -> dict[WorkerId, Tally]:
     """
-    Sum up what is known of each worker on the release that it runs now.
+    Sum up what is known of each worker on the release that it runs now, and *serves*.
 
     Counted is what was surveyed before an earlier rollout, what was watched after it, and what was kept by `rollout observe`, each for the
     release that ran then.
@@ -134,11 +158,11 @@ def kept_tallies(journal: Journal, homeserver: str, releases: Mapping[WorkerId, 
             state = fold(earlier, state, event)
         for worker, release in releases.items():
             for tally in _tallies(earlier, state, worker, release):
-                if _same_hour(tally, now_s):
+                if _same_hour(tally, now_s) and serves(worker, tally):
                     found[worker] = tally + found[worker] if worker in found else tally
     for kept in journal.baselines(homeserver, now_s - _DAY_S):
         for worker, (release, tally) in kept.tallies.items():
-            if releases.get(worker) == release and _same_hour(tally, now_s):
+            if releases.get(worker) == release and _same_hour(tally, now_s) and serves(worker, tally):
                 found[worker] = tally + found[worker] if worker in found else tally
     return found
 

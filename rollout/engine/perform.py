@@ -11,6 +11,7 @@ import threading
 from typing import Protocol, Self
 
 from rollout.deciding.seeing import LOOK_FRESH_S
+from rollout.engine.buying import Buyer
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
 from rollout.engine.survey import Changes, Surveyor
@@ -31,6 +32,8 @@ CALM_LOOK_S = 2.0
 # A worker that is out waits for its first canary to be answered.
 EAGER_MEASURE_S = 1.0
 THOROUGH_EVERY_S = 5.0
+# A request that buys evidence is sent so much too late at most.
+BUY_LOOK_S = 0.1
 LOG_LINES_MAX = 12
 USERS_TIMEOUT_S = 10.0
 
@@ -42,8 +45,8 @@ class Performer(Protocol):
         """Begin an effect; its outcome comes out of `collect`, exactly once."""
         ...
 
-    def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
-        """Say which workers are worth measuring, and whether every look counts."""
+    def attend(self, focus: frozenset[WorkerId], *, eager: bool, asked: frozenset[WorkerId]) -> None:
+        """Say which workers are worth measuring, whether every look counts, and to whom requests are sent that buy evidence."""
         ...
 
     def collect(self, until_s: float) -> list[Event]:
@@ -121,6 +124,7 @@ class ThreadedPerformer:
         # Those with an effect under way: what ends meanwhile doesn't end by itself.
         self._acted_on: list[WorkerId | None] = []
         self._eager = False
+        self._buyer = Buyer(plan, drivers.probe, clock, surveyor.buy)
         self._ended = threading.Event()
         self._look_now = threading.Event()
 
@@ -139,11 +143,14 @@ class ThreadedPerformer:
     def submit(self, effect: Effect) -> None:
         """Begin an effect in a thread of its own."""
         self._acted_on.append(effect.worker)
+        self._buyer.leave(effect.worker)
         threading.Thread(target=self._act, args=(effect, self._clock.elapsed_s()), daemon=True).start()
 
-    def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
+    def attend(self, focus: frozenset[WorkerId], *, eager: bool, asked: frozenset[WorkerId]) -> None:
         """Take effect with the next look and the next measurement."""
         self._focus = focus
+        for worker in sorted(self._buyer.attend(asked)):
+            threading.Thread(target=self._buy_again_and_again, args=(worker,), daemon=True).start()
         if eager and not self._eager:
             self._look_now.set()
         self._eager = eager
@@ -186,3 +193,8 @@ class ThreadedPerformer:
             self._events.put(SamplesTaken(self._clock.now_s(), measured))
             self._ended.wait(min(self._plan.sample_s, EAGER_MEASURE_S) if self._eager else self._plan.sample_s)
             focus = self._focus
+
+    def _buy_again_and_again(self, worker: WorkerId) -> None:
+        while not self._ended.wait(BUY_LOOK_S):
+            if self._buyer.is_due(worker):
+                self._buyer.ask(worker)

@@ -58,11 +58,12 @@ class Readiness:
         self._wait = Event().wait
         self.surveyor = Surveyor(drivers, inventory, clock)
 
-    def look(self, *, warming: bool, watch_s: float = 0.0, with_canaries: bool = False) -> Seen:
+    def look(self, *, warming: bool, watch_s: float = 0.0, with_canaries: bool = False, buying: bool = False) -> Seen:
         """
         Look at everything twice where that is needed, and say who can't be measured, and why.
 
-        Metrics are watched for *watch_s* (at least APART_S).
+        Metrics are watched for *watch_s* (at least APART_S). Whether workers could be warmed (*warming*), or evidence bought (*buying*), is
+        found out only where it is wanted.
         """
         workers = tuple(self._inventory.workers)
         began_at_s = self._clock.now_s()
@@ -71,6 +72,8 @@ class Readiness:
         seen = self._once_started(self.surveyor.look_twice())
         if warming:
             seen = replace(seen, no_warming=self.surveyor.why_no_warming())
+        if buying:
+            seen = replace(seen, no_canaries=self.surveyor.why_no_canaries())
         ends_at_s = began_at_s + max(APART_S, watch_s)
         # How files grow is seen in the later half of it too: by several readings, not two.
         each_s = max(APART_S, watch_s / 8)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import assert_never
 
+from rollout.deciding import buying
 from rollout.deciding.decide import decide, focus, is_eager
 from rollout.deciding.decision import Finish, Note, Perform, WaitUntil
 from rollout.deciding.fold import fold
@@ -93,7 +94,8 @@ class Loop:
                     self.record((EffectIntended(now_s, effect),))
                     performer.submit(effect)
                 case WaitUntil():
-                    performer.attend(focus(self.plan, self.state), eager=is_eager(self.plan, self.state))
+                    asked = buying.asked(self.plan, self.state)
+                    performer.attend(focus(self.plan, self.state), eager=is_eager(self.plan, self.state), asked=asked)
                     until_s = max(now_s + WAIT_MIN_S, min(decision.at_s, now_s + heed_every_s))
                     self.record([_not_before(event, self.state.last_at_s) for event in performer.collect(until_s)])
                 case _:

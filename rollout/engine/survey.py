@@ -7,6 +7,7 @@ be seen is named with its reason; no failure of one source hides the others.
 """
 
 import difflib
+import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields, replace
 from functools import reduce
@@ -74,7 +75,7 @@ class _Reading(NamedTuple):
 
 
 class Surveyor:
-    """Looks and measures. Not for use by several threads at once, except that one may look while another measures."""
+    """Looks and measures. Not for use by several threads at once, except that one may look while another measures, and any may buy."""
 
     def __init__(self, drivers: Drivers, inventory: Inventory, clock: Clock) -> None:
         self._drivers = drivers
@@ -84,6 +85,8 @@ class Surveyor:
         self._versions: dict[WorkerId, tuple[float, str]] = {}
         self._pages: dict[WorkerId, _Reading] = {}
         self._waiting: dict[WorkerId, tuple[Answer, ...]] = {}
+        self._bought: dict[WorkerId, tuple[Answer, ...]] = {}
+        self._buying = threading.Lock()
         self._running: set[WorkerId] = set()
         self._last_words: dict[WorkerId, tuple[str, ...]] = {}
         self._nonce = 0
@@ -203,6 +206,23 @@ class Surveyor:
             return "the inventory has no database_driver, and so nobody knows who is active"
         return warming.unavailable(MEASURE_TIMEOUT_S)
 
+    def why_no_canaries(self) -> str:
+        """Say why no evidence could be bought with canary requests now; "" when it could."""
+        return self._drivers.probe.unavailable(MEASURE_TIMEOUT_S)
+
+    def buy(self, worker: WorkerId, answer: Answer) -> None:
+        """Take in what came of a request that buys evidence: it belongs to the next measurement of that worker."""
+        with self._buying:
+            self._bought[worker] = (*self._bought.get(worker, ()), answer)
+
+    def _with_bought(self, worker: WorkerId, tally: Tally | None) -> Tally | None:
+        """Add what was bought since the last time; where nothing was measured meanwhile it counts for nothing."""
+        with self._buying:
+            bought = self._bought.pop(worker, ())
+        return (
+            None if tally is None else reduce(with_canary, bought, replace(tally, bought=tally.bought + len(bought)) if bought else tally)
+        )
+
     def counters(self) -> dict[WorkerId, synapse_metrics.Counters]:
         """Return the last page of each worker that could be read."""
         return {worker: reading.counters for worker, reading in self._pages.items()}
@@ -286,6 +306,7 @@ class Surveyor:
         if isinstance(counters, str):
             self._pages.pop(worker, None)
             self._waiting.pop(worker, None)
+            self._with_bought(worker, None)
             return counters
         before = self._pages.get(worker)
         if before is not None and written_at_s is not None and before.written_at_s == written_at_s:
@@ -293,10 +314,9 @@ class Surveyor:
             return None
         asked = (*self._waiting.pop(worker, ()), *asked)
         self._pages[worker] = _Reading(at_s, counters, written_at_s)
-        if before is None:
-            return None
-        told = synapse_metrics.tally(before.counters, counters, before.at_s, at_s)
-        return told if isinstance(told, str) else reduce(with_canary, asked, told)
+        told = None if before is None else synapse_metrics.tally(before.counters, counters, before.at_s, at_s)
+        bought = self._with_bought(worker, None if isinstance(told, str) else told)
+        return told if isinstance(told, str) or bought is None else reduce(with_canary, asked, bought)
 
     def _ask_canaries(self, workers: Collection[WorkerId]) -> dict[WorkerId, Answer]:
         self._nonce += 1

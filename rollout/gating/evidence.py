@@ -47,7 +47,8 @@ def samples(metric: Metric, tally: Tally) -> float:
     Count the samples behind the value of *metric*.
 
     Our own canaries to a sync worker are long-polls too; they are in the sums, but are no samples: traffic of our own shows nothing about
-    users. A backlog is a level, which means something only while work is done, so its samples are units of work.
+    users, but for what was bought because users show too little. A backlog is a level, which means something only while work is done, so
+    its samples are units of work.
     """
     return _SAMPLES[metric](tally)
 
@@ -82,6 +83,7 @@ def sound(tally: Tally) -> bool:
         and tally.errors <= tally.requests + tally.polls + _ROUNDING
         and tally.canary_failures <= tally.canaries
         and tally.proxy_failures <= tally.proxied + _ROUNDING
+        and tally.bought <= tally.canaries
     )
 
 
@@ -91,7 +93,7 @@ def _are_sound(counts: tuple[float, ...]) -> bool:
 
 
 def _polls_of_users(tally: Tally) -> float:
-    return max(0.0, tally.polls - tally.canaries)
+    return max(0.0, tally.polls - (tally.canaries - tally.bought))
 
 
 def _per(total: float, count: float) -> float | None:

@@ -94,8 +94,8 @@ def is_complete(window: Window, window_s: float, gate: Gate | None) -> bool:
 
 
 def completed(tally: Tally) -> float:
-    """Count what was answered, long-polls too."""
-    return tally.requests + tally.polls
+    """Count what was answered, long-polls too; what was bought says nothing about the load that users bring."""
+    return max(0.0, tally.requests + tally.polls - tally.bought)
 
 
 def seconds(tally: Tally) -> float:

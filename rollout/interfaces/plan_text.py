@@ -16,7 +16,10 @@ _WIDTH = 120
 def plan_text(plan: Plan) -> str:
     """Print a plan: phases, waves and steps with reasons and deadlines, what is left alone, the way back, and what the gates can't see."""
     versions = sorted({plan.releases[release].version for release in plan.from_releases.values()})
-    lines = [f"{plan.homeserver}: {', '.join(versions)} → {plan.to_release.version} ({plan.to_release.id})   plan {plan.digest[:12]}"]
+    lines = [
+        *_total_first(plan),
+        f"{plan.homeserver}: {', '.join(versions)} → {plan.to_release.version} ({plan.to_release.id})   plan {plan.digest[:12]}",
+    ]
     if not plan.phases:
         lines.append("nothing to do")
     for phase in plan.phases:
@@ -37,6 +40,16 @@ def plan_text(plan: Plan) -> str:
         if entries:
             lines += [title, *(line for entry in entries for line in _wrapped(entry, first="  ", rest="    "))]
     return "\n".join(lines) + "\n"
+
+
+def _total_first(plan: Plan) -> list[str]:
+    """Where evidence takes its time by choice, how long it takes is what a person wants to know first."""
+    return [f"{_whole(plan, ' in all')} (profile: {plan.profile})"] if plan.profile and plan.phases else []
+
+
+def _whole(plan: Plan, of_what: str = "") -> str:
+    within = "" if plan.forecast.p90_s is None else f", 9 of 10 within {duration(plan.forecast.p90_s)}"
+    return f"about {duration(plan.forecast.duration_s)}{of_what}{within}"
 
 
 def _phase(phase: Phase) -> Iterator[str]:
@@ -127,10 +140,9 @@ def _forecast(plan: Plan) -> list[str]:
     said = plan.forecast
     evidence_s = sorted(set(said.evidence_s.values()))
     spread = f"{evidence_s[0]:g}" if len(evidence_s) == 1 else f"{evidence_s[0]:g} to {evidence_s[-1]:g}"
-    within = "" if said.p90_s is None else f", 9 of 10 within {duration(said.p90_s)}"
     phases = ", ".join(f"{phase.name} {duration(total((phase,), said.steps).mean_s)}" for phase in plan.phases) if said.steps else ""
     return [
-        f"about {duration(said.duration_s)}{within}" + (f": {phases}" if phases else ""),
+        _whole(plan) + (f": {phases}" if phases else ""),
         f"{duration(said.fixed_s)} of it are the playbook's own times (ramp and evidence {spread} s per worker); {said.basis}",
         *_windows(plan.windows),
     ]

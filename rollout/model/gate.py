@@ -46,6 +46,8 @@ class Tally:
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
     to other workers that failed (Synapse tries most of them again). *proxied* requests were given to it by the proxy, by that one's own
     count, and *proxy_failures* of them had no good answer; both are 0 where the proxy doesn't count, or couldn't be seen.
+    to other workers that failed (Synapse tries most of them again). *bought* of the *canaries* were sent for evidence (model/buying.py),
+    and count among *requests* or *polls* like anybody's.
     """
 
     since_s: float
@@ -67,6 +69,7 @@ class Tally:
     backlog: float | None = None
     proxied: float = 0.0
     proxy_failures: float = 0.0
+    bought: int = 0
 
     def __add__(self, later: "Tally") -> "Tally":
         """Join with a *later* tally of the same worker."""
@@ -92,6 +95,7 @@ class Tally:
             "backlog": self.backlog if later.backlog is None else later.backlog,
             "proxied": self.proxied + later.proxied,
             "proxy_failures": self.proxy_failures + later.proxy_failures,
+            "bought": self.bought + later.bought,
         }
         object.__setattr__(joined, "__dict__", fields)
         return joined

@@ -5,6 +5,7 @@ from enum import StrEnum
 
 from pydantic import JsonValue
 
+from rollout.model.buying import Buying
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
 from rollout.model.load import CapacityLimits, Headroom, Routing
@@ -211,7 +212,7 @@ class Plan:
     way back exists, None if there is always one. *headroom* is what the siblings of each worker that is taken out come to meanwhile,
     *capacity* what they may come to, and *routing* how each pool's requests find their worker. *digest* covers everything but itself, what
     was measured (forecast, headroom, time) and the notes; *observation_digest* covers what was seen without volatile facts. *windows* are
-    None where it may run at any time.
+    None where it may run at any time. *buying* is None where no evidence is bought with requests of our own; *profile* is the playbook's.
     """
 
     digest: str
@@ -246,6 +247,8 @@ class Plan:
     headroom: dict[WorkerId, Headroom] = field(default_factory=dict)
     routing: dict[PoolId, Routing] = field(default_factory=dict)
     basis: Basis = field(default_factory=Basis)
+    buying: Buying | None = None
+    profile: str = ""
 
 
 def steps_of(phases: tuple[Phase, ...]) -> tuple[Step, ...]:

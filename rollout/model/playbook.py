@@ -60,6 +60,20 @@ class Warm(BaseModel):
     inheritors: bool = True
 
 
+class CanaryRequests(BaseModel):
+    """
+    Buying evidence where users ask too little: *per_s* requests of our own a second, straight to the port of each worker that can be asked
+    (client, sync, main), while the baseline is taken, a worker soaks or somebody is watched. One at a time, no more than *requests_max* to
+    each worker in one rollout, and none while it uses more than *cpu_max* of a core. They count like any other request.
+    """
+
+    model_config = _STRICT
+
+    per_s: float = Field(default=1.0, gt=0, le=5)
+    requests_max: int = Field(default=20_000, ge=1)
+    cpu_max: float = Field(default=0.5, gt=0, le=1)
+
+
 class Strategy(BaseModel):
     """Order and limits. An entry of *role_order* that is a list names roles that are rolled side by side, one worker of each at a time."""
 
@@ -220,6 +234,9 @@ class Playbook(BaseModel):
     model_config = _STRICT
 
     name: str = Field(min_length=1)
+    profile: Literal["small"] | None = Field(
+        default=None, description="settings for all that is left out: small, for a homeserver with a request every few seconds"
+    )
     strategy: Strategy = Strategy()
     baseline: Baseline = Baseline()
     gates: tuple[GateEntry, ...] = ()
@@ -229,6 +246,7 @@ class Playbook(BaseModel):
         lt=0.5,
         description="how often a good rollout may be taken back by a sequential gate, all workers and gates together",
     )
+    canary_requests: CanaryRequests | None = Field(default=None, description="no evidence is bought if absent")
     guards: tuple[GuardEntry, ...] = ()
     liveness_only: tuple[Role, ...] = Field(default=(), description="roles that may pass on being alive alone; plan and verdict say so")
     accept_hazards: tuple[str, ...] = Field(default=(), description="hazards between releases that somebody has read of and accepts, by id")

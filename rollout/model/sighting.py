@@ -150,8 +150,9 @@ class Observation:
     The whole homeserver at *taken_at_s*. *missing* maps a worker that could not be seen at all to the reason; nothing is assumed of it.
 
     *releases* are those prepared at the target; *last_number* is the highest effect number in the ledger. *pools* and *proxy* are what the
-    proxy says of its backends and of itself; *no_warming* is why no worker could be warmed now ("" when one could), and *no_database* why
-    the homeserver's database could not be asked. *loads* say how busy workers are, where that was measured.
+    proxy says of its backends and of itself; *no_warming* is why no worker could be warmed now ("" when one could), *no_canaries* why no
+    evidence could be bought, and *no_database* why the homeserver's database could not be asked. *loads* say how busy workers are, where
+    that was measured.
     """
 
     taken_at_s: float
@@ -163,6 +164,7 @@ class Observation:
     pools: dict[PoolId, PoolSighting] = field(default_factory=dict)
     proxy: ProxyLimits | None = None
     no_warming: str = ""
+    no_canaries: str = ""
     no_database: str = ""
     last_number: EffectNumber = EffectNumber(0)
     loads: dict[WorkerId, Load] = field(default_factory=dict)

@@ -19,8 +19,11 @@ _NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "headroom", "notes"})
 def digest_of_playbook(playbook: Playbook) -> str:
     """Cover what the playbook says, not how it is written."""
     plain = playbook.model_dump(mode="json")
-    if playbook.windows is None:
-        del plain["windows"]
+    # A profile is another way to write its settings. Plans that were saved before there were windows or canary requests still hold.
+    del plain["profile"]
+    for name in ("windows", "canary_requests"):
+        if plain[name] is None:
+            del plain[name]
     return _digest(plain)
 
 
@@ -42,9 +45,11 @@ def digest_of_plan(plan: Plan) -> str:
     """Cover everything but the digest itself, the forecast, the headroom, the notes, and when it was made."""
     plain = {name: value for name, value in codec.to_plain(plan).items() if name not in _NOT_IN_PLAN_DIGEST}
     plain["basis"] = {name: value for name, value in plain["basis"].items() if name != "made_at_s"}
-    if plan.windows is None:
-        # Plans that were saved before there were windows have none.
-        del plain["windows"]
+    del plain["profile"]
+    for name in ("windows", "buying"):
+        # Plans that were saved before there were any have none.
+        if plain[name] is None:
+            del plain[name]
     return _digest(plain)
 
 

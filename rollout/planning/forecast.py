@@ -236,12 +236,20 @@ def _evidence_s(plan: Plan, step: Step, worker: Worker | None, samples_per_s: Ma
         return 0.0
     times_s = [0.0]
     for gate in (plan.gates[name] for name in step.gates):
-        rate = samples_per_s.get((worker.role, gate.metric), 0.0)
+        rate = max(samples_per_s.get((worker.role, gate.metric), 0.0), _bought_per_s(plan, worker, gate.metric))
         if rate > 0:
             times_s.append(min(gate.deadline_s, gate.samples_min / rate))
     if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
         times_s.append(plan.recovery.window_s)
     return max(times_s)
+
+
+def _bought_per_s(plan: Plan, worker: Worker, metric: Metric) -> float:
+    """Return how many samples a second canary requests bring, if any are sent to a worker."""
+    return plan.buying.per_s if plan.buying is not None and worker.id in plan.buying.workers and metric in _BOUGHT else 0.0
+
+
+_BOUGHT = frozenset({Metric.LATENCY_P95, Metric.ERRORS, Metric.REQUEST_CPU, Metric.CANARY_P95, Metric.CANARY_FAILURES})
 
 
 def _kind_of_prepare(plan: Plan) -> str:

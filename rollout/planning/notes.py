@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Worker
-from rollout.planning import holding, plan_checks
+from rollout.planning import buying, holding, plan_checks
 from rollout.planning.evidence import behind_proxies, heeded
 from rollout.planning.order import MAIN, Stretch
 from rollout.planning.situation import Situation
@@ -18,6 +18,7 @@ def of(situation: Situation, stretches: Sequence[Stretch], skipped: Mapping[Work
         *(note for worker in rolled for note in holding.notes(worker, situation)),
         *(note for worker in rolled for note in _unseen(worker, situation)),
         *_liveness_only(rolled, situation),
+        *(buying.notes(situation) if rolled else ()),
         *(_way_back(situation) if migrates else ()),
         *(_mixed(situation, skipped) if rolled else ()),
     )

@@ -18,7 +18,7 @@ from rollout.model.playbook import Playbook
 from rollout.model.playbook import Windows as WrittenWindows
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning import capacity, holding, notes, plan_checks, reasons, warming
+from rollout.planning import buying, capacity, holding, notes, plan_checks, reasons, warming
 from rollout.planning.basis import basis_of
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery, spent
@@ -87,6 +87,7 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
         blockers += plan_checks.without_evidence(rolled, situation.playbook)
         blockers += plan_checks.unmeasurable_guards(situation)
         blockers += warming.refusals(rolled, situation)
+        blockers += buying.refusals(situation)
         blockers += holding.refusals(rolled, situation)
     return blockers
 
@@ -133,6 +134,8 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         headroom=headroom,
         routing=capacity.routings(situation),
         basis=basis_of(situation),
+        buying=buying.resolved(situation) if phases else None,
+        profile=playbook.profile or "",
     )
     return replace(plan, digest=digest_of_plan(plan), forecast=forecast(plan, sessions_of(situation.observation)))
 

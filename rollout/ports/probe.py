@@ -23,6 +23,10 @@ class Probe(Protocol):
         """Ask /health: liveness, no more."""
         ...
 
+    def unavailable(self, timeout_s: float) -> str:
+        """Return "" when the homeserver knows our credentials, otherwise one sentence: why not, and what to do about it. Never raises."""
+        ...
+
     def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """GET a path (with its query) on each worker with our own credentials. An empty result means that there are none to use."""
         ...

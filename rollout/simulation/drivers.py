@@ -1,18 +1,22 @@
 """The ports over a simulated world."""
 
+import itertools
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from statistics import NormalDist
 from typing import NamedTuple
 
 from rollout.adapters.faults import translated
 from rollout.agent.book import Claim, Content, check_token, compare
 from rollout.agent.rule import ADMIT, Out, Ruling, Seen, rule
+from rollout.homeservers.synapse.canaries import canary_path
 from rollout.model.conditions import Room
 from rollout.model.effect import FULL_WEIGHT, NEXT, Effect
 from rollout.model.errors import PermanentDriverError
 from rollout.model.gate import LATENCY_EDGES_S
-from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
+from rollout.model.ids import EffectNumber, ReleaseId, Role, StepId, WorkerId
 from rollout.model.plan import HoldBound, Verb
 from rollout.model.release import Release, make_release
 from rollout.model.sample import Page, Sample
@@ -27,6 +31,10 @@ from rollout.simulation.world import World
 # How long a request takes, at most, on a healthy release and on a slow one.
 HEALTHY_S = 0.05
 SLOW_S = 0.5
+# How requests vary around the middle, where they do: the logarithm's standard deviation (docs/decisions/0016-sequential-gates.md).
+SPREAD = NormalDist(0.0, 0.9)
+# Multiples of it lie evenly between 0 and 1, however many there are.
+_GOLDEN = (math.sqrt(5) - 1) / 2
 # What one release takes on disk, and how many database connections a worker may open.
 RELEASE_BYTES = 500_000_000
 POOL_MAX = 10
@@ -234,6 +242,7 @@ class _Figures(NamedTuple):
     served: float
     errors: float
     slow: float
+    median_s: float | None
 
 
 class SimulatedMetrics:
@@ -264,6 +273,7 @@ class SimulatedMetrics:
                 served=it.served,
                 errors=it.errors,
                 slow=it.slow,
+                median_s=self._world.median_s.get(it.runs),
             )
         return Page(tuple(sample for sample in _written(self._kept[worker], prefixes) if sample.name.startswith(prefixes)))
 
@@ -279,25 +289,29 @@ def _written(figures: _Figures, prefixes: tuple[str, ...]) -> Iterator[Sample]:
     yield Sample("process_open_fds", {}, figures.open_files)
     yield Sample("process_max_fds", {}, FILES_MAX)
     if any(prefix.startswith(_TIME) or _TIME.startswith(prefix) for prefix in prefixes):
-        yield from _histogram(figures.served, figures.errors, figures.slow)
+        yield from _histogram(figures)
 
 
-def _histogram(served: float, errors: float, slow: float) -> Iterator[Sample]:
-    for code, count in (("200", served - errors), ("500", errors)):
+def _histogram(figures: _Figures) -> Iterator[Sample]:
+    served, slow = figures.served, figures.slow
+    for code, count in (("200", served - figures.errors), ("500", figures.errors)):
         labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
         share = 0.0 if served == 0 else slow / served
         for edge in (*LATENCY_EDGES_S, float("inf")):
             reached = (count * (1 - share) if edge >= HEALTHY_S else 0.0) + (count * share if edge >= SLOW_S else 0.0)
+            if figures.median_s is not None:
+                reached = count * SPREAD.cdf(math.log(edge / figures.median_s))
             yield Sample(f"{_TIME}_bucket", {**labels, "le": "+Inf" if edge == float("inf") else str(edge)}, reached)
         yield Sample(f"{_TIME}_count", labels, count)
         yield Sample(f"{_TIME}_sum", labels, count * 0.05)
 
 
 class SimulatedProbe:
-    """Health by the world; there are no credentials for canaries."""
+    """Health by the world; canaries where it has an application service, and then they count at the worker like any other request."""
 
     def __init__(self, world: World) -> None:
         self._world = world
+        self._numbers = itertools.count(1)
 
     def health(self, workers: Collection[WorkerId], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
@@ -306,8 +320,26 @@ class SimulatedProbe:
 
     def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""
-        del paths, timeout_s
-        return {}
+        del timeout_s
+        return {worker: self._asked(worker, path) for worker, path in paths.items()} if self._world.application_service else {}
+
+    def unavailable(self, timeout_s: float) -> str:
+        """See ports.probe."""
+        del timeout_s
+        return "" if self._world.application_service else "the simulated homeserver has no application service"
+
+    def _asked(self, worker: WorkerId, path: str) -> Answer:
+        it = self._world.workers.get(worker)
+        if it is None or not self._world.answers(worker):
+            return self._answer(worker)
+        # What a sweep asks a client worker for is left out of its traffic (homeservers/synapse/metrics.py).
+        ok = self._world.ask(worker, counted=path != canary_path(Role("client"), 0))
+        median_s = self._world.median_s.get(it.runs)
+        seconds = SLOW_S if it.runs in self._world.slow else HEALTHY_S
+        if median_s is not None:
+            # Drawn evenly and not at random, so that the same rollout is the same again.
+            seconds = median_s * math.exp(SPREAD.inv_cdf(next(self._numbers) * _GOLDEN % 1.0))
+        return Answer(ok, seconds, "" if ok else "answered 500")
 
     def _answer(self, worker: WorkerId) -> Answer:
         ok = worker in self._world.workers and self._world.answers(worker)

@@ -207,8 +207,8 @@ class QuickEyes(Eyes):
         self.files.record(worker, now_s, _files_page(it.started_at_s or 0.0, self._world.open_files(worker)))
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
-        """See engine.survey; there are no credentials for canaries."""
-        if not self._is_plain:
+        """See engine.survey; who is asked for canaries is asked by the Surveyor."""
+        if not self._is_plain or self._world.median_s or (with_canaries and self._world.application_service):
             return super().measure(workers, with_canaries=with_canaries)
         world, now_s = self._world, self._now_s()
         tallies: dict[WorkerId, Tally] = {}
@@ -225,8 +225,8 @@ class QuickEyes(Eyes):
             told = None if before is None else _between(before, now)
             if isinstance(told, str):
                 unmeasured[worker] = told
-            elif told is not None:
-                tallies[worker] = told
+            elif (bought := self._with_bought(worker, told)) is not None:
+                tallies[worker] = bought
         return Measured(self._with_proxies(workers, tallies), unmeasured)
 
 

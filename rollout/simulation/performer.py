@@ -11,9 +11,10 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from rollout.engine.buying import Buyer
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
-from rollout.engine.perform import THOROUGH_EVERY_S, act, too_late
+from rollout.engine.perform import BUY_LOOK_S, THOROUGH_EVERY_S, act, too_late
 from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
@@ -77,12 +78,16 @@ class VirtualPerformer:
         self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._looks = 0
         self._tenure = tenure
+        self._buyer = Buyer(plan, drivers.probe, clock, self._eyes.buy)
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
         self._at(clock.now_s() + tenure.pause_s, self._renew)
+        if plan.buying is not None:
+            self._at(clock.now_s(), self._buy)
 
     def submit(self, effect: Effect) -> None:
         """Let it take its time, then do it."""
+        self._buyer.leave(effect.worker)
         takes_s = self._durations.of(effect)
         due_s = self._clock.elapsed_s() + takes_s
         self._hooks.intended(effect)
@@ -91,10 +96,11 @@ class VirtualPerformer:
         if (look_at_s := self._eyes.after_effect_at_s(done_s)) is not None:
             self._at(look_at_s, self._look)
 
-    def attend(self, focus: frozenset[WorkerId], *, eager: bool) -> None:
+    def attend(self, focus: frozenset[WorkerId], *, eager: bool, asked: frozenset[WorkerId]) -> None:
         """See engine.perform."""
         self._focus = focus
         self._eager = eager
+        self._buyer.attend(asked)
 
     def collect(self, until_s: float) -> list[Event]:
         """Jump to whatever comes first."""
@@ -153,6 +159,12 @@ class VirtualPerformer:
         self._at(self._clock.now_s() + self._tenure.pause_s, self._renew)
         return event
 
+    def _buy(self) -> None:
+        for worker in sorted(self._inventory.workers):
+            if self._buyer.is_due(worker):
+                self._buyer.ask(worker)
+        self._at(self._clock.now_s() + BUY_LOOK_S, self._buy)
+
     def _look(self) -> Observed:
         now_s = self._clock.now_s()
         thorough = now_s - self._thorough_at_s >= THOROUGH_EVERY_S
@@ -167,4 +179,4 @@ class VirtualPerformer:
     def _measure(self) -> SamplesTaken:
         now_s = self._clock.now_s()
         self._at(now_s + self._plan.sample_s, self._measure)
-        return SamplesTaken(now_s, self._eyes.measure(sorted(self._focus), with_canaries=False))
+        return SamplesTaken(now_s, self._eyes.measure(sorted(self._focus), with_canaries=self._plan.buying is not None))

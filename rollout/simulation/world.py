@@ -123,7 +123,8 @@ class World:
 
     What a worker does that is held ends within *held_ends_s*. The proxy sees a worker up *check_s* after it answers, and
     lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
-    after a start, less and less over *cold_s*. The metrics page of a worker in *dark* isn't there, and that of
+    after a start, less and less over *cold_s*. Requests to a release in *median_s* vary around that; to others they take always the same.
+    With an *application_service* canaries can be asked. The metrics page of a worker in *dark* isn't there, and that of
     one in *frozen* stays as it was. *draw* gives a worker's next boot or drain its length ("boot_s", "session_life_s"); None: as always.
     """
 
@@ -140,6 +141,8 @@ class World:
     hangs: set[ReleaseId] = field(default_factory=set)
     slow: set[ReleaseId] = field(default_factory=set)
     erring: dict[ReleaseId, float] = field(default_factory=dict)
+    median_s: dict[ReleaseId, float] = field(default_factory=dict)
+    application_service: bool = False
     dark: set[WorkerId] = field(default_factory=set)
     frozen: set[WorkerId] = field(default_factory=set)
     files: dict[WorkerId, tuple[float, float, float]] = field(default_factory=dict)
@@ -309,15 +312,27 @@ class World:
         now_s = self.clock.now_s()
         if it.started_at_s is not None and (self.takes_requests(worker) or not it.proxied):
             since_s = max(it.served_until_s, it.started_at_s + self.boot_of(worker) + (self.check_s if it.proxied else 0.0))
-            done = max(0.0, now_s - since_s) * it.requests_per_s * it.weight / 100
-            it.served += done
-            it.errors += done * self.erring.get(it.runs, 0.0)
-            slow = it.runs in self.slow or it.slow_until_s > since_s
-            it.slow += done if slow else 0.0
-            age = (now_s - it.started_at_s) / self.cold_s
-            cold = 1.0 + (self.cold_factor - 1.0) * max(0.0, 1.0 - age)
-            it.cpu_s += done * (self.request_cpu_s if it.request_cpu_s is None else it.request_cpu_s) * cold * (2.0 if slow else 1.0)
+            self._do(it, max(0.0, now_s - since_s) * it.requests_per_s * it.weight / 100, it.started_at_s, since_s)
         it.served_until_s = now_s
+
+    def ask(self, worker: WorkerId, *, counted: bool) -> bool:
+        """Let it answer one request that comes straight to its port, *counted* like any other or not; tell whether it was answered well."""
+        it = self.workers[worker]
+        if it.started_at_s is None or not self.answers(worker):
+            return False
+        self.serve(worker)
+        before = it.errors
+        self._do(it, 1.0 if counted else 0.0, it.started_at_s, self.clock.now_s())
+        return int(before) == int(it.errors)
+
+    def _do(self, it: SimulatedWorker, done: float, started_at_s: float, since_s: float) -> None:
+        it.served += done
+        it.errors += done * self.erring.get(it.runs, 0.0)
+        slow = it.runs in self.slow or it.slow_until_s > since_s
+        it.slow += done if slow else 0.0
+        age = (self.clock.now_s() - started_at_s) / self.cold_s
+        cold = 1.0 + (self.cold_factor - 1.0) * max(0.0, 1.0 - age)
+        it.cpu_s += done * (self.request_cpu_s if it.request_cpu_s is None else it.request_cpu_s) * cold * (2.0 if slow else 1.0)
 
     def drain(self, worker: WorkerId) -> None:
         """Send it nothing new."""

@@ -16,11 +16,22 @@ TIMEOUT_S = 5.0
 
 
 @pytest.fixture(params=["http", "simulated"])
+def stranger(request: pytest.FixtureRequest) -> Iterator[Probe]:
+    """A probe that has nobody to ask as."""
+    if request.param == "simulated":
+        yield set_stage({"sync1": ("sync", "sync")}).drivers.probe
+    else:
+        with serving(Says(b"ok")) as server:
+            yield HttpProbe({WELL: server.url}, None, None)
+
+
+@pytest.fixture(params=["http", "simulated"])
 def probe(request: pytest.FixtureRequest) -> Iterator[Probe]:
     """WELL answers, ILL doesn't, STRANGER isn't known."""
     if request.param == "simulated":
         stage = set_stage({"sync1": ("sync", "sync"), "sync2": ("sync", "sync")})
         stage.world.stop(ILL)
+        stage.world.application_service = True
         yield stage.drivers.probe
     else:
         with serving(Says(b"ok")) as one, serving(Says(b"oh", status=502)) as other:
@@ -35,11 +46,20 @@ def test_health_is_told_of_each_with_what_it_took_and_why_not(probe: Probe) -> N
     assert all(0 <= answer.seconds < TIMEOUT_S for answer in answers.values())
 
 
-def test_canaries_are_for_those_who_were_asked_or_there_are_none(probe: Probe) -> None:
+def test_canaries_are_for_those_who_were_asked(probe: Probe) -> None:
     answers = probe.canary({WELL: PATH, ILL: PATH, STRANGER: PATH}, TIMEOUT_S)
-    assert set(answers) in ({WELL, ILL, STRANGER}, set())
-    assert {worker for worker, answer in answers.items() if answer.ok} == {WELL} & set(answers)
+    assert set(answers) == {WELL, ILL, STRANGER}
+    assert {worker for worker, answer in answers.items() if answer.ok} == {WELL}
     assert all(answer.ok != bool(answer.why) for answer in answers.values())
+
+
+def test_who_has_nobody_to_ask_as_asks_nobody_and_says_so(stranger: Probe) -> None:
+    assert stranger.canary({WELL: PATH}, TIMEOUT_S) == {}
+    assert "application service" in stranger.unavailable(TIMEOUT_S)
+
+
+def test_who_can_ask_has_nothing_to_say_about_it(probe: Probe) -> None:
+    assert probe.unavailable(TIMEOUT_S) == ""
 
 
 def test_nobody_is_asked_for_nothing(probe: Probe) -> None:

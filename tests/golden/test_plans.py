@@ -19,6 +19,7 @@ from rollout.model.ids import PoolId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.load import Load
 from rollout.model.playbook import Playbook
+from rollout.model.profiles import completed
 from rollout.model.release import Release
 from rollout.model.sighting import Observation, PoolSighting, ProxyLimits, SchemaSighting, Sighting
 from rollout.planning.planner import make_plan
@@ -62,9 +63,10 @@ def _printed(case: Mapping[str, Any]) -> str:
         pools={PoolId(pool): PoolSighting(**seen) for pool, seen in case["pools"].items()},
         proxy=ProxyLimits(**case["proxy"]),
         no_warming=case.get("no_warming", ""),
+        no_canaries=case.get("no_canaries", ""),
         loads={WorkerId(worker): _load_of(windows) for worker, windows in case.get("loads", {}).items()},
     )
-    playbook = Playbook.model_validate(case["playbook"])
+    playbook = Playbook.model_validate(completed(case["playbook"]))
     try:
         to, only, until, among = releases[case["to"]], case.get("only"), case.get("until"), case.get("among")
         plan = make_plan(playbook, inventory, observation, to, only=only, until=until, among=among)

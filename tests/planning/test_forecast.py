@@ -159,10 +159,11 @@ def test_the_plan_names_what_it_rests_on() -> None:
 
 
 def test_plans_that_were_saved_before_still_load_and_keep_their_digest() -> None:
-    """A plan without windows, and whose forecast is a duration alone, is the same plan."""
+    """A plan without windows or canary requests, and whose forecast is a duration alone, is the same plan."""
     plan = plan_of()
     plain = json.loads(codec.dump_json(plan))
-    del plain["windows"]
+    for later in ("windows", "buying", "profile"):
+        del plain[later]
     plain["forecast"] = {"duration_s": 425.0, "evidence_s": {"sync1": 50.0}, "basis": "assuming"}
     loaded = codec.load_plan(json.dumps(plain))
     assert digest_of_plan(loaded) == plan.digest

@@ -255,11 +255,22 @@ def _against(playbook: Playbook, inventory: Inventory) -> Iterator[Problem]:
     if playbook.strategy.warm is not None and inventory.warming_driver is None:
         what = "warm needs a warming_driver, which the inventory doesn't have"
         yield Problem(("strategy", "warm"), what, remedy="warming_driver in the inventory, or no warm", at_key=True)
+    if playbook.canary_requests is not None and (lacking := _not_asked_with(inventory)):
+        what = f"canary requests are made as an application service, and the inventory's probe_driver has no {lacking}"
+        remedy = "as_token and user in probe_driver, or canary_requests: null"
+        yield Problem(("profile" if playbook.profile else "canary_requests",), what, remedy=remedy, at_key=True)
     for pool, out_max in playbook.strategy.max_unavailable.items():
         if pool not in inventory.pools:
             yield _unknown(("strategy", "max_unavailable", pool), "pool", pool, inventory.pools, at_key=True)
         else:
             yield from _nobody_left(pool, out_max, inventory)
+
+
+def _not_asked_with(inventory: Inventory) -> str:
+    """Name what the driver that ships with us needs to ask as somebody, and doesn't have; others know by themselves what they need."""
+    settings = inventory.probe_driver.settings()
+    needed = ("as_token", "user") if inventory.probe_driver.driver == "http" else ()
+    return " and no ".join(name for name in needed if settings.get(name) is None)
 
 
 def _nobody_left(pool: PoolId, out_max: int, inventory: Inventory) -> Iterator[Problem]:

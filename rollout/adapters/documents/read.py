@@ -17,6 +17,7 @@ from rollout.adapters.problem import Problem
 from rollout.adapters.reading import PipeError, read_bounded
 from rollout.adapters.schemas import Schema
 from rollout.adapters.wording import Wording
+from rollout.model import profiles
 from rollout.model.errors import InvalidFileError
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
@@ -55,7 +56,7 @@ def read_playbook(path: Path, inventory: Inventory | None = None, *, whole: bool
     role (a rollout of some roles needs none for the others). Raises as `read_inventory` does.
     """
     document = read_document(path)
-    playbook = _read(document, Playbook, partial(cross_checks.of_playbook, inventory=inventory))
+    playbook = _read(document, Playbook, partial(cross_checks.of_playbook, inventory=inventory), profiles.completed)
     if inventory is not None and whole and (problems := list(cross_checks.of_evidence(playbook, inventory))):
         raise combined(document, _placed(document, problems))
     return playbook
@@ -84,10 +85,20 @@ def combined(document: Document, placed: list[tuple[Place, Problem]]) -> Invalid
     return document.error(place, first.what, why="\n".join(also), remedy=first.remedy)
 
 
-def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model], Iterable[Problem]]) -> _Model:
+def _as_written(root: marked_yaml.Value) -> object:
+    return root
+
+
+def _read(
+    document: Document,
+    kind: type[_Model],
+    cross_check: Callable[[_Model], Iterable[Problem]],
+    completed: Callable[[marked_yaml.Value], object] = _as_written,
+) -> _Model:
+    """Read what the file says, *completed* by what it needn't say: where that is wrong, what the file says is what makes it so."""
     schema = kind.model_json_schema()
     first = [(place, _fitting(document, problem, schema)) for place, problem in document.problems]
-    model, wrong = _validated(kind, document.root), []
+    model, wrong = _validated(kind, completed(document.root)), []
     if isinstance(model, ValidationError):
         told = {problem.path for _, problem in first}
         found = Wording(document.root, schema, document.texts).problems(model.errors(include_url=False))
@@ -97,7 +108,7 @@ def _read(document: Document, kind: type[_Model], cross_check: Callable[[_Model]
     if problems and not hides_names:
         # Of keys that appear twice the first is there, and those that are none are not.
         to_remove = [problem.path for _, problem in first if not problem.at_key] + [problem.path for problem in wrong]
-        model = _validated(kind, _without(document.root, to_remove, schema))
+        model = _validated(kind, completed(_without(document.root, to_remove, schema)))
     placed = first + _placed(document, wrong)
     if not isinstance(model, ValidationError) and not hides_names:
         # What is wrong in an entry may be why something else doesn't fit there.

@@ -19,6 +19,9 @@ from rollout.model.inventory import Inventory
 from rollout.ports.probe import Answer
 
 BODY_BYTES_MAX = 4_000_000
+_WHOAMI = "/_matrix/client/v3/account/whoami"
+_WHOAMI_TIMEOUT_S = 3.0
+_UNKNOWN = frozenset({"answered 401", "answered 403"})
 
 
 class ProbeSettings(Settings):
@@ -55,6 +58,20 @@ class HttpProbe:
     def health_address(self, worker: WorkerId) -> str | None:
         """See ports.acts."""
         return f"{self._urls[worker]}/health" if worker in self._urls else None
+
+    def unavailable(self, timeout_s: float) -> str:
+        """See ports.probe: asked of the first worker that says anything."""
+        if self._token is None or self._user is None:
+            return "probe_driver in the inventory has no as_token and user: those of an application service that is registered"
+        end_s = monotonic() + timeout_s
+        why = "no worker said whether the homeserver knows the application service"
+        for worker in self._urls:
+            answer = self.canary({worker: _WHOAMI}, max(0.1, min(_WHOAMI_TIMEOUT_S, end_s - monotonic())))[worker]
+            if answer.ok:
+                return ""
+            if answer.why in _UNKNOWN:
+                return f"the homeserver doesn't know the application service, or {self._user} ({answer.why}): register it, and restart"
+        return why
 
     def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
         """See ports.probe."""

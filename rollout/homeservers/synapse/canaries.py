@@ -9,6 +9,10 @@ without its size.
 A client worker is asked for the user's rooms: the token is checked and the database or its cache is read, as for most requests. Hardly a
 client asks for that, so these requests can be told from users' (metrics.py leaves them out of the worker's traffic).
 
+Requests that buy evidence are to be counted with users' requests, so they are other reads: of the database (notifications, devices) and
+of caches (push rules, who am I), in turn. Profiles would be limited in their rate, messages may be fetched from other homeservers, and
+whatever names a room would need one. A sync worker is asked for the same as above.
+
 The user and the token are the driver's own: an application service acts for its user with its token and `user_id=`.
 """
 
@@ -20,13 +24,31 @@ from rollout.model.ids import Role
 CLIENT_CANARY_SERVLET = "JoinedRoomsRestServlet"
 
 
+# Answered by any worker whose listener serves clients, and nothing that is changed by being read. The limit differs from one to the next.
+_BOUGHT = ("notifications?limit={limit}", "devices", "pushrules/", "account/whoami")
+_LIMITS = 20
+
+
+def bought_path(role: Role, nonce: int) -> str | None:
+    """Return path and query of the *nonce*-th request that buys evidence, percent-encoded; None for roles that serve no client."""
+    if role == "sync":
+        return _sync_path(f"bought{nonce}")
+    if canary_path(role, nonce) is None:
+        return None
+    return f"/_matrix/client/v3/{_BOUGHT[nonce % len(_BOUGHT)].format(limit=1 + nonce % _LIMITS)}"
+
+
 def canary_path(role: Role, nonce: int) -> str | None:
     """Return path and query of the *nonce*-th canary, percent-encoded; None for roles that serve no client."""
     match role:
         case "sync":
-            sync_filter = {"room": {"timeline": {"limit": 1}, "not_rooms": [f"!canary{nonce}:invalid"]}}
-            return f"/_matrix/client/v3/sync?timeout=0&set_presence=offline&filter={quote(json.dumps(sync_filter))}"
+            return _sync_path(f"canary{nonce}")
         case "client" | "main":
             return "/_matrix/client/v3/joined_rooms"
         case _:
             return None
+
+
+def _sync_path(name: str) -> str:
+    sync_filter = {"room": {"timeline": {"limit": 1}, "not_rooms": [f"!{name}:invalid"]}}
+    return f"/_matrix/client/v3/sync?timeout=0&set_presence=offline&filter={quote(json.dumps(sync_filter))}"

@@ -84,8 +84,8 @@ def _look(
 ) -> tuple[list[Check], list[str]]:
     """Return what was found of the homeserver, and what a planner says forbids the rollout."""
     readiness = Readiness(opened.drivers, opened.inventory, opened.clock, lambda text: click.echo(text, err=True))
-    warms = playbook.strategy.warm is not None
-    seen = with_loads(readiness.look(warming=warms, watch_s=watch_s, with_canaries=True), opened, measuring)
+    warms, buys = playbook.strategy.warm is not None, playbook.canary_requests is not None
+    seen = with_loads(readiness.look(warming=warms, watch_s=watch_s, with_canaries=True, buying=buys), opened, measuring)
     to, plan, blockers = _planned(opened, playbook, selection, seen.observation)
     asked = question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to), to, plan)
     asked = replace(asked, no_way_back=no_way_back)
@@ -100,6 +100,7 @@ def _look(
         *of_release(asked),
         *of_past(asked),
         *([_of_warming(seen.observation.no_warming)] if warms else []),
+        *([_of_buying(seen.observation.no_canaries)] if buys else []),
     ]
     return checks, blockers
 
@@ -126,6 +127,14 @@ def _of_warming(no_warming: str) -> Check:
     if no_warming:
         return Check("warming", Result.NO, no_warming, "warming_driver and database_driver in the inventory, or a playbook without `warm`")
     return Check("warming", Result.OK, "the homeserver knows the application service")
+
+
+def _of_buying(no_canaries: str) -> Check:
+    if no_canaries:
+        return Check(
+            "canary requests", Result.NO, no_canaries, "as_token and user of probe_driver, or a playbook without `canary_requests`"
+        )
+    return Check("canary requests", Result.OK, "the homeserver knows the application service and its user")
 
 
 def _of_lease(opened: Opened) -> Check:

@@ -114,7 +114,12 @@ def observe(opened: Opened, playbook: Playbook | None = None, *, once: bool = Fa
 def look_for(opened: Opened, playbook: Playbook | None) -> tuple[Readiness, Seen]:
     """Look at everything, and keep whom to ask for more."""
     readiness = Readiness(opened.drivers, opened.inventory, opened.clock, lambda text: click.echo(text, err=True))
-    return readiness, readiness.look(warming=playbook is not None and playbook.strategy.warm is not None)
+    warms, buys = (playbook is not None and wish(playbook) is not None for wish in _WISHES)
+    return readiness, readiness.look(warming=warms, buying=buys)
+
+
+# What has to be there only where a playbook wants it.
+_WISHES: tuple[Callable[[Playbook], object], ...] = (lambda its: its.strategy.warm, lambda its: its.canary_requests)
 
 
 def with_loads(seen: Seen, opened: Opened, measuring: Measuring) -> Seen:

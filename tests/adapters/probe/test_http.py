@@ -88,6 +88,25 @@ def test_a_token_that_was_copied_badly_is_an_answer_too(token: str) -> None:
     assert found.why in {"answered 401", "InvalidHeader"}
 
 
+def test_who_is_asked_as_must_be_known_to_the_homeserver() -> None:
+    with serving(Says(b"{}")) as ill, serving(Says(b'{"user_id": "@canary:localhost"}')) as well:
+        ill.answer = Says(b"oh", status=502)
+        probe = HttpProbe({SYNC1: ill.url, WorkerId("sync2"): well.url}, "se-cret", "@canary:localhost")
+        assert probe.unavailable(5.0) == ""
+        assert well.asked == [("/_matrix/client/v3/account/whoami?user_id=%40canary%3Alocalhost", "Bearer se-cret")]
+        well.answer = Says(b"no", status=403)
+        assert probe.unavailable(5.0) == (
+            "the homeserver doesn't know the application service, or @canary:localhost (answered 403): register it, and restart"
+        )
+        well.answer = Says(b"oh", status=502)
+        assert probe.unavailable(5.0) == "no worker said whether the homeserver knows the application service"
+
+
+def test_without_credentials_it_says_what_is_missing() -> None:
+    why = HttpProbe({SYNC1: "http://127.0.0.1:1"}, "se-cret", None).unavailable(5.0)
+    assert why == "probe_driver in the inventory has no as_token and user: those of an application service that is registered"
+
+
 def test_nobody_there_and_nobody_known() -> None:
     with socket.socket() as one:
         one.bind(("127.0.0.1", 0))
