@@ -32,7 +32,7 @@ _ROUNDING = 1e-6
 _BUCKETS = len(LATENCY_EDGES_S) + 1
 # The sums that are plain numbers.
 _numbers = attrgetter(
-    *(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog"})
+    *(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog", "strata"})
 )
 
 
@@ -80,6 +80,7 @@ def sound(tally: Tally) -> bool:
         and _are_sound(tally.canary_latency)
         and tally.errors <= tally.requests + tally.polls + _ROUNDING
         and tally.canary_failures <= tally.canaries
+        and all(_are_sound((*stratum[1:-1], *stratum.latency)) and len(stratum.latency) <= _BUCKETS for stratum in tally.strata)
     )
 
 

@@ -3,6 +3,8 @@
 import operator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import zip_longest
+from typing import NamedTuple
 
 from rollout.model.ids import GateId, WorkerId
 
@@ -36,6 +38,23 @@ class Ruling(StrEnum):
     UNMEASURABLE = "unmeasurable"
 
 
+class Stratum(NamedTuple):
+    """
+    The requests of one kind: ordinary ones (*requests*, with *latency* as in Tally, cut off after the last bucket that holds one), or
+    long-polls (*polls*), and the seconds of CPU, of the database and of waiting for a connection to it that they took together.
+
+    The *name* is the homeserver's own, such as a servlet's: what is compared has the same name.
+    """
+
+    name: str
+    requests: float = 0.0
+    polls: float = 0.0
+    cpu_s: float = 0.0
+    db_s: float = 0.0
+    scheduling_s: float = 0.0
+    latency: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)  # without slots, for quick copies: every sweep adds to some of each worker
 class Tally:
     """
@@ -44,6 +63,9 @@ class Tally:
     *latency* has one count per edge of LATENCY_EDGES_S and one for everything above, not cumulative, of ordinary servlets. *backlog* is a
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
     to other workers that failed (Synapse tries most of them again).
+
+    *strata* tell the requests apart by kind, sorted by name: those that most are of, so that they add up to no more than the other fields.
+    None where some are not told apart at all.
     """
 
     since_s: float
@@ -63,6 +85,7 @@ class Tally:
     cpu_s: float = 0.0
     replication_failures: float = 0.0
     backlog: float | None = None
+    strata: tuple[Stratum, ...] = ()
 
     def __add__(self, later: "Tally") -> "Tally":
         """Join with a *later* tally of the same worker."""
@@ -86,6 +109,7 @@ class Tally:
             "cpu_s": self.cpu_s + later.cpu_s,
             "replication_failures": self.replication_failures + later.replication_failures,
             "backlog": self.backlog if later.backlog is None else later.backlog,
+            "strata": _together(self, later) if self.strata or later.strata else (),
         }
         object.__setattr__(joined, "__dict__", fields)
         return joined
@@ -93,6 +117,37 @@ class Tally:
 
 def _add(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(map(operator.add, left, right)) if right != _NONE else left
+
+
+def _together(one: Tally, other: Tally) -> tuple[Stratum, ...]:
+    """Add strata up; none are left where requests of one of the two are not told apart."""
+    if not (is_told_apart(one) and is_told_apart(other)):
+        return ()
+    left, right = one.strata, other.strata
+    if [stratum.name for stratum in left] == [stratum.name for stratum in right]:
+        return tuple(map(_joined, left, right))
+    named = {stratum.name: stratum for stratum in left}
+    for stratum in right:
+        named[stratum.name] = _joined(named[stratum.name], stratum) if stratum.name in named else stratum
+    return tuple(sorted(named.values()))
+
+
+def is_told_apart(tally: Tally) -> bool:
+    """Tell whether the strata of a tally say of what kind its requests are; of none there is nothing to tell."""
+    return bool(tally.strata) or not (tally.requests or tally.polls)
+
+
+def _joined(one: Stratum, other: Stratum) -> Stratum:
+    latency = tuple([mine + its for mine, its in zip_longest(one.latency, other.latency, fillvalue=0.0)])
+    return Stratum(
+        one.name,
+        one.requests + other.requests,
+        one.polls + other.polls,
+        one.cpu_s + other.cpu_s,
+        one.db_s + other.db_s,
+        one.scheduling_s + other.scheduling_s,
+        latency,
+    )
 
 
 @dataclass(frozen=True, slots=True)
