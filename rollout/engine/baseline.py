@@ -51,7 +51,7 @@ def find(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> Baseli
     """
     kept = from_history(journal, plan, now_s)
     of_journal = {} if kept is None else kept.tallies
-    of_past = _of_whole_pools(_from_past(drivers, plan, now_s), of_journal, plan)
+    of_past = of_whole_pools(_from_past(drivers, plan, now_s), of_journal, plan)
     tallies = of_journal | of_past
     learned = recoveries(journal, plan) if any(gate.odds is not None for gate in plan.gates.values()) else {}
     if not tallies:
@@ -78,7 +78,7 @@ def _from_past(drivers: Drivers, plan: Plan, now_s: float) -> dict[WorkerId, Tal
     return {worker: tally for worker, tally in found.items() if not isinstance(tally, str) and _seconds(tally) >= plan.baseline_s}
 
 
-def _of_whole_pools(of_past: dict[WorkerId, Tally], of_journal: Mapping[WorkerId, Tally], plan: Plan) -> dict[WorkerId, Tally]:
+def of_whole_pools(of_past: dict[WorkerId, Tally], of_journal: Mapping[WorkerId, Tally], plan: Plan) -> dict[WorkerId, Tally]:
     """
     Leave those out of whose pool a Prometheus knows only some, and the journal all.
 

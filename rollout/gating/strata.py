@@ -9,7 +9,7 @@ Strata are the kinds with most requests in the baseline, and a rest, in which ki
 within its buckets, or had few requests, belongs to the rest. Where a baseline's requests, or a worker's, are not told apart (an older
 journal, a Prometheus without the label), nothing is: then all are the rest.
 
-Source: docs/decisions/0017-evidence.md.
+Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math

@@ -21,7 +21,7 @@ _LEVELS = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95, Metric.REQUEST_CPU, 
 
 
 class _One(NamedTuple):
-    """A worker that is rolled, with its samples a second (None: nobody has measured that)."""
+    """A worker that is rolled, with its samples a second (None: nobody has measured that), and whether peers are missed."""
 
     worker: Worker
     per_s: float | None
@@ -48,7 +48,7 @@ def _sequential(plan: Plan, gate: Gate, odds: float, soaks: Sequence[Step], alon
         if step.worker is not None:
             worker = workers[step.worker]
             per_s = _samples_per_s(gate, plan.forecast.traffic.get(worker.id), plan.sample_s)
-            of_role.setdefault(worker.role, []).append(_One(worker, per_s, alone[worker.id]))
+            of_role.setdefault(worker.role, []).append(_One(worker, per_s, gate.metric in _LEVELS and alone[worker.id]))
     said: dict[str, list[str]] = {}
     unknown = not of_role
     for its in of_role.values():

@@ -99,3 +99,14 @@ def test_recoveries_are_learned_by_metric(rolled: tuple[Stage, Plan]) -> None:
     assert baseline.recoveries(journal, plan) == {
         Role("client"): {Metric.ERRORS: ("exponential 0.9 30",), Metric.LATENCY_P95: ("plateau 1.8 75",)}
     }
+
+
+def test_a_pool_of_which_a_prometheus_knows_only_some_is_told_of_by_the_journal(rolled: tuple[Stage, Plan]) -> None:
+    """If that knows all of them; otherwise each has the longer one that there is, as do those in no pool."""
+    _, plan = rolled
+    clients = [worker.id for worker in plan.workers if worker.role == "client"]
+    others = [worker.id for worker in plan.workers if worker.role != "client"]
+    of_past = {worker: _did(-600.0, 0.0) for worker in (clients[0], *others)}
+    of_journal = {worker: _did(-300.0, 0.0) for worker in clients}
+    assert set(baseline.of_whole_pools(of_past, of_journal, plan)) == set(others)
+    assert set(baseline.of_whole_pools(of_past, {clients[0]: of_journal[clients[0]]}, plan)) == {clients[0], *others}

@@ -14,6 +14,7 @@ from rollout.gating.evidence import sound
 from rollout.gating.sequential import BLOCK_S, BLOCKS_MAX, Seen, rule, weigh
 from rollout.gating.windows import Window, extend_blocks
 from rollout.model.gate import LATENCY_EDGES_S, Gate, Metric, Ruling, Stratum, Tally, Verdict
+from tests.benchmarks.gates import mix
 from tests.gating import evidence_at_hand
 from tests.gating.lognormal import expected
 
@@ -96,10 +97,10 @@ def test_whose_users_search_more_passes_and_is_condemned_where_that_is_not_told(
     assert failed.evidence.observed == pytest.approx(1.68, abs=0.05)
 
 
-@pytest.mark.parametrize("mix", [USUAL, SEARCHING], ids=["as before", "another mix"])
-def test_a_slower_release_is_found_whatever_is_asked_for(mix: Mapping[str, float]) -> None:
+@pytest.mark.parametrize("asked", [USUAL, SEARCHING], ids=["as before", "another mix"])
+def test_a_slower_release_is_found_whatever_is_asked_for(asked: Mapping[str, float]) -> None:
     """Twice as slow in all it does, and seen to be."""
-    verdict = _ruled(_seen(USUAL, mix, shift=math.log(2)))
+    verdict = _ruled(_seen(USUAL, asked, shift=math.log(2)))
     assert verdict.ruling is Ruling.FAIL
     assert verdict.evidence.observed == pytest.approx(2.0, abs=0.1)
 
@@ -186,3 +187,12 @@ def test_tallies_that_are_added_keep_their_kinds() -> None:
     assert sound(both)
     assert not sound(replace(both, strata=(Stratum("Keys", requests=math.nan),)))
     assert not sound(replace(both, strata=(Stratum("Keys", latency=(-1.0,)),)))
+
+
+def test_drawn_restarts_with_another_mix_are_taken_back_only_where_kinds_are_not_told() -> None:
+    """Five times as many searches and joins, at five requests a second; and twice as slow, all are found."""
+    setup, mixed = mix.Setup(5.0, 300.0, 4), mix.MIXES["five times as many"]
+    good = [mix.seen(run, setup, mixed, 1.0) for run in range(6)]
+    assert [mix.ruled(one)[0] for one in good] == [Ruling.PASS] * 6
+    assert [mix.ruled(mix.not_told_apart(one))[0] for one in good].count(Ruling.FAIL) >= 3
+    assert [mix.ruled(mix.seen(run, setup, mixed, 2.0))[0] for run in range(6)] == [Ruling.FAIL] * 6
