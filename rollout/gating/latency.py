@@ -25,6 +25,7 @@ from rollout.gating import shift
 from rollout.gating.curves import Expected, levels
 from rollout.gating.drift import Drift
 from rollout.gating.shift import Peak, Shape
+from rollout.gating.strata import Apart
 
 # A ratio up to which a worker is as good as before. Synapse's own releases differ by less.
 GOOD_RATIO = 1.10
@@ -60,7 +61,7 @@ class Mean:
     costs: Mapping[str, float] | None = None
 
 
-Basis = Shape | Mean
+Basis = Shape | Apart | Mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def _requests(basis: Basis, own: tuple[float, ...]) -> float:
 
 
 def _peak(basis: Basis, own: tuple[float, ...]) -> Peak:
-    if isinstance(basis, Shape):
+    if not isinstance(basis, Mean):
         return shift.peak_of(basis.plain, own)
     mean, requests = own
     # A mean of log-normal costs is itself nearly log-normal.

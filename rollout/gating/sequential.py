@@ -320,8 +320,10 @@ def _heard(metric: Metric, basis: latency.Basis | None, tally: Tally | None) -> 
     """Return a histogram, or for what is a mean its value and the number of requests behind it, as its *basis* has it."""
     if tally is None or basis is None:
         return None
+    if isinstance(basis, strata.Apart):
+        return strata.counts_by_strata(tally, basis)
     if isinstance(basis, Shape):
-        return _counts(metric, tally) if basis.strata is None else strata.counts_by_strata(tally, basis.strata)
+        return _counts(metric, tally)
     mean, count = measured(metric, tally)
     if mean is not None and basis.costs is not None and (excess := strata.excess(metric, tally, basis.costs)) is not None:
         # What the mix of before would have cost.

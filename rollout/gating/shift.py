@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from operator import mul
 from statistics import NormalDist
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from rollout.model.gate import LATENCY_EDGES_S
 
@@ -48,41 +48,28 @@ Table: TypeAlias = tuple[tuple[float, ...], ...]
 _STRIDE = 8
 
 
-class Strata(NamedTuple):
-    """
-    The kinds of requests that a shape tells apart by *names*, with the rest as the last, and the *shares* that they have of the baseline's
-    requests.
-    """
-
-    names: tuple[str, ...]
-    shares: tuple[float, ...]
-
-
 @dataclass(frozen=True, slots=True)
 class Shape:
     """
     A baseline of *requests* requests. *plain* and *tailed* hold, for each of SHIFTS, the logarithm of each bucket's probability: shifted as
     a whole, and likewise with TAIL_SHARE of very slow ones besides.
-
-    With *strata* the buckets of each of them stand one after the other (strata.py).
     """
 
     requests: float
     plain: Table
     tailed: Table
-    strata: Strata | None = None
 
 
-def shape_of(own: tuple[float, ...], pool: tuple[float, ...] | None = None, pseudo: float = PSEUDO) -> Shape | None:
+def shape_of(own: tuple[float, ...], pool: tuple[float, ...] | None = None) -> Shape | None:
     """
     Make the shape of a baseline's histogram (counts per bucket, not cumulative; see Tally). None without any request.
 
-    *pool* is that of its pool, of which *pseudo* requests are added.
+    *pool* is that of its pool, of which PSEUDO requests are added.
     """
     requests = sum(own)
     counts = own
     if pool is not None and (total := sum(pool)) > 0:
-        counts = tuple(mine + pseudo * its / total for mine, its in zip(own, pool, strict=True))
+        counts = tuple(mine + PSEUDO * its / total for mine, its in zip(own, pool, strict=True))
     if sum(counts) <= 0:
         return None
     knots = _knots(counts)
@@ -111,25 +98,14 @@ def _logs(shares: Iterable[float]) -> tuple[float, ...]:
     return tuple(math.log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in shares)
 
 
-def is_placed(counts: tuple[float, ...]) -> bool:
-    """Tell whether a histogram's curve is known at two edges or more, and so where within their buckets its requests lie."""
-    knots = _reached(counts)
-    return len(knots) > 1 and knots[-1][1] > knots[0][1]
-
-
-def _reached(counts: tuple[float, ...]) -> list[tuple[float, float]]:
-    """Return the curve's points at the edges that some and not all have reached: others say only that the truth is somewhere beyond."""
+def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+    """Return the curve's points: the logarithm of an edge, and the probit of the share below it. At least two of them."""
     total, reached, knots = sum(counts), 0.0, []
     for log_edge, count in zip(_LOG_EDGES, counts, strict=False):
         reached += count
+        # An edge that all or none have reached says only that the truth is somewhere beyond.
         if _REACHED_MIN <= reached <= total - _REACHED_MIN:
             knots.append((log_edge, _NORMAL.inv_cdf(reached / total)))
-    return knots
-
-
-def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
-    """Return the curve's points: the logarithm of an edge, and the probit of the share below it. At least two of them."""
-    knots = _reached(counts)
     if len(knots) > 1 and knots[-1][1] > knots[0][1]:
         return tuple(knots)
     if knots:

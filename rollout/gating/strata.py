@@ -14,9 +14,11 @@ Source: docs/decisions/0016-sequential-gates.md.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, chain
 
-from rollout.gating.shift import PSEUDO, Shape, Strata, is_placed, shape_of
+from rollout.gating.shift import PSEUDO, SHIFTS, Shape, Table, shape_of
 from rollout.model.gate import LATENCY_EDGES_S, Metric, Stratum, Tally, is_told_apart
 
 # Besides the rest. A look at a block takes a time that grows with their number.
@@ -26,6 +28,8 @@ REQUESTS_MIN = 30.0
 # A kind that few asked for before is known badly: of more than so many times its share, and what chance adds to that, only as much counts.
 _GROWS_MAX = 2.0
 _BUCKETS = len(LATENCY_EDGES_S) + 1
+# An edge that less than half a request has reached, or all but that, is no point of a curve.
+_HALF = 0.5
 _NO_REQUEST = (0.0,) * _BUCKETS
 
 
@@ -40,37 +44,76 @@ def are_told_apart(tallies: Iterable[Tally | None]) -> bool:
     return some
 
 
-def shape_by_strata(own: Tally, pool: Tally | None) -> Shape | None:
+@dataclass(frozen=True)  # without slots, for what is worked out once it is asked for
+class Apart:
+    """
+    A baseline of *requests* requests with the *shapes* of its strata side by side: of all *names*, and of the rest as the last.
+
+    *shares* are those of its requests, and *others* the shares of those kinds that make up the rest. A shape is None where there was no
+    request to make one of. *plain* and *tailed* as in Shape.
+    """
+
+    requests: float
+    names: tuple[str, ...]
+    shares: tuple[float, ...]
+    shapes: tuple[Shape | None, ...]
+    others: Mapping[str, float]
+
+    @cached_property
+    def plain(self) -> Table:
+        """See Shape."""
+        return _beside([None if shape is None else shape.plain for shape in self.shapes])
+
+    @cached_property
+    def tailed(self) -> Table:
+        """See Shape."""
+        return _beside([None if shape is None else shape.tailed for shape in self.shapes])
+
+
+def shape_by_strata(own: Tally, pool: Tally | None) -> Apart | None:
     """
     Make the shape of a baseline with its strata side by side; None where there is nothing to tell apart.
 
     Of the pool PSEUDO requests stand in, as in shape_of: of each stratum its share.
     """
     most = sorted(own.strata, key=lambda one: one.requests, reverse=True)
-    names = tuple(one.name for one in most if one.requests >= REQUESTS_MIN and is_placed(_whole(one.latency)))[:STRATA_MAX]
+    names = tuple(one.name for one in most if one.requests >= REQUESTS_MIN and _is_placed(one.latency))[:STRATA_MAX]
     if not names:
         return None
     mine = _apart(own, names)
+    total = sum(map(sum, mine))
     theirs = None if pool is None or not pool.strata or not sum(pool.latency) else _apart(pool, names)
-    whole = 0.0 if theirs is None else sum(map(sum, theirs))
+    part = 0.0 if theirs is None else PSEUDO / sum(map(sum, theirs))
     shapes = []
     for index, counts in enumerate(mine):
-        its = None if theirs is None else theirs[index]
-        pseudo = 0.0 if its is None else PSEUDO * sum(its) / whole
+        its = _NO_REQUEST if theirs is None else theirs[index]
         # Less than a request is what rounding has left of the rest.
-        shapes.append(shape_of(counts, its, pseudo) if sum(counts) >= 1 else None)
-    total = sum(map(sum, mine))
+        known = sum(counts) >= 1
+        shapes.append(shape_of(tuple([count + part * more for count, more in zip(counts, its, strict=True)])) if known else None)
     # What was never asked for before can't be compared with anything.
     shares = tuple(0.0 if shape is None else sum(counts) / total for shape, counts in zip(shapes, mine, strict=True))
-    plain = [None if shape is None else shape.plain for shape in shapes]
-    tailed = [None if shape is None else shape.tailed for shape in shapes]
-    return Shape(total, _beside(plain), _beside(tailed), Strata(names, shares))
+    others = {one.name: one.requests / total for one in own.strata if one.requests and one.name not in names}
+    return Apart(total, names, shares, tuple(shapes), others)
 
 
-def counts_by_strata(tally: Tally, strata: Strata) -> tuple[float, ...]:
+def _is_placed(latency: tuple[float, ...]) -> bool:
+    """Tell whether a curve has two points or more (shift.py), and so where within their buckets its requests lie is known."""
+    total = sum(latency)
+    below = [reached for reached in accumulate(_whole(latency)[:-1]) if _HALF <= reached <= total - _HALF]
+    return len(below) > 1 and below[-1] > below[0]
+
+
+def counts_by_strata(tally: Tally, strata: Apart) -> tuple[float, ...]:
     """Lay the requests of a block out as the shape has them, of each stratum as many as may count."""
     apart = _apart(tally, strata.names)
     total = sum(map(sum, apart))
+    rest = list(apart[-1])
+    for one in tally.strata:
+        if one.latency and one.name not in strata.names and one.requests > (most := _GROWS_MAX * total * strata.others.get(one.name, 0.0)):
+            # The rest is no longer what it was where one of its kinds has grown.
+            left_out = 1 - most / one.requests
+            rest = [max(0.0, count - left_out * its) for count, its in zip(rest, _whole(one.latency), strict=True)]
+    apart[-1] = tuple(rest)
     return tuple(chain.from_iterable(map(_thinned, apart, (_may_count(total * share) for share in strata.shares))))
 
 
@@ -130,7 +173,6 @@ def _whole(latency: tuple[float, ...]) -> tuple[float, ...]:
     return latency + _NO_REQUEST[len(latency) :]
 
 
-def _beside(tables: Sequence[tuple[tuple[float, ...], ...] | None]) -> tuple[tuple[float, ...], ...]:
+def _beside(tables: Sequence[Table | None]) -> Table:
     """Put tables side by side; one that isn't there says the same of every shift."""
-    shifts = len(next(table for table in tables if table is not None))
-    return tuple(tuple(chain.from_iterable(_NO_REQUEST if table is None else table[row] for table in tables)) for row in range(shifts))
+    return tuple(tuple(chain.from_iterable(_NO_REQUEST if table is None else table[row] for table in tables)) for row in range(len(SHIFTS)))

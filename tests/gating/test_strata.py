@@ -155,24 +155,34 @@ def test_the_rest_is_compared_as_one() -> None:
     baseline = Tally(0.0, 1000.0, requests=sum(one.requests for one in told), latency=tuple(whole), strata=tuple(sorted(told)))
     shape = strata.shape_by_strata(baseline, None)
     assert shape is not None
-    assert shape.strata is not None
-    assert sorted(shape.strata.names) == [f"Kind{index:02}" for index in range(4, 14)]
-    assert sum(shape.strata.shares) == pytest.approx(1.0)
-    counts = strata.counts_by_strata(baseline, shape.strata)
+    assert sorted(shape.names) == [f"Kind{index:02}" for index in range(4, 14)]
+    assert sum(shape.shares) == pytest.approx(1.0)
+    counts = strata.counts_by_strata(baseline, shape)
     assert len(counts) == 11 * len(whole) == len(shape.plain[0])
     assert sum(counts) == pytest.approx(baseline.requests)
+
+
+def test_a_kind_of_the_rest_that_has_grown_counts_twice_at_most() -> None:
+    """Or the rest would be another one than it was; the others of it count whole."""
+    usual = {"Keys": 0.6, "Messages": 0.025, "Search": 0.015, "Send": 0.36}
+    shape = strata.shape_by_strata(_did(0.0, 100.0, usual), None)
+    assert shape is not None
+    assert sorted(shape.names) == ["Keys", "Send"]
+    grown = _did(0.0, 10.0, {**usual, "Search": 0.075, "Send": 0.3})
+    counts = strata.counts_by_strata(grown, shape)
+    assert sum(counts[-15:]) == pytest.approx(2.5 + 2 * 1.5, rel=1e-3)
+    assert sum(counts[:-15]) == pytest.approx(60 + 30)
 
 
 def test_a_kind_that_was_seldom_asked_for_counts_little_when_it_is_all_there_is() -> None:
     """Its baseline is known badly: of twice its share, and what chance adds, counts no more."""
     shape = strata.shape_by_strata(_did(0.0, 100.0, USUAL), None)
     assert shape is not None
-    assert shape.strata is not None
     only = _did(0.0, 100.0, {"Search": 1.0})
-    counted = sum(strata.counts_by_strata(only, shape.strata))
+    counted = sum(strata.counts_by_strata(only, shape))
     assert counted == pytest.approx(2 * (200 + math.sqrt(200)))
     never = replace(only, strata=(Stratum("Never", requests=1000.0, latency=only.latency),))
-    assert sum(strata.counts_by_strata(never, shape.strata)) == 0
+    assert sum(strata.counts_by_strata(never, shape)) == 0
 
 
 def test_tallies_that_are_added_keep_their_kinds() -> None:
