@@ -1,10 +1,12 @@
 """A baseline of what is kept already: of the same minutes where it can be, and as long as what was measured."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
 from rollout.engine import baseline
+from rollout.engine.timings import read_history
 from rollout.model.event import GateRuled
 from rollout.model.gate import Evidence, Metric, Ruling, Tally, Verdict
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
@@ -110,3 +112,19 @@ def test_a_pool_of_which_a_prometheus_knows_only_some_is_told_of_by_the_journal(
     of_journal = {worker: _did(-300.0, 0.0) for worker in clients}
     assert set(baseline.of_whole_pools(of_past, of_journal, plan)) == set(others)
     assert set(baseline.of_whole_pools(of_past, {clients[0]: of_journal[clients[0]]}, plan)) == {clients[0], *others}
+
+
+def test_what_a_baseline_says_of_the_traffic_is_in_the_forecast(rolled: tuple[Stage, Plan]) -> None:
+    """As many requests and long-polls a second as were measured: what a plan's gates see goes by it."""
+    stage, plan = rolled
+    back = replace(plan, from_releases=dict.fromkeys(plan.from_releases, plan.to_release.id))
+    ended_s = stage.journal.deploys(plan.homeserver, 1)[0].finished_at_s or 0.0
+    found = baseline.find(stage.drivers, stage.journal, back, ended_s)
+    traffic = read_history(stage.drivers, stage.journal, back, ended_s).traffic
+    assert found is not None
+    assert traffic.keys() == found.tallies.keys()
+    for worker, tally in found.tallies.items():
+        seconds = tally.until_s - tally.since_s
+        assert traffic[worker].requests_per_s == pytest.approx(tally.requests / seconds)
+        assert traffic[worker].polls_per_s == pytest.approx(tally.polls / seconds, abs=1e-9)
+    assert any(its.requests_per_s > 0 for its in traffic.values())
