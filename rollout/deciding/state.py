@@ -25,7 +25,7 @@ from rollout.model.event import (
     StepFailed,
     StepFinished,
 )
-from rollout.model.gate import GuardReading, Tally, Verdict
+from rollout.model.gate import GuardReading, Metric, Tally, Verdict
 from rollout.model.ids import EffectNumber, GateId, PoolId, ReleaseId, Role, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, SchemaSighting, Sighting
@@ -176,7 +176,8 @@ class DeployState:
     *no_database* is why the homeserver's database could not be asked then.
     *skipped* are workers that a person has left as they are, and why; *blamed* those that alone are taken back, if any. *end_by_s* is when
     the playbook's window ends, if it does. *token* is that of the lease; *lease_lost* says why the lease isn't held any more, empty while
-    it is, and *taken_over* whether that is because somebody else has it. *recoveries* name the curves of each role's earlier restarts.
+    it is, and *taken_over* whether that is because somebody else has it. *recoveries* name the curves of each role's earlier
+    restarts, by metric.
     """
 
     direction: Direction = Direction.FORWARD
@@ -221,7 +222,7 @@ class DeployState:
     rollback_requested: bool = False
     rollback_failures: tuple[str, ...] = ()
     end_by_s: float | None = None
-    recoveries: dict[Role, tuple[str, ...]] = field(default_factory=dict)
+    recoveries: dict[Role, dict[Metric, tuple[str, ...]]] = field(default_factory=dict)
 
 
 def is_taken_back(state: DeployState, worker: WorkerId) -> bool:

@@ -77,7 +77,7 @@ def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Wei
     # Two that have no blocks yet have the same ones, so who was admitted again is told by the time.
     if before is not None and _same_restart(before.seen, known, at_s) and before.seen.blocks is known.blocks:
         return before
-    seen = _seen(index, state, worker, known, None if before is None else before.seen)
+    seen = _seen(index, state, worker, gate, None if before is None else before.seen)
     same = before is not None and _same_restart(before.seen, known, at_s)
     odds, kept = sequential.weigh(gate, seen, before.kept if before is not None and same else None)
     found = Weighed(seen, odds, kept)
@@ -85,11 +85,13 @@ def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Wei
     return found
 
 
-def _seen(index: PlanIndex, state: DeployState, worker: WorkerId, known: WorkerState, before: Seen | None) -> Seen:
+def _seen(index: PlanIndex, state: DeployState, worker: WorkerId, gate: Gate, before: Seen | None) -> Seen:
+    known = state.workers[worker]
     at_s = _admitted_at_s(known)
     pool = before.pool if before is not None and _same_restart(before, known, at_s) else _pool(index, state, worker)
-    role = index.workers[worker].role
-    return Seen(known.blocks, known.baseline, pool, named(state.recoveries.get(role, ())), at_s)
+    # Caches that make requests slow for minutes may cost no more CPU: each metric has recoveries of its own.
+    learned = state.recoveries.get(index.workers[worker].role, {}).get(gate.metric, ())
+    return Seen(known.blocks, known.baseline, pool, named(learned), at_s)
 
 
 def _admitted_at_s(known: WorkerState) -> float:

@@ -87,4 +87,4 @@ def overall(verdicts: Mapping[WorkerId, Collection[Verdict]]) -> Ruling:
 def joined(kept: Collection[Mapping[WorkerId, Tally]]) -> dict[WorkerId, Tally]:
     """Join what was kept of each worker on several occasions."""
     workers = {worker for one in kept for worker in one}
-    return {worker: reduce(Tally.__add__, (one[worker] for one in kept if worker in one)) for worker in workers}
+    return {worker: windows.covering([one[worker] for one in kept if worker in one]) for worker in workers}

@@ -10,9 +10,8 @@ A Prometheus may leave out families to save space, and then says so by saying no
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from operator import add
 
+from rollout.gating.windows import covering
 from rollout.homeservers.synapse.metrics import PREFIXES, Counters, read_counters, tally
 from rollout.model.gate import Tally
 from rollout.model.ids import ReleaseId, WorkerId
@@ -81,10 +80,13 @@ def _sum_up(lives: Sequence[tuple[Life, ...] | str], runs: Runs, now_s: float) -
     if not stretches:
         # The hour behind us is asked for first, and says what holds for both if anything does.
         return next((one for one in (*told, *lives) if isinstance(one, str)), "nothing was said of it")
-    # Newest last, whose backlog it is.
-    summed = reduce(add, sorted(stretches, key=lambda one: one.until_s))
-    seconds = sum(one.until_s - one.since_s for one in stretches)
-    return next(_missing(summed), "") or replace(summed, since_s=now_s - seconds, until_s=now_s)
+    summed = covering(stretches)
+    return next(_missing(summed), "") or ending(summed, now_s)
+
+
+def ending(tally: Tally, at_s: float) -> Tally:
+    """Let a tally of the past end at *at_s*, as if it had been taken just before."""
+    return replace(tally, since_s=at_s - (tally.until_s - tally.since_s), until_s=at_s)
 
 
 def _tally_of(life: Life, runs: Runs) -> Tally | str:

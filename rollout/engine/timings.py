@@ -9,7 +9,8 @@ from rollout.model.errors import RolloutError
 from rollout.model.event import Outcome
 from rollout.model.plan import Plan
 from rollout.model.sighting import Observation
-from rollout.planning.forecast import History, forecast, sessions_of
+from rollout.planning.capacity import load_of
+from rollout.planning.forecast import History, forecast, sessions_of, traffic_of
 from rollout.ports.journal import Journal
 
 # The load of last month says little about tonight's, and each costs its reading time.
@@ -20,7 +21,8 @@ _LINES_MAX = 40
 
 def forecast_by_history(drivers: Drivers, journal: Journal, plan: Plan, seen: Observation, now_s: float) -> Plan:
     """Return *plan* with a forecast by what earlier rollouts took, and by the sessions that were *seen*; its digest stays."""
-    return replace(plan, forecast=forecast(plan, sessions_of(seen), read_history(drivers, journal, plan, now_s)))
+    history = read_history(drivers, journal, plan, now_s)
+    return replace(plan, forecast=forecast(plan, sessions_of(seen), history, traffic_of(seen.loads)))
 
 
 def read_history(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -> History:
@@ -38,4 +40,7 @@ def read_history(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -
         found = baseline.find(drivers, journal, plan, now_s)
     except RolloutError as error:
         return History(unread=error.what)
-    return replace(history_of(rollouts), surveyed=frozenset(() if found is None else found.tallies.keys() - set(found.partly)))
+    tallies = {} if found is None else found.tallies
+    loads = {worker: load for worker, tally in tallies.items() if (load := load_of((tally,), baseline.HISTORY)) is not None}
+    surveyed = frozenset(tallies.keys() - set(() if found is None else found.partly))
+    return replace(history_of(rollouts), surveyed=surveyed, traffic=traffic_of(loads))

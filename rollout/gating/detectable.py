@@ -6,11 +6,12 @@ its samples are enough. It answers for the first look; that is when a good worke
 """
 
 import math
+from typing import NamedTuple
 
-from rollout.gating import sequential
+from rollout.gating import pooled, sequential
 from rollout.gating.chance import at_most, mean_factor
 from rollout.gating.evidence import P95, SAMPLES
-from rollout.gating.latency import GOOD_RATIO
+from rollout.gating.latency import APART, DRIFT_LASTS_S, GOOD_RATIO, GOOD_RATIO_ALONE, WAVERS, Level
 from rollout.gating.shares import SHARE_MAX, TIMES_MIN
 from rollout.gating.shift import SPREAD
 from rollout.gating.threshold import NAMES, say
@@ -97,6 +98,95 @@ def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
         f"with {samples_per_s:.2g} {counted} a second it sees {', '.join(seen) or 'nothing of the kind'}{blind}; "
         f"a good worker passes in about {_roughly(max(gate.soak_s, passing / samples_per_s))}"
     )
+
+
+class Facing(NamedTuple):
+    """
+    What a worker's sequential gate will have: *per_s* samples a second, also in the *baseline_s* before, and somebody to compare with, or
+    nobody (*alone*).
+
+    It is one of *workers* of its role, who follow one another every *turn_s*, and are watched for *watch_s* after the last.
+    """
+
+    per_s: float
+    baseline_s: float
+    alone: bool
+    workers: int
+    turn_s: float
+    watch_s: float
+
+
+def at_traffic(gate: Gate, odds: float, facing: Facing) -> str:
+    """Say what a sequential gate sees at the traffic that was measured, how soon, what only several workers show, and when one passes."""
+    limit = sequential.margin(facing.per_s)
+    if gate.metric in sequential.SHARES:
+        worst = limit.share if gate.max is None else gate.max
+        needed = math.log(sequential.PASS_ODDS) / -math.log1p(-min(SHARE_MAX, max(worst, TIMES_MIN * _USUAL))) / facing.per_s
+        late = [", but it doesn't pass" if share >= worst else "" for share in _SHARES]
+        needs_s = [(math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL) / facing.per_s for share in _SHARES]
+        times = [(f"{share:.0%}", seconds, later) for share, seconds, later in zip(_SHARES, needs_s, late, strict=True)]
+        warm_s = 0.0
+    else:
+        needed = sequential.BLOCK_S * math.log(sequential.PASS_ODDS) / _said_by_a_block(facing, math.log(gate.ratio_max or limit.ratio))
+        warm_s = _WARM_S
+        good = math.log(GOOD_RATIO_ALONE if facing.alone else GOOD_RATIO) + SPREAD / math.sqrt(max(1.0, facing.per_s * facing.baseline_s))
+        bad = gate.ratio_max or limit.ratio
+        times = [(f"{ratio:g} ×", _seen_after_s(facing, ratio, good, odds), _later(facing, ratio, bad, odds)) for ratio in _RATIOS]
+    seen = [f"{what} in about {_roughly(seconds)}" for what, seconds, _ in times if seconds <= gate.deadline_s]
+    unseen = [f"{what} not per worker{later}" for what, seconds, later in times if seconds > gate.deadline_s]
+    least_s = max(sequential.REQUESTS_MIN, gate.samples_min) / facing.per_s
+    passing_s = max(gate.soak_s, warm_s + max(least_s, needed))
+    passes = f"a good one passes in about {_roughly(passing_s)}"
+    if passing_s > gate.deadline_s:
+        passes = f"no ruling: even a good one has yet to pass after its {gate.deadline_s:g} s"
+    return "; ".join([", ".join([*seen, *unseen]), passes])
+
+
+# Until then a good worker's caches are as warm as it has to be to pass (the middle of made-up traces).
+_WARM_S = 100.0
+# What the drift of a pool leaves unknown, as drift.py has it after a few blocks, and without anybody to follow (variances).
+_DRIFT, _DRIFT_ALONE = 0.002, 0.15**2
+
+
+def _variance(facing: Facing) -> float:
+    """Return how badly one block knows how slow a worker is."""
+    return SPREAD**2 / (facing.per_s * sequential.BLOCK_S) + WAVERS**2 + (_DRIFT_ALONE if facing.alone else _DRIFT)
+
+
+def _said_by_a_block(facing: Facing, apart: float) -> float:
+    """Return the logarithm of the odds that one block gives on average between two that lie so far *apart*."""
+    return apart * apart / (2 * _variance(facing))
+
+
+def _seen_after_s(facing: Facing, ratio: float, good: float, odds: float) -> float:
+    apart = math.log(ratio) - good
+    # As in latency.Setting: what is nearer to good than that is told from it by no test.
+    if apart <= APART:
+        return math.inf
+    return _RECOVERY_S + sequential.BLOCK_S * (math.log(odds) + _UNKNOWN) / _said_by_a_block(facing, apart)
+
+
+def _later(facing: Facing, ratio: float, bad: float, odds: float) -> str:
+    """
+    Say what becomes of a ratio that one worker doesn't show in time. What would be *bad* doesn't pass; what does is looked at together.
+
+    Said is while which worker of its role is rolled those before show it; nothing when they don't until the last watch ends.
+    """
+    if ratio >= bad:
+        return ", but it doesn't pass"
+    for turn in range(pooled.WORKERS_MIN + 1, facing.workers + 2):
+        last = turn > facing.workers
+        levels = [_level(facing, ratio, (turn - place) * facing.turn_s + facing.watch_s * last) for place in range(1, turn)]
+        if pooled.weigh([level for level in levels if level.seconds > 0])[0] >= math.log(odds) + _UNKNOWN:
+            return f" but together by {'the end of the watch' if last else f'worker {turn}'}"
+    return ""
+
+
+def _level(facing: Facing, ratio: float, seconds: float) -> Level:
+    # What was longer ago is forgotten.
+    blocks = max(1.0, min(seconds / sequential.BLOCK_S, sequential.BLOCKS_MAX))
+    shared = (_DRIFT_ALONE if facing.alone else _DRIFT) * min(1.0, DRIFT_LASTS_S / max(seconds, 1.0))
+    return Level(math.log(ratio), _variance(facing) / blocks, seconds, seconds, shared)
 
 
 def _divergence(share: float, usual: float) -> float:

@@ -33,7 +33,7 @@ _ROUNDING = 1e-6
 _BUCKETS = len(LATENCY_EDGES_S) + 1
 # The sums that are plain numbers.
 _numbers = attrgetter(
-    *(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog"})
+    *(item.name for item in fields(Tally) if item.name not in {"since_s", "until_s", "latency", "canary_latency", "backlog", "strata"})
 )
 
 
@@ -84,6 +84,7 @@ def sound(tally: Tally) -> bool:
         and tally.canary_failures <= tally.canaries
         and tally.proxy_failures <= tally.proxied + _ROUNDING
         and tally.bought <= tally.canaries
+        and all(_are_sound((*stratum[1:-1], *stratum.latency)) and len(stratum.latency) <= _BUCKETS for stratum in tally.strata)
     )
 
 

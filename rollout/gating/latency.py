@@ -16,7 +16,7 @@ Source: docs/decisions/0016-sequential-gates.md; Wasserman, Ramdas and Balakrish
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import NamedTuple
@@ -25,18 +25,19 @@ from rollout.gating import shift
 from rollout.gating.curves import Expected, levels
 from rollout.gating.drift import Drift
 from rollout.gating.shift import Peak, Shape
+from rollout.gating.strata import Apart
 
 # A ratio up to which a worker is as good as before. Synapse's own releases differ by less.
 GOOD_RATIO = 1.10
 # Without anybody to compare with: what a shared database does in a bad minute must not condemn a worker.
-_GOOD_RATIO_ALONE = 1.35
+GOOD_RATIO_ALONE = 1.35
 _BAD_RATIOS = (1.3, 1.5, 1.8, 2.2, 3.0, 4.5, 7.0)
 _BETTER = (math.log(0.9), 0.0)
 _STEP_MAX = 0.2
 # A bad ratio must differ from a good one by more than this (a logarithm), or the two can't be told apart in a night.
-_APART = 0.1
+APART = 0.1
 # How a worker wavers by itself from one half minute to the next.
-_WAVERS = 0.06
+WAVERS = 0.06
 # How slow a worker is while it recovers is told by a curve to within this share of it.
 _CURVE_DOUBT = 0.05
 # With fewer requests in a block its likelihood is no parabola yet.
@@ -45,18 +46,22 @@ _BLUR_MIN = 0.12
 # No ratio, curve and drift lie so many steps beyond SHIFTS together.
 _PADDING = 120
 _RECENT_S = 45.0
-_DRIFT_LASTS_S = 120.0
+DRIFT_LASTS_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Mean:
-    """What *requests* requests cost on average (any unit): all that is known where there is no histogram."""
+    """
+    What *requests* requests cost on average (any unit): all that is known where there is no histogram. *costs* tell it apart, by what is
+    asked for (strata.py).
+    """
 
     requests: float
     mean: float
+    costs: Mapping[str, float] | None = None
 
 
-Basis = Shape | Mean
+Basis = Shape | Apart | Mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +80,13 @@ class Setting:
     @property
     def good(self) -> float:
         """The greatest ratio (its logarithm) that is as good as before, with what a short baseline leaves unknown."""
-        ratio = GOOD_RATIO if self.pool is not None else _GOOD_RATIO_ALONE
+        ratio = GOOD_RATIO if self.pool is not None else GOOD_RATIO_ALONE
         return max(math.log(ratio) + shift.SPREAD / math.sqrt(max(1.0, self.shape.requests)), math.log(self.accepted))
 
     @property
     def bad(self) -> tuple[float, ...]:
         """The ratios (logarithms) of bad releases."""
-        return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + _APART) or (self.good + math.log(2),)
+        return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + APART) or (self.good + math.log(2),)
 
     @property
     def good_ones(self) -> tuple[float, ...]:
@@ -161,7 +166,7 @@ def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
         plain = _likelihood(setting.shape.plain, block.own, drift)
         tailed = _likelihood(setting.shape.tailed, block.own, drift)
     at = levels(block.middle_s)
-    variance = plain.peak.variance + drift.variance + _WAVERS**2
+    variance = plain.peak.variance + drift.variance + WAVERS**2
     level = Level(plain.peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
     good = setting.good_ones
     return Heard(
@@ -180,7 +185,7 @@ def _requests(basis: Basis, own: tuple[float, ...]) -> float:
 
 
 def _peak(basis: Basis, own: tuple[float, ...]) -> Peak:
-    if isinstance(basis, Shape):
+    if not isinstance(basis, Mean):
         return shift.peak_of(basis.plain, own)
     mean, requests = own
     # A mean of log-normal costs is itself nearly log-normal.
@@ -199,7 +204,7 @@ def _likelihood(table: shift.Table, counts: tuple[float, ...], drift: Drift) -> 
     if sum(counts) >= _PARABOLA_MIN:
         return _Likelihood(shift.peak_of(table, counts), drift, None)
     line = shift.log_likelihood(table, counts)
-    deviation = math.sqrt(drift.variance + _WAVERS**2)
+    deviation = math.sqrt(drift.variance + WAVERS**2)
     # What is known badly anyway gets no worse by a little more doubt.
     return _Likelihood(shift.peak_of(table, counts), drift, shift.blurred(line, deviation) if deviation > _BLUR_MIN else line)
 
@@ -212,7 +217,7 @@ def _added(sums: _Sums, one: _Likelihood, ratios: Sequence[float], at: tuple[flo
 def _by_parabola(one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
     off = one.peak.at - one.drift.at
     # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
-    variance = one.drift.variance + _WAVERS**2 + one.peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
+    variance = one.drift.variance + WAVERS**2 + one.peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
     top, factor = one.peak.height + 0.5 * math.log(one.peak.variance / variance), 0.5 / variance
     # Written out: this is where nearly all of the time goes.
     return tuple([top - (gap := off - ratio - level) * gap * factor for level in at] for ratio in ratios)
@@ -246,7 +251,7 @@ def mean_of(levels: Sequence[Level]) -> Level:
     at = sum(weight * level.at for weight, level in zip(weights, levels, strict=True)) / total
     seconds = sum(level.seconds for level in levels)
     # What is wrong about the drift stays the same for about two minutes.
-    shared = sum(level.shared for level in levels) / len(levels) * min(1.0, _DRIFT_LASTS_S / max(seconds, 1.0))
+    shared = sum(level.shared for level in levels) / len(levels) * min(1.0, DRIFT_LASTS_S / max(seconds, 1.0))
     return Level(at, 1 / total, seconds, levels[-1].until_s, shared)
 
 

@@ -18,11 +18,11 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from rollout.gating import latency, shares, threshold
+from rollout.gating import latency, shares, strata, threshold
 from rollout.gating.curves import expected, name_of
 from rollout.gating.evidence import SAMPLES, measured, samples, sound
 from rollout.gating.shares import Count
-from rollout.gating.shift import shape_of
+from rollout.gating.shift import Shape, shape_of
 from rollout.gating.windows import Window, seconds
 from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
 
@@ -85,7 +85,15 @@ class Kept(NamedTuple):
     blocks: tuple[Window, ...]
     heard: latency.Heard
     setting: latency.Setting
+    how: "How"
+
+
+class How(NamedTuple):
+    """Whether a pool is compared with, and whether requests are told apart by what they are, a worker's own and its pool's."""
+
     with_peers: bool
+    own_apart: bool
+    pool_apart: bool
 
 
 class Seen(NamedTuple):
@@ -213,18 +221,18 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
     """
     if gate.metric in SHARES:
         return _weigh_shares(gate, seen), None
-    with_peers = _has_peers(seen)
-    setting = kept.setting if kept is not None and kept.with_peers == with_peers else _setting(gate, seen, with_peers=with_peers)
+    how = _how(seen)
+    setting = kept.setting if kept is not None and kept.how == how else _setting(gate, seen, how)
     if setting is None:
         return None, None
     if kept is None or kept.setting is not setting or kept.blocks != seen.blocks[: len(kept.blocks)]:
-        kept = Kept((), latency.Heard(), setting, with_peers)
+        kept = Kept((), latency.Heard(), setting, how)
     heard = kept.heard
     for window in seen.blocks[len(kept.blocks) : -1]:
-        heard = latency.hear(setting, heard, _block(gate.metric, window, seen.admitted_at_s))
-    kept = Kept(seen.blocks[:-1], heard, setting, with_peers)
+        heard = latency.hear(setting, heard, _block(gate.metric, setting, window, seen.admitted_at_s))
+    kept = Kept(seen.blocks[:-1], heard, setting, how)
     if seen.blocks:
-        heard = latency.hear(setting, heard, _block(gate.metric, seen.blocks[-1], seen.admitted_at_s))
+        heard = latency.hear(setting, heard, _block(gate.metric, setting, seen.blocks[-1], seen.admitted_at_s))
     said = latency.weigh(setting, heard)
     # A mean of two e-values is one; very slow requests are the rarer case.
     bad = _mean(said.slower, said.tail)
@@ -258,54 +266,68 @@ def _has_peers(seen: Seen) -> bool:
     return with_peers > 0.5 * sum(seconds(block.own) for block in seen.blocks)
 
 
+def _how(seen: Seen) -> How:
+    with_peers = _has_peers(seen)
+    controls = [block.controls for block in seen.blocks] if with_peers else []
+    return How(with_peers, strata.are_told_apart(block.own for block in seen.blocks), strata.are_told_apart(controls))
+
+
 def _true(tally: Tally | None) -> Tally | None:
     """Leave out what can't be true: nobody is compared with that, and a NaN would pass whatever it is asked."""
     return tally if tally is not None and sound(tally) else None
 
 
-def _setting(gate: Gate, seen: Seen, *, with_peers: bool) -> latency.Setting | None:
+def _setting(gate: Gate, seen: Seen, how: How) -> latency.Setting | None:
     own, pool = _true(seen.baseline), _true(seen.pool)
     mine = own if own is not None and measured(gate.metric, own)[1] >= _BASELINE_MIN else None
-    theirs = pool if with_peers and pool is not None and measured(gate.metric, pool)[1] >= _BASELINE_MIN else None
+    theirs = pool if how.with_peers and pool is not None and measured(gate.metric, pool)[1] >= _BASELINE_MIN else None
     basis = mine or theirs
     if basis is None:
         return None
     per_s = measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
-    shape = _shape(gate.metric, basis, pool)
+    shape = _shape(gate.metric, basis, pool, apart=how.own_apart)
     if shape is None:
         return None
     return latency.Setting(
         shape,
-        None if theirs is None else _shape(gate.metric, theirs, None),
+        None if theirs is None else _shape(gate.metric, theirs, None, apart=how.pool_apart),
         expected(seen.earlier),
         gate.ratio_max or margin(per_s).ratio,
         1.0 if gate.ratio_max is None else max(1.0, min(gate.ratio_max / RATIO_CLEAR, _ACCEPTED_MAX)),
     )
 
 
-def _shape(metric: Metric, tally: Tally, pool: Tally | None) -> latency.Basis | None:
+def _shape(metric: Metric, tally: Tally, pool: Tally | None, *, apart: bool) -> latency.Basis | None:
     if metric in HISTOGRAMS:
-        return shape_of(_counts(metric, tally), None if pool is None else _counts(metric, pool))
+        told_apart = strata.shape_by_strata(tally, pool) if apart and metric is Metric.LATENCY_P95 else None
+        return told_apart or shape_of(_counts(metric, tally), None if pool is None else _counts(metric, pool))
     mean, count = measured(metric, tally)
-    return None if not mean or count <= 0 else latency.Mean(count, mean)
+    costs = strata.costs_by_strata(metric, tally) if apart and tally.strata else None
+    return None if not mean or count <= 0 else latency.Mean(count, mean, costs)
 
 
 def _counts(metric: Metric, tally: Tally) -> tuple[float, ...]:
     return tally.latency if metric is Metric.LATENCY_P95 else tally.canary_latency
 
 
-def _block(metric: Metric, window: Window, admitted_at_s: float) -> latency.Block:
+def _block(metric: Metric, setting: latency.Setting, window: Window, admitted_at_s: float) -> latency.Block:
     middle_s = max(0.0, (window.own.since_s + window.own.until_s) / 2 - admitted_at_s)
-    return latency.Block(_heard(metric, window.own), _heard(metric, _true(window.controls)), seconds(window.own), middle_s)
+    own, pool = _heard(metric, setting.shape, window.own), _heard(metric, setting.pool, _true(window.controls))
+    return latency.Block(own, pool, seconds(window.own), middle_s)
 
 
-def _heard(metric: Metric, tally: Tally | None) -> tuple[float, ...] | None:
-    """Return a histogram, or for what is a mean its value and the number of requests behind it."""
-    if tally is None:
+def _heard(metric: Metric, basis: latency.Basis | None, tally: Tally | None) -> tuple[float, ...] | None:
+    """Return a histogram, or for what is a mean its value and the number of requests behind it, as its *basis* has it."""
+    if tally is None or basis is None:
         return None
-    if metric in HISTOGRAMS:
+    if isinstance(basis, strata.Apart):
+        return strata.counts_by_strata(tally, basis)
+    if isinstance(basis, Shape):
         return _counts(metric, tally)
     mean, count = measured(metric, tally)
+    if mean is not None and basis.costs is not None and (excess := strata.excess(metric, tally, basis.costs)) is not None:
+        # What the mix of before would have cost.
+        mean = basis.mean * excess
     return None if mean is None else (mean, count)
 
 

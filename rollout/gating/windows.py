@@ -6,7 +6,9 @@ never fail, and would look like health.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 from rollout.gating.evidence import samples
 from rollout.model.gate import Gate, Metric, Tally
@@ -106,6 +108,12 @@ def seconds(tally: Tally) -> float:
 def completed_per_s(tally: Tally) -> float:
     """Return the rate of completed requests."""
     return completed(tally) / seconds(tally) if seconds(tally) > 0 else 0.0
+
+
+def covering(stretches: Sequence[Tally]) -> Tally:
+    """Add up stretches that don't touch. The sum ends with the last of them and is as long as all together, so that its rates are true."""
+    summed = reduce(add, sorted(stretches, key=lambda one: one.until_s))
+    return replace(summed, since_s=summed.until_s - sum(map(seconds, stretches)))
 
 
 def extend_blocks(blocks: tuple[Window, ...], own: Tally, controls: Tally | None, block_s: float, blocks_max: int) -> tuple[Window, ...]:

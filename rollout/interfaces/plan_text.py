@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Iterator
 
-from rollout.gating.detectable import detectable, unwatched
+from rollout.gating.detectable import unwatched
+from rollout.interfaces.evidence_text import gate_lines
 from rollout.interfaces.report.words import duration, windows_text
 from rollout.model.load import Headroom
 from rollout.model.plan import Phase, Plan, Step, Wave, Windows
@@ -120,7 +121,7 @@ def _of_room(room: Headroom) -> str:
 
 
 def _gates(plan: Plan) -> list[str]:
-    lines = [detectable(gate) for gate in plan.gates.values()]
+    lines = list(gate_lines(plan))
     if odds := {gate.odds for gate in plan.gates.values() if gate.odds is not None}:
         names = ", ".join(gate.id for gate in plan.gates.values() if gate.odds is not None)
         lines.append(f"{names}: each of them fails a worker at odds of {max(odds):,.0f} : 1 against a good one, whenever it is looked at")

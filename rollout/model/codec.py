@@ -25,8 +25,18 @@ from rollout.model.release import Release
 _PART_MAX = 60
 _EVENT_KINDS: dict[str, Any] = {kind.__name__: kind for kind in events.Event.__args__}
 _Upgrade = Callable[[Any], Any]
+# The metrics that had recoveries when one was learned for all of them.
+_RECOVERING = ("latency_p95_s", "canary_p95_s", "request_cpu_s", "poll_cpu_s", "poll_db_s", "poll_scheduling_s")
+
+
+def _recoveries_by_metric(old: Any) -> Any:  # noqa: ANN401  (whatever stood in the file)
+    """In version 1 all metrics of a role had the same recoveries."""
+    by_role = old.get("recoveries", {})
+    return {**old, "recoveries": {role: dict.fromkeys(_RECOVERING, curves) for role, curves in by_role.items()}}
+
+
 # By kind: what makes version 2 of version 1, version 3 of version 2, and so on. Nothing is ever taken out of here.
-UPGRADES: Mapping[str, tuple[_Upgrade, ...]] = {}
+UPGRADES: Mapping[str, tuple[_Upgrade, ...]] = {"BaselineFound": (_recoveries_by_metric,)}
 
 # What plans did not have at first, as it was meant then. A key that a plan gets from now on goes in here, or has a default.
 _PLANS_BEFORE: Mapping[str, Any] = {

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rollout.model.effect import Effect
-from rollout.model.gate import Measured, Tally, Verdict
+from rollout.model.gate import Measured, Metric, Tally, Verdict
 from rollout.model.ids import DeployId, EffectNumber, Role, StepId, WorkerId
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
@@ -184,14 +184,14 @@ class BaselineFound:
     A baseline that was there already (*source* says where), per worker; those without one are surveyed, and so are those whose is *partly*
     there: what a SURVEY sees is added to it.
 
-    *recoveries* name, by role, the curves by which earlier restarts recovered (gating/curves.py).
+    *recoveries* name, by role and metric, the curves by which earlier restarts recovered (gating/curves.py).
     """
 
     at_s: float
     source: str
     tallies: dict[WorkerId, Tally]
     partly: tuple[WorkerId, ...] = ()
-    recoveries: dict[Role, tuple[str, ...]] = field(default_factory=dict)
+    recoveries: dict[Role, dict[Metric, tuple[str, ...]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

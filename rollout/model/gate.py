@@ -3,6 +3,8 @@
 import operator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import zip_longest
+from typing import NamedTuple
 
 from rollout.model.ids import GateId, WorkerId
 
@@ -37,6 +39,23 @@ class Ruling(StrEnum):
     UNMEASURABLE = "unmeasurable"
 
 
+class Stratum(NamedTuple):
+    """
+    The requests of one kind: ordinary ones (*requests*, with *latency* as in Tally, cut off after the last bucket that holds one), or
+    long-polls (*polls*), and the seconds of CPU, of the database and of waiting for a connection to it that they took together.
+
+    The *name* is the homeserver's own, such as a servlet's: what is compared has the same name.
+    """
+
+    name: str
+    requests: float = 0.0
+    polls: float = 0.0
+    cpu_s: float = 0.0
+    db_s: float = 0.0
+    scheduling_s: float = 0.0
+    latency: tuple[float, ...] = ()
+
+
 @dataclass(frozen=True)  # without slots, for quick copies: every sweep adds to some of each worker
 class Tally:
     """
@@ -46,8 +65,11 @@ class Tally:
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
     to other workers that failed (Synapse tries most of them again). *proxied* requests were given to it by the proxy, by that one's own
     count, and *proxy_failures* of them had no good answer; both are 0 where the proxy doesn't count, or couldn't be seen.
-    to other workers that failed (Synapse tries most of them again). *bought* of the *canaries* were sent for evidence (model/buying.py),
-    and count among *requests* or *polls* like anybody's.
+    *bought* of the *canaries* were sent for evidence (model/buying.py), and count among *requests* or *polls* like
+    anybody's.
+
+    *strata* tell the requests apart by kind, sorted by name: those that most are of, so that they add up to no more than the other fields.
+    None where some are not told apart at all.
     """
 
     since_s: float
@@ -70,6 +92,7 @@ class Tally:
     proxied: float = 0.0
     proxy_failures: float = 0.0
     bought: int = 0
+    strata: tuple[Stratum, ...] = ()
 
     def __add__(self, later: "Tally") -> "Tally":
         """Join with a *later* tally of the same worker."""
@@ -96,6 +119,7 @@ class Tally:
             "proxied": self.proxied + later.proxied,
             "proxy_failures": self.proxy_failures + later.proxy_failures,
             "bought": self.bought + later.bought,
+            "strata": _together(self, later) if self.strata or later.strata else (),
         }
         object.__setattr__(joined, "__dict__", fields)
         return joined
@@ -103,6 +127,37 @@ class Tally:
 
 def _add(left: tuple[float, ...], right: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(map(operator.add, left, right)) if right != _NONE else left
+
+
+def _together(one: Tally, other: Tally) -> tuple[Stratum, ...]:
+    """Add strata up; none are left where requests of one of the two are not told apart."""
+    if not (is_told_apart(one) and is_told_apart(other)):
+        return ()
+    left, right = one.strata, other.strata
+    if [stratum.name for stratum in left] == [stratum.name for stratum in right]:
+        return tuple(map(_joined, left, right))
+    named = {stratum.name: stratum for stratum in left}
+    for stratum in right:
+        named[stratum.name] = _joined(named[stratum.name], stratum) if stratum.name in named else stratum
+    return tuple(sorted(named.values()))
+
+
+def is_told_apart(tally: Tally) -> bool:
+    """Tell whether the strata of a tally say of what kind its requests are; of none there is nothing to tell."""
+    return bool(tally.strata) or not (tally.requests or tally.polls)
+
+
+def _joined(one: Stratum, other: Stratum) -> Stratum:
+    latency = tuple([mine + its for mine, its in zip_longest(one.latency, other.latency, fillvalue=0.0)])
+    return Stratum(
+        one.name,
+        one.requests + other.requests,
+        one.polls + other.polls,
+        one.cpu_s + other.cpu_s,
+        one.db_s + other.db_s,
+        one.scheduling_s + other.scheduling_s,
+        latency,
+    )
 
 
 @dataclass(frozen=True, slots=True)

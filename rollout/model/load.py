@@ -12,7 +12,8 @@ class Load:
 
     *utilisation* has one figure per window, in CPU seconds per second: Synapse runs in one thread, so 1.0 is all there is. Over all of
     them *requests* were completed, long-polls among them, for *request_cpu_s* CPU seconds each; *p95_s* is the 95th percentile of ordinary
-    ones, None where there were too few. *source* says where this is from. *requests_per_s* is None where nobody knows how long that took.
+    ones, None where there were too few. *source* says where this is from. *requests_per_s* is None where nobody knows how long that took,
+    and so is *ordinary_per_s*, without the long-polls.
     """
 
     utilisation: tuple[float, ...]
@@ -21,6 +22,15 @@ class Load:
     p95_s: float | None
     source: str
     requests_per_s: float | None = None
+    ordinary_per_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What users asked of one worker: ordinary requests and long-polls a second."""
+
+    requests_per_s: float
+    polls_per_s: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from rollout.model.buying import Buying
 from rollout.model.gate import Gate, Recovery
 from rollout.model.ids import GateId, PoolId, ReleaseId, Role, StepId, WorkerId
-from rollout.model.load import CapacityLimits, Headroom, Routing
+from rollout.model.load import CapacityLimits, Headroom, Routing, Traffic
 from rollout.model.release import Release
 from rollout.model.warming import WarmBudget
 
@@ -161,7 +161,8 @@ class Forecast:
     """
     Seconds. *duration_s* is as often too short as too long, nine of ten rollouts take no more than *p90_s* (None: not known), and *fixed_s*
     of them are the playbook's own times. *basis* says what it rests on, and *bases* for each kind of step; *evidence_s* is the minimum that
-    gates ask for (soaks and ramps), per worker. *steps* are those of the way there.
+    gates ask for (soaks and ramps), per worker. *steps* are those of the way there. *traffic* is what each worker was asked, as far as that
+    was measured.
     """
 
     duration_s: float
@@ -171,6 +172,7 @@ class Forecast:
     fixed_s: float = 0.0
     bases: tuple[str, ...] = ()
     steps: dict[StepId, StepForecast] = field(default_factory=dict)
+    traffic: dict[WorkerId, Traffic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,8 +133,10 @@ def load_of(tallies: Sequence[Tally], source: str) -> Load | None:
     cpu_s = sum(tally.cpu_s for tally in lasting)
     counts = [sum(bucket) for bucket in zip(*(tally.latency for tally in lasting), strict=True)]
     utilisation = tuple(tally.cpu_s / (tally.until_s - tally.since_s) for tally in lasting)
-    per_s = requests / sum(tally.until_s - tally.since_s for tally in lasting)
-    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, _p95_of(counts), source, per_s)
+    seconds = sum(tally.until_s - tally.since_s for tally in lasting)
+    ordinary_per_s = sum(tally.requests for tally in lasting) / seconds
+    p95_s = _p95_of(counts)
+    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, p95_s, source, requests / seconds, ordinary_per_s)
 
 
 def _p95_of(counts: Sequence[float]) -> float | None:

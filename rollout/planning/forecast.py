@@ -24,9 +24,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, floor, sqrt
 from statistics import fmean, median
+from types import MappingProxyType
 
 from rollout.model.gate import Metric
 from rollout.model.ids import Role, StepId, WorkerId
+from rollout.model.load import Load, Traffic
 from rollout.model.plan import Duty, Forecast, Phase, Plan, Step, StepForecast, Verb, Wave, Worker
 from rollout.model.sighting import Observation
 from rollout.planning.worker_steps import ramp_down_s, ramp_s
@@ -58,6 +60,9 @@ PARTS = {
 PART_OF = {verb: part for part, verbs in PARTS.items() for verb in verbs}
 
 
+NOTHING_ASKED: Mapping[WorkerId, Traffic] = MappingProxyType({})
+
+
 @dataclass(frozen=True, slots=True)
 class Spread:
     """What something takes: on average, as often more as less, and no more than that nine times of ten."""
@@ -87,7 +92,7 @@ class History:
     What earlier rollouts of this homeserver took: for each kind of step how many units beyond its floor (Shape), the newest first.
 
     *samples_per_s* are what a gate's metric counted per worker of a role while it soaked last. *surveyed* are workers that have a baseline
-    already, and *unread* is why there is no history.
+    already, and *traffic* what that says they were asked; *unread* is why there is no history.
     """
 
     rollouts: int = 0
@@ -95,6 +100,7 @@ class History:
     samples_per_s: Mapping[tuple[Role, Metric], float] = field(default_factory=dict)
     surveyed: frozenset[WorkerId] = frozenset()
     unread: str = ""
+    traffic: Mapping[WorkerId, Traffic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +112,10 @@ class Total:
     p90_s: float
 
 
-def forecast(plan: Plan, sessions: Mapping[WorkerId, int], history: History = History()) -> Forecast:
-    """Forecast *plan*; *sessions* are those that each worker has now."""
+def forecast(
+    plan: Plan, sessions: Mapping[WorkerId, int], history: History = History(), traffic: Mapping[WorkerId, Traffic] = NOTHING_ASKED
+) -> Forecast:
+    """Forecast *plan*; *sessions* are those that each worker has now, and *traffic* what it is asked, where the history doesn't say."""
     workers = {worker.id: worker for worker in plan.workers}
     surveyed = history.surveyed.issuperset(workers)
     steps: dict[StepId, StepForecast] = {}
@@ -136,7 +144,17 @@ def forecast(plan: Plan, sessions: Mapping[WorkerId, int], history: History = Hi
         fixed_s=round(whole.fixed_s, 3),
         bases=tuple(_bases(history, used)),
         steps=steps,
+        traffic={**traffic, **history.traffic},
     )
+
+
+def traffic_of(loads: Mapping[WorkerId, Load]) -> dict[WorkerId, Traffic]:
+    """Return what each worker was asked, of those of which it is known."""
+    return {
+        worker: Traffic(load.ordinary_per_s, load.requests_per_s - load.ordinary_per_s)
+        for worker, load in loads.items()
+        if load.requests_per_s is not None and load.ordinary_per_s is not None
+    }
 
 
 def sessions_of(seen: Observation) -> dict[WorkerId, int]:

@@ -22,7 +22,7 @@ from rollout.planning import buying, capacity, holding, notes, plan_checks, reas
 from rollout.planning.basis import basis_of
 from rollout.planning.digest import digest_of_observation, digest_of_plan, digest_of_playbook
 from rollout.planning.evidence import gates_of, resolved_recovery, spent
-from rollout.planning.forecast import WATCH_MARGIN_S, forecast, sessions_of
+from rollout.planning.forecast import WATCH_MARGIN_S, forecast, sessions_of, traffic_of
 from rollout.planning.order import Stretch, in_stretches
 from rollout.planning.scope import cut_after, why_skipped
 from rollout.planning.situation import Situation, look
@@ -137,7 +137,8 @@ def _plan(situation: Situation, stretches: tuple[Stretch, ...], skipped: dict[Wo
         buying=buying.resolved(situation) if phases else None,
         profile=playbook.profile or "",
     )
-    return replace(plan, digest=digest_of_plan(plan), forecast=forecast(plan, sessions_of(situation.observation)))
+    seen = situation.observation
+    return replace(plan, digest=digest_of_plan(plan), forecast=forecast(plan, sessions_of(seen), traffic=traffic_of(seen.loads)))
 
 
 def _windows(written: WrittenWindows | None) -> Windows | None:

@@ -15,7 +15,7 @@ from rollout.gating.curves import name_of
 from rollout.gating.latency import Level
 from rollout.gating.windows import Window
 from rollout.model.event import BaselineFound, Event, GateRuled, Outcome, StepBegan
-from rollout.model.gate import Ruling, Tally
+from rollout.model.gate import Metric, Ruling, Tally
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
@@ -156,9 +156,12 @@ def soaking() -> tuple[Plan, DeployState]:
 
 
 def test_what_earlier_rollouts_saw_is_known(soaking: tuple[Plan, DeployState]) -> None:
-    """By role; what is no curve of ours is left out, and another role's is another's."""
+    """By role and metric; what is no curve of ours is left out, and another role's or metric's is another's."""
     plan, state = soaking
-    learned = {Role("client"): ("exponential 0.9 30", "nothing known"), Role("sync"): ("none 0 1",)}
+    learned: dict[Role, dict[Metric, tuple[str, ...]]] = {
+        Role("client"): {Metric.LATENCY_P95: ("exponential 0.9 30", "nothing known"), Metric.REQUEST_CPU: ("plateau 1.8 75",)},
+        Role("sync"): {Metric.LATENCY_P95: ("none 0 1",)},
+    }
     told = fold_all(plan, state, BaselineFound(state.last_at_s, "", {}, (), learned))
     told = with_worker(told, CLIENT1, replace(told.workers[CLIENT1], blocks=(*told.workers[CLIENT1].blocks,)[:1]))
     known = replace(told.workers[CLIENT1], baseline=replace(_sure(told.workers[CLIENT1].baseline)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rollout.gating.detectable import detectable, unwatched
+from rollout.gating.detectable import Facing, at_traffic, detectable, unwatched
 from rollout.gating.windows import BURSTS
 from rollout.model.gate import Metric, Ruling
 from rollout.model.plan import Watch
@@ -122,4 +122,40 @@ def test_a_sequential_gate_says_what_it_sees_in_time() -> None:
 def test_whatever_its_limit_a_sequential_gate_says_something(limit: float) -> None:
     assert detectable(gate(Metric.ERRORS, odds=6000.0, max=limit), 5.0).startswith(
         "gate: with 5 requests a second it sees 5% in about 17 s"
+    )
+
+
+# One of twelve, each seven minutes after the one before.
+LITTLE = Facing(per_s=0.4, baseline_s=300.0, alone=False, workers=12, turn_s=420.0, watch_s=900.0)
+PATIENT = {"odds": 6200.0, "deadline_s": 1200.0, "samples_min": 30, "soak_s": 30.0}
+
+
+def test_at_the_traffic_of_a_worker_it_says_what_only_several_show() -> None:
+    """What takes longer than the deadline may still be seen when all that have passed are looked at together."""
+    said = at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, LITTLE)
+    assert said == (
+        "2 × in about 7 min, 1.5 × not per worker but together by worker 3, 1.2 × not per worker but together by worker 10; "
+        "a good one passes in about 3 min"
+    )
+    few = at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, LITTLE._replace(workers=2, watch_s=60.0))
+    assert few.startswith("2 × in about 7 min, 1.5 × not per worker but together by the end of the watch, 1.2 × not per worker; ")
+
+
+def test_who_is_alone_sees_less_and_later() -> None:
+    """Up to 1.35 × counts as good there; what is bad and isn't seen in time doesn't pass."""
+    alone = LITTLE._replace(per_s=5.0, alone=True)
+    said = at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, alone)
+    assert said.startswith("2 × in about 7 min, 1.5 × not per worker, but it doesn't pass, 1.2 × not per worker but together by worker ")
+    assert at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, alone._replace(alone=False)).startswith(
+        "2 × in about 4 min, 1.5 × in about 6"
+    )
+
+
+def test_shares_at_the_traffic_of_a_worker() -> None:
+    """By requests alone, whoever else there is; and where even a good one would not pass in time, that is said."""
+    said = at_traffic(gate(Metric.ERRORS, **PATIENT), 6200.0, LITTLE)
+    assert said == "5% in about 4 min, 1% not per worker; a good one passes in about 2 min"
+    seldom = at_traffic(gate(Metric.ERRORS, **PATIENT), 6200.0, LITTLE._replace(per_s=0.01))
+    assert (
+        seldom == "5% not per worker, but it doesn't pass, 1% not per worker; no ruling: even a good one has yet to pass after its 1200 s"
     )

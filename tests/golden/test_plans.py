@@ -64,7 +64,8 @@ def _printed(case: Mapping[str, Any]) -> str:
         proxy=ProxyLimits(**case["proxy"]),
         no_warming=case.get("no_warming", ""),
         no_canaries=case.get("no_canaries", ""),
-        loads={WorkerId(worker): _load_of(windows) for worker, windows in case.get("loads", {}).items()},
+        loads={WorkerId(worker): _load_of(windows) for worker, windows in case.get("loads", {}).items()}
+        | {WorkerId(worker): _asked(*rates) for worker, rates in case.get("traffic", {}).items()},
     )
     playbook = Playbook.model_validate(completed(case["playbook"]))
     try:
@@ -78,6 +79,11 @@ def _printed(case: Mapping[str, Any]) -> str:
 
 def _load_of(windows: list[float]) -> Load:
     return Load(tuple(windows), requests=600.0, request_cpu_s=0.008, p95_s=0.2, source="measured over 6 s")
+
+
+def _asked(ordinary_per_s: float, polls_per_s: float) -> Load:
+    """Return the load of a worker that is asked so much, and does it easily."""
+    return replace(_load_of([0.1, 0.1, 0.1]), requests_per_s=ordinary_per_s + polls_per_s, ordinary_per_s=ordinary_per_s)
 
 
 def _release(parts: Mapping[str, Any]) -> Release:

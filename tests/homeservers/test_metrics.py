@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.homeservers.synapse.metrics import PREFIXES, Counters, read_counters, read_version, tally
-from rollout.model.gate import Tally
+from rollout.model.gate import Stratum, Tally
 from rollout.model.sample import Sample
 from tests.homeservers.pages import counters, samples
 
@@ -155,3 +155,59 @@ def test_last_digits_of_a_sum_are_no_reset() -> None:
     done = tally(BEFORE, replace(BEFORE, poll_cpu_s=0.5 - 1e-12), 100.0, 105.0)
     assert isinstance(done, Tally)
     assert done.poll_cpu_s == 0
+
+
+def test_requests_are_told_apart_by_servlet() -> None:
+    """Syncs by their tag too; health checks and our canaries are no kind; and all kinds together are all requests."""
+    kinds = counters("client").strata
+    assert {name: (kind.requests, kind.polls) for name, kind in kinds.items()} == {
+        "VersionsRestServlet": (1, 0),
+        "RoomCreateRestServlet": (1, 0),
+        "RoomMembershipRestServlet": (4, 0),
+        "RoomSendEventRestServlet": (25, 0),
+        "RoomMessageListRestServlet": (30, 0),
+        "EventStreamRestServlet": (0, 1),
+    }
+    assert tuple(map(sum, zip(*(kind.latency for kind in kinds.values() if kind.latency), strict=True))) == counters("client").latency
+    assert sum(kind.cpu_s for kind in kinds.values() if kind.requests) == pytest.approx(counters("client").request_cpu_s, abs=0.01)
+    syncs = counters("sync").strata
+    first = syncs["SyncRestServlet sync_v2:initial_sync"]
+    assert (first.polls, syncs["SyncRestServlet sync_v2:incremental_sync"].polls) == (30, 1)
+    assert first.cpu_s == pytest.approx(0.2473, abs=1e-4)
+    assert first.latency == ()
+
+
+def test_a_tally_has_what_each_servlet_was_asked_meanwhile() -> None:
+    """Without those that nobody asked, and cut off after the last bucket that holds one."""
+    page = counters("client")
+    sent = page.strata["RoomSendEventRestServlet"]
+    earlier = replace(page, requests=page.requests - 5, latency=_less(page.latency, 3, 5), strata={**page.strata, sent.name: _fewer(sent)})
+    told = tally(earlier, page, page.started_at_s + 10, page.started_at_s + 15)
+    assert isinstance(told, Tally)
+    assert told.strata == (Stratum("RoomSendEventRestServlet", requests=5.0, cpu_s=0.25, latency=(0.0, 0.0, 0.0, 5.0)),)
+
+
+def _fewer(sent: Stratum) -> Stratum:
+    return sent._replace(requests=sent.requests - 5, cpu_s=sent.cpu_s - 0.25, latency=_less(sent.latency, 3, 5))
+
+
+def _less(latency: tuple[float, ...], bucket: int, by: float) -> tuple[float, ...]:
+    return tuple(count - by * (index == bucket) for index, count in enumerate(latency))
+
+
+def test_a_page_without_the_label_tells_nothing_apart() -> None:
+    """A Prometheus may have dropped it; the sums are what they were, but for what long-polls are."""
+    dropped = [Sample(one.name, {k: v for k, v in one.labels.items() if k != "servlet"}, one.value) for one in samples("client")]
+    seen = read_counters(dropped)
+    assert isinstance(seen, Counters)
+    assert (seen.requests, seen.strata) == (211, {})
+
+
+def test_of_very_many_servlets_those_with_most_requests_are_told_apart() -> None:
+    """What is left is in the sums alone."""
+    kinds = {f"Servlet{index:02}": Stratum(f"Servlet{index:02}", requests=1.0 + index) for index in range(40)}
+    later = replace(BEFORE, requests=BEFORE.requests + 820.0, strata=kinds)
+    told = tally(BEFORE, later, 100.0, 105.0)
+    assert isinstance(told, Tally)
+    assert [one.name for one in told.strata] == [f"Servlet{index:02}" for index in range(8, 40)]
+    assert told.requests == 820

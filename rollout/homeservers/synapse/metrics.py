@@ -6,6 +6,9 @@ yet. Absent lines count as zero on a page that shows who wrote it (`synapse_buil
 it is believed. A zero from a family that a release has renamed does no harm: no traffic is never a pass. Where a page contradicts itself
 (long-polls counted, but nothing that they cost), that is said instead of a number.
 
+Requests are told apart by servlet, and syncs also by their tag (a first one costs a hundred times as much as one that waits): that users
+ask for other things makes nothing slower. A page without the label tells nothing apart.
+
 Two kinds of request are no traffic: health checks, which the proxy sends every second or so to a worker that is out as well, and our own
 canaries to client workers, which for that reason go to a servlet that hardly anybody else asks.
 """
@@ -13,9 +16,10 @@ canaries to client workers, which for that reason go to a servlet that hardly an
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from itertools import zip_longest
 
 from rollout.homeservers.synapse.canaries import CLIENT_CANARY_SERVLET
-from rollout.model.gate import LATENCY_EDGES_S, Tally
+from rollout.model.gate import LATENCY_EDGES_S, Stratum, Tally
 from rollout.model.sample import Sample
 
 LONG_POLLS = frozenset({"SyncRestServlet", "SlidingSyncRestServlet", "EventStreamRestServlet"})
@@ -71,6 +75,10 @@ PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_
 
 _EDGES = (*LATENCY_EDGES_S, math.inf)
 _NOTHING = (0.0,) * len(_EDGES)
+# A worker is asked by some dozen servlets. More would make journals long; what is over is known by the sums alone.
+STRATA_MAX = 32
+# Digits after the point, of seconds: what a request costs is some hundredths of a millisecond at least.
+_COST_DIGITS = 6
 # Sums of the same numbers may differ in their last digits.
 _ROUNDING = 1e-6
 
@@ -85,6 +93,7 @@ class Counters:
     workers without a good answer. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File handles
     are None where the host doesn't tell. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the last one at the end; empty
     where the page has none. *positions* are how far it knows each stream; one that it has not heard of since it was started is left out.
+    *strata* are all servlets that were asked, none where the page doesn't tell them apart.
     """
 
     version: str
@@ -105,6 +114,17 @@ class Counters:
     files_max: float | None = None
     ticks: tuple[float, ...] = ()
     positions: Mapping[str, float] = field(default_factory=dict)
+    strata: Mapping[str, Stratum] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Kind:
+    """The requests of one stratum."""
+
+    requests: float = 0.0
+    polls: float = 0.0
+    reached: dict[float, float] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -123,6 +143,14 @@ class _Sums:
     ticks: dict[float, float] = field(default_factory=dict)
     positions: dict[str, float] = field(default_factory=dict)
     version: str = ""
+    kinds: dict[str, _Kind] = field(default_factory=dict)
+    tells_apart: bool = True
+
+    def kind(self, labels: Mapping[str, str]) -> _Kind:
+        servlet = labels.get("servlet", "")
+        self.tells_apart = self.tells_apart and servlet != ""
+        name = f"{servlet} {labels.get('tag', '')}".rstrip() if servlet in LONG_POLLS else servlet
+        return self.kinds.setdefault(name, _Kind())
 
 
 def _plain(version: str) -> str:
@@ -160,6 +188,19 @@ def read_counters(samples: Iterable[Sample]) -> Counters | str:
         files_max=sums.process.get(_FILES_MAX),
         ticks=_ticks(sums.ticks),
         positions=sums.positions,
+        strata={name: _stratum(name, kind) for name, kind in sums.kinds.items()} if sums.tells_apart else {},
+    )
+
+
+def _stratum(name: str, kind: _Kind) -> Stratum:
+    return Stratum(
+        name,
+        kind.requests,
+        kind.polls,
+        kind.costs.get(_USER_CPU, 0.0) + kind.costs.get(_SYSTEM_CPU, 0.0),
+        kind.costs.get(_DB, 0.0),
+        kind.costs.get(_SCHEDULING, 0.0),
+        _apart(kind.reached) if kind.reached else (),
     )
 
 
@@ -190,6 +231,30 @@ def tally(earlier: Counters, later: Counters, since_s: float, until_s: float) ->
         cpu_s=_gain(earlier.cpu_s, later.cpu_s),
         replication_failures=_gain(earlier.replication_failures, later.replication_failures),
         backlog=later.backlog,
+        strata=_strata_between(earlier.strata, later.strata),
+    )
+
+
+def _strata_between(earlier: Mapping[str, Stratum], later: Mapping[str, Stratum]) -> tuple[Stratum, ...]:
+    """Return what was asked in between, of at most STRATA_MAX kinds."""
+    grown = [_grown(earlier.get(name, Stratum(name)), now) for name, now in later.items() if now != earlier.get(name)]
+    asked = [stratum for stratum in grown if stratum.requests or stratum.polls]
+    most = sorted(asked, key=lambda stratum: stratum.requests + stratum.polls, reverse=True)[:STRATA_MAX]
+    return tuple(sorted(most))
+
+
+def _grown(before: Stratum, now: Stratum) -> Stratum:
+    latency = [_gain(one, other) for one, other in zip_longest(before.latency, now.latency, fillvalue=0.0)]
+    while latency and not latency[-1]:
+        latency.pop()
+    return Stratum(
+        now.name,
+        _gain(before.requests, now.requests),
+        _gain(before.polls, now.polls),
+        round(_gain(before.cpu_s, now.cpu_s), _COST_DIGITS),
+        round(_gain(before.db_s, now.db_s), _COST_DIGITS),
+        round(_gain(before.scheduling_s, now.scheduling_s), _COST_DIGITS),
+        tuple(latency),
     )
 
 
@@ -203,8 +268,10 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
         return "" if servlet in _NO_TRAFFIC else _add_time(sums, name.removeprefix(_TIME), labels.get("le", ""), sample)
     if name in _COSTS and servlet in LONG_POLLS:
         sums.poll_costs[name] = sums.poll_costs.get(name, 0.0) + value
+        _add_cost(sums.kind(labels), name, value)
     elif name in {_USER_CPU, _SYSTEM_CPU} and servlet not in _NO_TRAFFIC:
         sums.request_cpu_s += value
+        _add_cost(sums.kind(labels), name, value)
     elif name == _REPLICATION and not labels.get("code", "").startswith("2"):
         sums.replication_failures += value
     elif name in _WORK:
@@ -224,13 +291,20 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
     return ""
 
 
+def _add_cost(kind: _Kind, name: str, value: float) -> None:
+    kind.costs[name] = kind.costs.get(name, 0.0) + value
+
+
 def _add_time(sums: _Sums, part: str, edge: str, sample: Sample) -> str:
     poll = sample.labels.get("servlet") in LONG_POLLS
     if part == "_count":
+        kind = sums.kind(sample.labels)
         if poll:
             sums.polls += sample.value
+            kind.polls += sample.value
         else:
             sums.requests += sample.value
+            kind.requests += sample.value
         if sample.labels.get("code", "").startswith("5"):
             sums.errors += sample.value
     elif part == "_bucket" and not poll:
@@ -239,6 +313,8 @@ def _add_time(sums: _Sums, part: str, edge: str, sample: Sample) -> str:
         except ValueError:
             return f"{sample.name} has a bucket up to {edge!r}"
         sums.reached[edge_s] = sums.reached.get(edge_s, 0.0) + sample.value
+        reached = sums.kind(sample.labels).reached
+        reached[edge_s] = reached.get(edge_s, 0.0) + sample.value
     return ""
 
 

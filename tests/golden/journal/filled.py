@@ -17,6 +17,8 @@ def filled(kind: Any, turn: int) -> Any:  # noqa: ANN401  (a type, and a value o
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
         return kind(**{field.name: filled(hints[field.name], turn) for field in dataclasses.fields(kind)})
+    if isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields"):
+        return kind(*(filled(hint, turn) for hint in get_type_hints(kind).values()))
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         members = list(kind)
         return members[turn % len(members)]

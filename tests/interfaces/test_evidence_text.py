@@ -1,0 +1,66 @@
+"""What a plan says of its gates: who is told of together, and what stands in for peers."""
+
+from dataclasses import replace
+from typing import Any
+
+from rollout.interfaces.evidence_text import gate_lines
+from rollout.model.ids import WorkerId
+from rollout.model.load import Traffic
+from rollout.model.plan import Plan
+from rollout.model.playbook import Playbook
+from tests.simulation.stages import PLAYBOOK, seven_workers
+
+CLIENT1, CLIENT2 = WorkerId("client1"), WorkerId("client2")
+
+
+def _plan(**latency: Any) -> Plan:  # noqa: ANN401  (keys of a gate)
+    """Both gates of the two clients are sequential."""
+    timing = {"samples_min": 50, "soak_s": 10, "deadline_s": 1200, "test": "sequential"}
+    gates = [{"id": "errors", "metric": "error_ratio", **timing}, {"id": "latency", "metric": "latency_p95_s", **timing, **latency}]
+    plain = PLAYBOOK.model_dump(mode="json")
+    return seven_workers().plan(Playbook.model_validate({**plain, "gates": gates}))
+
+
+def _asked(plan: Plan, **per_s: float) -> list[str]:
+    traffic = {WorkerId(worker): Traffic(rate, 0.0) for worker, rate in per_s.items()}
+    return list(gate_lines(replace(plan, forecast=replace(plan.forecast, traffic=traffic))))
+
+
+def test_workers_of_a_role_with_about_the_same_traffic_are_told_of_together_but_for_who_is_alone() -> None:
+    """The second client has nobody left to compare with, which makes no difference for errors."""
+    lines = _asked(_plan(), client1=4.0, client2=4.1)
+    assert any(line.startswith("errors of client1, client2 at 4 requests a second: 5% in about ") for line in lines)
+    said = [line for line in lines if line.startswith("latency of")]
+    assert [line.partition(":")[0] for line in said] == [
+        "latency of client1 at 4 requests a second",
+        "latency of client2 at 4.1 requests a second",
+    ]
+    first, second = said
+    assert "2 × in about 5 min" in first
+    assert "1.5 × in about" in first
+    assert "1.5 × not per worker, but it doesn't pass" in second
+
+
+def test_nothing_is_said_at_a_traffic_that_nobody_has_measured() -> None:
+    """As long as one of them isn't known, what is seen after how many requests is said for all."""
+    plan = _plan()
+    nothing, some = _asked(plan), _asked(plan, client1=4.0)
+    assert any(line.startswith("latency: a time of 2 × after about") for line in nothing)
+    assert not any(line.startswith("latency of") for line in nothing)
+    assert any(line.startswith("latency of client1 at 4 requests a second") for line in some)
+    assert any(line.startswith("latency: a time of 2 × after about") for line in some)
+
+
+def test_what_stands_in_for_peers_is_said() -> None:
+    """Alone in its pool, or its pool's last: its own past, with a wider margin, and what limits there are."""
+    lines = [line for line in _asked(_plan()) if "nobody of the pool is left" in line]
+    assert len(lines) == 1
+    names, _, rest = lines[0].partition(":")
+    assert "client2" in names
+    assert "client1" not in names
+    assert "its own past alone, of which up to 1.35 × counts as good" in rest
+
+
+def test_a_worker_that_nobody_asked_may_have_no_ruling() -> None:
+    said = _asked(_plan(), client1=0.0, client2=4.0)
+    assert "latency of client1: nothing came while that was measured, so there may be no ruling" in said
