@@ -10,7 +10,7 @@ from rollout.model.event import Outcome
 from rollout.model.plan import Plan
 from rollout.model.sighting import Observation
 from rollout.planning.capacity import load_of
-from rollout.planning.forecast import History, forecast, sessions_of, traffic_of
+from rollout.planning.forecast import History, forecast, sessions_of, traffic_of, without_bought
 from rollout.ports.journal import Journal
 
 # The load of last month says little about tonight's, and each costs its reading time.
@@ -42,5 +42,10 @@ def read_history(drivers: Drivers, journal: Journal, plan: Plan, now_s: float) -
         return History(unread=error.what)
     tallies = {} if found is None else found.tallies
     loads = {worker: load for worker, tally in tallies.items() if (load := load_of((tally,), baseline.HISTORY)) is not None}
+    bought = {worker: tally.bought / (tally.until_s - tally.since_s) for worker, tally in tallies.items()}
+    roles = {worker.id: worker.role for worker in plan.workers}
+    users = {
+        worker: without_bought(traffic, bought[worker], roles[worker]) for worker, traffic in traffic_of(loads).items() if worker in roles
+    }
     surveyed = frozenset(tallies.keys() - set(() if found is None else found.partly))
-    return replace(history_of(rollouts), surveyed=surveyed, traffic=traffic_of(loads))
+    return replace(history_of(rollouts), surveyed=surveyed, traffic=users)

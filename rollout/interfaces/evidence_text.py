@@ -9,8 +9,8 @@ from rollout.gating.evidence import SAMPLES
 from rollout.gating.latency import GOOD_RATIO_ALONE
 from rollout.model.gate import Gate, Metric
 from rollout.model.ids import PoolId, WorkerId
-from rollout.model.load import Traffic
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
+from rollout.planning.forecast import bought_per_s
 
 # Of a group so many are named.
 _NAMES_MAX = 3
@@ -47,7 +47,7 @@ def _sequential(plan: Plan, gate: Gate, odds: float, soaks: Sequence[Step], alon
     for step in soaks:
         if step.worker is not None:
             worker = workers[step.worker]
-            per_s = _samples_per_s(gate, plan.forecast.traffic.get(worker.id), plan.sample_s)
+            per_s = _samples_per_s(plan, gate, worker)
             of_role.setdefault(worker.role, []).append(_One(worker, per_s, gate.metric in _LEVELS and alone[worker.id]))
     said: dict[str, list[str]] = {}
     unknown = not of_role
@@ -70,14 +70,17 @@ def _sequential(plan: Plan, gate: Gate, odds: float, soaks: Sequence[Step], alon
         yield detectable(gate)
 
 
-def _samples_per_s(gate: Gate, traffic: Traffic | None, sample_s: float) -> float | None:
+def _samples_per_s(plan: Plan, gate: Gate, worker: Worker) -> float | None:
+    """Return what users ask and what is bought together; of the first only what was measured."""
+    bought = bought_per_s(plan, worker, gate.metric)
     if gate.metric in _CANARIES:
-        return 1 / sample_s
+        return 1 / plan.sample_s + bought
+    traffic = plan.forecast.traffic.get(worker.id)
     if traffic is None:
-        return None
+        return bought or None
     if gate.metric in _POLLS:
-        return traffic.polls_per_s
-    return traffic.requests_per_s + (traffic.polls_per_s if gate.metric is Metric.ERRORS else 0.0)
+        return traffic.polls_per_s + bought
+    return traffic.requests_per_s + (traffic.polls_per_s if gate.metric is Metric.ERRORS else 0.0) + bought
 
 
 def _turn_s(plan: Plan, workers: Sequence[WorkerId]) -> float:

@@ -26,6 +26,7 @@ from math import ceil, floor, sqrt
 from statistics import fmean, median
 from types import MappingProxyType
 
+from rollout.homeservers.synapse.canaries import bought_metrics
 from rollout.model.gate import Metric
 from rollout.model.ids import Role, StepId, WorkerId
 from rollout.model.load import Load, Traffic
@@ -157,6 +158,13 @@ def traffic_of(loads: Mapping[WorkerId, Load]) -> dict[WorkerId, Traffic]:
     }
 
 
+def without_bought(traffic: Traffic, bought_per_s: float, role: Role) -> Traffic:
+    """Take off the canary requests that were bought while it was measured."""
+    if Metric.LATENCY_P95 in bought_metrics(role):
+        return Traffic(max(0.0, traffic.requests_per_s - bought_per_s), traffic.polls_per_s)
+    return Traffic(traffic.requests_per_s, max(0.0, traffic.polls_per_s - bought_per_s))
+
+
 def sessions_of(seen: Observation) -> dict[WorkerId, int]:
     """Return how many sessions each worker has, of those of which it is known."""
     proxies = {worker: sighting.proxy for worker, sighting in seen.sightings.items()}
@@ -254,7 +262,7 @@ def _evidence_s(plan: Plan, step: Step, worker: Worker | None, samples_per_s: Ma
         return 0.0
     times_s = [0.0]
     for gate in (plan.gates[name] for name in step.gates):
-        rate = max(samples_per_s.get((worker.role, gate.metric), 0.0), _bought_per_s(plan, worker, gate.metric))
+        rate = max(samples_per_s.get((worker.role, gate.metric), 0.0), bought_per_s(plan, worker, gate.metric))
         if rate > 0:
             times_s.append(min(gate.deadline_s, gate.samples_min / rate))
     if plan.recovery is not None and worker.duty is Duty.REPLACEABLE:
@@ -262,12 +270,10 @@ def _evidence_s(plan: Plan, step: Step, worker: Worker | None, samples_per_s: Ma
     return max(times_s)
 
 
-def _bought_per_s(plan: Plan, worker: Worker, metric: Metric) -> float:
+def bought_per_s(plan: Plan, worker: Worker, metric: Metric) -> float:
     """Return how many samples a second canary requests bring, if any are sent to a worker."""
-    return plan.buying.per_s if plan.buying is not None and worker.id in plan.buying.workers and metric in _BOUGHT else 0.0
-
-
-_BOUGHT = frozenset({Metric.LATENCY_P95, Metric.ERRORS, Metric.REQUEST_CPU, Metric.CANARY_P95, Metric.CANARY_FAILURES})
+    bought = plan.buying is not None and worker.id in plan.buying.workers and metric in bought_metrics(worker.role)
+    return plan.buying.per_s if plan.buying is not None and bought else 0.0
 
 
 def _kind_of_prepare(plan: Plan) -> str:

@@ -10,11 +10,22 @@ from rollout.model import codec
 from rollout.model.gate import Metric
 from rollout.model.ids import Role, StepId, WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.load import Traffic
 from rollout.model.plan import Phase, Plan, Step, StepForecast, Verb, Wave, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.sighting import Observation, ProxySighting, Sighting
 from rollout.planning.digest import digest_of_plan, digest_of_playbook
-from rollout.planning.forecast import DRAIN_S, History, Spread, estimate, forecast, quantile, sessions_of, total
+from rollout.planning.forecast import (
+    DRAIN_S,
+    History,
+    Spread,
+    estimate,
+    forecast,
+    quantile,
+    sessions_of,
+    total,
+    without_bought,
+)
 from rollout.planning.planner import make_plan
 from tests.planning.homeserver import OLD, SCHEMA, release, sighting
 
@@ -204,3 +215,11 @@ def test_sessions_that_could_not_be_counted_are_left_out() -> None:
         1.0, {WorkerId("sync1"): Sighting(proxy=ProxySighting(admitted=True, weight=100, up=True, sessions=None, requests=0, cuts=0))}
     )
     assert sessions_of(seen) == {}
+
+
+def test_what_was_bought_is_no_traffic_of_users() -> None:
+    """A client worker's are among its ordinary requests, a sync worker's among its long-polls."""
+    measured = Traffic(1.25, 3.0)
+    assert without_bought(measured, 1.0, Role("client")) == Traffic(0.25, 3.0)
+    assert without_bought(measured, 1.0, Role("sync")) == Traffic(1.25, 2.0)
+    assert without_bought(measured, 5.0, Role("sync")) == Traffic(1.25, 0.0)

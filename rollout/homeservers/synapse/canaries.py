@@ -19,6 +19,7 @@ The user and the token are the driver's own: an application service acts for its
 import json
 from urllib.parse import quote
 
+from rollout.model.gate import Metric
 from rollout.model.ids import Role
 
 CLIENT_CANARY_SERVLET = "JoinedRoomsRestServlet"
@@ -27,6 +28,7 @@ CLIENT_CANARY_SERVLET = "JoinedRoomsRestServlet"
 # Answered by any worker whose listener serves clients, and nothing that is changed by being read. The limit differs from one to the next.
 _BOUGHT = ("notifications?limit={limit}", "devices", "pushrules/", "account/whoami")
 _LIMITS = 20
+_ANY = frozenset({Metric.ERRORS, Metric.CANARY_P95, Metric.CANARY_FAILURES})
 
 
 def bought_path(role: Role, nonce: int) -> str | None:
@@ -36,6 +38,13 @@ def bought_path(role: Role, nonce: int) -> str | None:
     if canary_path(role, nonce) is None:
         return None
     return f"/_matrix/client/v3/{_BOUGHT[nonce % len(_BOUGHT)].format(limit=1 + nonce % _LIMITS)}"
+
+
+def bought_metrics(role: Role) -> frozenset[Metric]:
+    """Return which figures of a worker those requests count in: a sync worker's are syncs, like what it answers most."""
+    if role == "sync":
+        return _ANY | {Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING}
+    return _ANY | {Metric.LATENCY_P95, Metric.REQUEST_CPU}
 
 
 def canary_path(role: Role, nonce: int) -> str | None:
