@@ -2,7 +2,7 @@
 Whether a restarted worker is slower than it was, and whether it surely is not: two tests over all its requests since its admission.
 
 Hypotheses say by which *ratio* requests take longer for good, and by which *curve* (curves.py) they do besides while caches fill. How
-likely each of them makes what was seen, block by block, is kept as a sum of logarithms. A worker is bad if it is slower for good, or if it
+likely each of them makes what was seen, block by block, is added up (hypotheses.py). A worker is bad if it is slower for good, or if it
 has a share of very slow requests that it had not (shift.py). The e-value of that is the mean over the bad hypotheses over the greatest of
 the good ones: the good ones get the best of all curves, so that a slow recovery explains what it can.
 
@@ -17,13 +17,15 @@ Source: docs/decisions/0016-sequential-gates.md; Wasserman, Ramdas and Balakrish
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import add
 from typing import NamedTuple
 
 from rollout.gating import shift
 from rollout.gating.curves import Expected, levels
 from rollout.gating.drift import Drift
+from rollout.gating.hypotheses import Sums, mean
 from rollout.gating.shift import Peak, Shape
 
 # A ratio up to which a worker is as good as before. Synapse's own releases differ by less.
@@ -42,8 +44,6 @@ _CURVE_DOUBT = 0.05
 # With fewer requests in a block its likelihood is no parabola yet.
 _PARABOLA_MIN = 12.0
 _BLUR_MIN = 0.12
-# No ratio, curve and drift lie so many steps beyond SHIFTS together.
-_PADDING = 120
 _RECENT_S = 45.0
 _DRIFT_LASTS_S = 120.0
 
@@ -59,7 +59,7 @@ class Mean:
 Basis = Shape | Mean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting:
     """
     What a worker is compared with: its *shape* before and that of its pool's others (None where there is nobody), and its ratios. One up
@@ -72,23 +72,28 @@ class Setting:
     bad_ratio: float
     accepted: float = 1.0
 
-    @property
+    @cached_property
     def good(self) -> float:
         """The greatest ratio (its logarithm) that is as good as before, with what a short baseline leaves unknown."""
         ratio = GOOD_RATIO if self.pool is not None else _GOOD_RATIO_ALONE
         return max(math.log(ratio) + shift.SPREAD / math.sqrt(max(1.0, self.shape.requests)), math.log(self.accepted))
 
-    @property
+    @cached_property
     def bad(self) -> tuple[float, ...]:
         """The ratios (logarithms) of bad releases."""
         return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + _APART) or (self.good + math.log(2),)
 
-    @property
+    @cached_property
     def good_ones(self) -> tuple[float, ...]:
         """The ratios (logarithms) of good releases."""
         # Those between are good as well; a step of a fifth is narrower than what a night's requests tell apart.
         between = math.ceil(self.good / _STEP_MAX)
         return (*_BETTER, *(self.good * step / between for step in range(1, between + 1)))
+
+    @cached_property
+    def ratios(self) -> tuple[float, ...]:
+        """All that are asked about: the good ones, the bad ones, and the limit of what passes (a logarithm)."""
+        return (*self.good_ones, *self.bad, math.log(self.bad_ratio))
 
 
 class Block(NamedTuple):
@@ -101,10 +106,6 @@ class Block(NamedTuple):
     pool: tuple[float, ...] | None
     seconds: float
     middle_s: float
-
-
-# For each ratio, a logarithm for each curve.
-_Sums = tuple[list[float], ...]
 
 
 class Level(NamedTuple):
@@ -122,13 +123,14 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What all blocks so far have said: sums for good and bad ratios, for the limit of what passes, and for the very slow requests."""
+    """
+    What all blocks so far have said: of all ratios, and of the good ones with very slow requests besides (None: there is no histogram in
+    which these would show).
+    """
 
-    drift: Drift = field(default_factory=Drift)
-    good: _Sums = ()
-    bad: _Sums = ()
-    limit: _Sums = ()
-    tailed: _Sums = ()
+    drift: Drift
+    plain: Sums
+    tailed: Sums | None
     levels: tuple[Level, ...] = ()
 
 
@@ -147,6 +149,11 @@ class Weighed:
     decays: bool = False
 
 
+def silence(setting: Setting) -> Heard:
+    """Return what is known before the first block."""
+    return Heard(Drift(), Sums(setting.ratios), None if isinstance(setting.shape, Mean) else Sums(setting.good_ones))
+
+
 def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
     """Take in one more block."""
     seen = None
@@ -155,24 +162,23 @@ def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
     drift = heard.drift.follow(seen, block.seconds)
     if block.own is None or _requests(setting.shape, block.own) <= 0:
         return replace(heard, drift=drift)
-    if isinstance(setting.shape, Mean):
-        plain = tailed = _Likelihood(_peak(setting.shape, block.own), drift, None)
-    else:
-        plain = _likelihood(setting.shape.plain, block.own, drift)
-        tailed = _likelihood(setting.shape.tailed, block.own, drift)
     at = levels(block.middle_s)
-    variance = plain.peak.variance + drift.variance + _WAVERS**2
-    level = Level(plain.peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
-    good = setting.good_ones
-    return Heard(
-        drift,
-        _added(heard.good, plain, good, at),
-        _added(heard.bad, plain, setting.bad, at),
-        _added(heard.limit, plain, (math.log(setting.bad_ratio),), at),
-        # Where there is no histogram nothing shows a few very slow ones.
-        _added(heard.tailed, tailed, good, at) if tailed is not plain else (),
-        (*heard.levels, level),
-    )
+    plain, tailed = heard.plain, heard.tailed
+    if isinstance(setting.shape, Mean) or tailed is None:
+        peak = _peak(setting.shape, block.own)
+        plain = _with_parabola(plain, peak, drift, at)
+    elif sum(block.own) >= _PARABOLA_MIN:
+        peak = shift.peak_of(setting.shape.plain, block.own)
+        plain = _with_parabola(plain, peak, drift, at)
+        tailed = _with_parabola(tailed, shift.peak_of(setting.shape.tailed, block.own), drift, at)
+    else:
+        line = shift.log_likelihood(setting.shape.plain, block.own)
+        peak = shift.peak_on(line)
+        plain = plain.with_line(_doubted(line, drift), drift.at, at)
+        tailed = tailed.with_line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
+    variance = peak.variance + drift.variance + _WAVERS**2
+    level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
+    return Heard(drift, plain, tailed, (*heard.levels, level))
 
 
 def _requests(basis: Basis, own: tuple[float, ...]) -> float:
@@ -187,46 +193,17 @@ def _peak(basis: Basis, own: tuple[float, ...]) -> Peak:
     return Peak(math.log(max(mean, 1e-9 * basis.mean) / basis.mean), math.log1p(math.expm1(shift.SPREAD**2) / requests), 0.0)
 
 
-class _Likelihood(NamedTuple):
-    """Of one block, by how much requests take longer: a parabola, or the whole line where they are few."""
+def _with_parabola(sums: Sums, peak: Peak, drift: Drift, at: tuple[float, ...]) -> Sums:
+    off = peak.at - drift.at
+    # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
+    variance = drift.variance + _WAVERS**2 + peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
+    return sums.with_parabola(peak.height + 0.5 * math.log(peak.variance / variance), off, variance, at)
 
-    peak: Peak
-    drift: Drift
-    line: list[float] | None
 
-
-def _likelihood(table: shift.Table, counts: tuple[float, ...], drift: Drift) -> _Likelihood:
-    if sum(counts) >= _PARABOLA_MIN:
-        return _Likelihood(shift.peak_of(table, counts), drift, None)
-    line = shift.log_likelihood(table, counts)
+def _doubted(line: list[float], drift: Drift) -> list[float]:
     deviation = math.sqrt(drift.variance + _WAVERS**2)
     # What is known badly anyway gets no worse by a little more doubt.
-    return _Likelihood(shift.peak_of(table, counts), drift, shift.blurred(line, deviation) if deviation > _BLUR_MIN else line)
-
-
-def _added(sums: _Sums, one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    rows = _by_line(one.line, one.drift, ratios, at) if one.line is not None else _by_parabola(one, ratios, at)
-    return rows if not sums else tuple(list(map(add, old, new)) for old, new in zip(sums, rows, strict=True))
-
-
-def _by_parabola(one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    off = one.peak.at - one.drift.at
-    # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
-    variance = one.drift.variance + _WAVERS**2 + one.peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
-    top, factor = one.peak.height + 0.5 * math.log(one.peak.variance / variance), 0.5 / variance
-    # Written out: this is where nearly all of the time goes.
-    return tuple([top - (gap := off - ratio - level) * gap * factor for level in at] for ratio in ratios)
-
-
-def _by_line(line: list[float], drift: Drift, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    """Look each hypothesis up at the nearest shift: with so few requests a line changes little from one to the next."""
-    # With the ends repeated, every hypothesis has its place.
-    padded = [line[0]] * _PADDING + line + [line[-1]] * _PADDING
-    steps = [level / shift.STEP for level in at]
-    # A playbook may call a hundred times bad: beyond the last shift all are alike.
-    last = len(padded) - 1 - max(steps)
-    places = [min(last, _PADDING + 0.5 + (ratio + drift.at - shift.LOWEST) / shift.STEP) for ratio in ratios]
-    return tuple([padded[int(place + step)] for step in steps] for place in places)
+    return shift.blurred(line, deviation) if deviation > _BLUR_MIN else line
 
 
 def _lately(levels: Sequence[Level]) -> Level:
@@ -252,24 +229,26 @@ def mean_of(levels: Sequence[Level]) -> Level:
 
 def weigh(setting: Setting, heard: Heard) -> Weighed:
     """Weigh everything that was heard. Nothing speaks for anything before there was a request."""
-    if not heard.good:
+    if not heard.levels:
         return Weighed()
-    allowed, shares = setting.expected.allowed, setting.expected.shares
-    best, curve = max((value, index) for row in heard.good for index, value in enumerate(row))
+    plain, tailed, allowed = heard.plain, heard.tailed, setting.expected.allowed
+    good = [plain.row(index, plain.second) for index in range(len(setting.good_ones))]
+    tops = list(map(max, good))
+    best = max(tops)
+    curve = max(len(row) - 1 - row[::-1].index(best) for row, top in zip(good, tops, strict=True) if top == best)
     # Who recovers in an unusual way is excused for that, not for being slower for good besides.
     twice = tuple(map(add, allowed, allowed))
-    ratios = setting.good_ones
-    excused = max(max(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(ratios, heard.good, strict=True))
-    slower = _mean(heard.bad, shares) - excused
-    tail = _mean(heard.tailed, shares) - excused if heard.tailed else -math.inf
+    excused = max(max(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(setting.good_ones, good, strict=True))
     # Those with a ratio that would be bad get every curve as well: a release is not excused for how its worker began.
-    worst = max(max(map(add, row, allowed)) for row in (*heard.limit, *heard.bad))
+    usual = list(map(add, plain.second, allowed))
+    bad = plain.likeliest(range(len(good), len(setting.ratios) - 1), usual)
+    worst = max(*map(max, bad), *plain.row(len(setting.ratios) - 1, usual))
+    # Shares are in proportion to what is allowed.
+    unshared = excused - setting.expected.log_share
+    slower = mean(bad) - unshared
+    tail = -math.inf
+    if tailed is not None:
+        usual = list(map(add, tailed.second, allowed))
+        tail = mean(tailed.likeliest(range(len(good)), usual)) + tailed.height - plain.height - unshared
     now = _lately(heard.levels).at
-    return Weighed(slower, tail, best - worst, now, curve, decays=excused - max(row[0] for row in heard.good) > 1.0)
-
-
-def _mean(rows: _Sums, shares: tuple[float, ...]) -> float:
-    """Average over ratios and curves; the result is a logarithm."""
-    top = max(map(max, rows))
-    total = sum(share * math.exp(value - top) for row in rows for share, value in zip(shares, row, strict=True) if value > top - 30)
-    return top + math.log(max(total / len(rows), 1e-300))
+    return Weighed(slower, tail, best - worst, now, curve, decays=excused - max(row[0] for row in good) > 1.0)
