@@ -11,7 +11,6 @@ Source: docs/decisions/0016-sequential-gates.md.
 
 import math
 from collections.abc import Sequence
-from itertools import repeat
 from operator import add
 from typing import NamedTuple
 
@@ -22,6 +21,53 @@ from rollout.gating.curves import CURVES
 _BEYOND_SHIFTS = 120
 # What is so much less likely than the likeliest (a logarithm) is lost in rounding.
 _NEGLIGIBLE = 40.0
+_ZEROS = (0.0,) * len(CURVES)
+
+
+class Parabola(NamedTuple):
+    """
+    A block of many requests: the likeliest is that the worker was slower by *off* (a logarithm), and *factor* is half the inverse variance
+    of that. *levels* are those of CURVES meanwhile.
+    """
+
+    height: float
+    off: float
+    factor: float
+    levels: Sequence[float]
+
+    def at(self, ratio: float, curve: int) -> float:
+        """Return the logarithm of one hypothesis, but for *height*; it is 0 at most."""
+        gap = self.off - ratio - self.levels[curve]
+        return -self.factor * gap * gap
+
+
+class Line(NamedTuple):
+    """A block of few requests: the logarithm at each of SHIFTS, after a *drift*; *levels* as above."""
+
+    line: list[float]
+    drift: float
+    levels: Sequence[float]
+
+    def at(self, ratio: float, curve: int) -> float:
+        """Return the logarithm of one hypothesis."""
+        return self.rows([ratio])[0][curve]
+
+    def rows(self, ratios: Sequence[float]) -> list[list[float]]:
+        """
+        Look all hypotheses up at the nearest shift, a row for each of the ratios.
+
+        With so few requests a line changes little from one to the next.
+        """
+        # With the ends repeated, every hypothesis has its place.
+        padded = [self.line[0]] * _BEYOND_SHIFTS + self.line + [self.line[-1]] * _BEYOND_SHIFTS
+        steps = [level / shift.STEP for level in self.levels]
+        # A playbook may call a hundred times bad: beyond the last shift all are alike.
+        last = len(padded) - 1 - max(steps)
+        places = [min(last, _BEYOND_SHIFTS + 0.5 + (ratio + self.drift - shift.LOWEST) / shift.STEP) for ratio in ratios]
+        return [[padded[int(place + step)] for step in steps] for place in places]
+
+
+Block = Parabola | Line
 
 
 class Sums(NamedTuple):
@@ -39,33 +85,21 @@ class Sums(NamedTuple):
     ratios: tuple[float, ...]
     height: float = 0.0
     weight: float = 0.0
-    first: Sequence[float] = (0.0,) * len(CURVES)
-    second: Sequence[float] = (0.0,) * len(CURVES)
+    first: Sequence[float] = _ZEROS
+    second: Sequence[float] = _ZEROS
     looked_up: tuple[list[float], ...] = ()
 
-    def with_parabola(self, height: float, off: float, variance: float, levels: tuple[float, ...]) -> "Sums":
-        """Add a block that was the likeliest by so much slower (*off*, a logarithm), with each curve at its level."""
-        factor = 0.5 / variance
-        gaps = [off - level for level in levels]
+    def add(self, block: Block) -> "Sums":
+        """Add one more."""
+        if isinstance(block, Line):
+            rows = block.rows(self.ratios)
+            old = self.looked_up or [_ZEROS] * len(rows)
+            return self._replace(looked_up=tuple([list(map(add, row, its)) for row, its in zip(rows, old, strict=True)]))
+        factor = block.factor
+        gaps = [block.off - level for level in block.levels]
         first = [before + factor * gap for before, gap in zip(self.first, gaps, strict=True)]
         second = [before - factor * gap * gap for before, gap in zip(self.second, gaps, strict=True)]
-        return Sums(self.ratios, self.height + height, self.weight + factor, first, second, self.looked_up)
-
-    def with_line(self, line: list[float], drift: float, levels: tuple[float, ...]) -> "Sums":
-        """
-        Add a block by the logarithm at each of SHIFTS: each hypothesis looks up the nearest.
-
-        With so few requests a line changes little from one to the next.
-        """
-        # With the ends repeated, every hypothesis has its place.
-        padded = [line[0]] * _BEYOND_SHIFTS + line + [line[-1]] * _BEYOND_SHIFTS
-        steps = [level / shift.STEP for level in levels]
-        # A playbook may call a hundred times bad: beyond the last shift all are alike.
-        last = len(padded) - 1 - max(steps)
-        places = [min(last, _BEYOND_SHIFTS + 0.5 + (ratio + drift - shift.LOWEST) / shift.STEP) for ratio in self.ratios]
-        before = self.looked_up or repeat(repeat(0.0))
-        rows = [[padded[int(place + step)] + old for step, old in zip(steps, olds)] for place, olds in zip(places, before)]  # noqa: B905
-        return self._replace(looked_up=tuple(rows))
+        return Sums(self.ratios, self.height + block.height, self.weight + factor, first, second, self.looked_up)
 
     def row(self, index: int, second: Sequence[float]) -> list[float]:
         """Return the logarithms of one of the ratios for each curve, but for *height*, with *second* (and what was added to it)."""
@@ -117,7 +151,5 @@ def mean(rows: Sequence[list[float]]) -> float:
     tops = list(map(max, rows))
     top = max(tops)
     least = top - _NEGLIGIBLE
-    total = sum(
-        sum(map(math.exp, [value - top for value in row if value > least])) for row, its in zip(rows, tops, strict=True) if its > least
-    )
-    return top + math.log(total / len(rows))
+    likely = [value - top for row, its in zip(rows, tops, strict=True) if its > least for value in row if value > least]
+    return top + math.log(sum(map(math.exp, likely)) / len(rows))

@@ -22,10 +22,10 @@ from functools import cached_property
 from operator import add
 from typing import NamedTuple
 
-from rollout.gating import shift
+from rollout.gating import hypotheses, shift
 from rollout.gating.curves import Expected, levels
 from rollout.gating.drift import Drift
-from rollout.gating.hypotheses import Sums, mean
+from rollout.gating.hypotheses import Line, Parabola, Sums, mean
 from rollout.gating.shift import Peak, Shape
 
 # A ratio up to which a worker is as good as before. Synapse's own releases differ by less.
@@ -121,17 +121,67 @@ class Level(NamedTuple):
     shared: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Heard:
     """
-    What all blocks so far have said: of all ratios, and of the good ones with very slow requests besides (None: there is no histogram in
-    which these would show).
+    What some blocks have said: of all ratios, and of the good ones with very slow requests besides (None: there is no histogram in which
+    these would show).
     """
 
+    setting: Setting
     drift: Drift
     plain: Sums
     tailed: Sums | None
     levels: tuple[Level, ...] = ()
+
+    @cached_property
+    def usual(self) -> list[float]:
+        """What each curve is allowed, and what is the same for all ratios."""
+        return list(map(add, self.plain.second, self.setting.expected.allowed))
+
+    @cached_property
+    def good(self) -> list[list[float]]:
+        """Good ratios, each curve as likely as any."""
+        return [self.plain.row(index, self.plain.second) for index in range(len(self.setting.good_ones))]
+
+    @cached_property
+    def bad(self) -> list[list[float]]:
+        """Bad ratios, each curve as likely as it is allowed, and without those that are negligible."""
+        good = len(self.setting.good_ones)
+        return self.plain.likeliest(range(good, good + len(self.setting.bad)), self.usual)
+
+    @cached_property
+    def slower(self) -> float:
+        """How likely they are together."""
+        return mean(self.bad) + self.setting.expected.log_share
+
+    @cached_property
+    def tail(self) -> float:
+        """Likewise good ones with very slow requests besides."""
+        if self.tailed is None:
+            return -math.inf
+        usual = list(map(add, self.tailed.second, self.setting.expected.allowed))
+        most = mean(self.tailed.likeliest(range(len(self.tailed.ratios)), usual))
+        return most + self.tailed.height - self.plain.height + self.setting.expected.log_share
+
+    @cached_property
+    def excused(self) -> tuple[float, float, int]:
+        """How likely the likeliest of the good ones is, as each curve is allowed, and its ratio and curve."""
+        allowed = self.setting.expected.allowed
+        # Who recovers in an unusual way is excused for that, not for being slower for good besides.
+        twice = list(map(add, allowed, allowed))
+        rows = [list(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(self.setting.good_ones, self.good, strict=True)]
+        best, index = max((max(row), index) for index, row in enumerate(rows))
+        return best, self.setting.good_ones[index], rows[index].index(best)
+
+
+class Said(NamedTuple):
+    """What one block says; None of a worker without a request. *tailed* is that with very slow requests besides."""
+
+    drift: Drift
+    plain: hypotheses.Block | None = None
+    tailed: hypotheses.Block | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,34 +201,43 @@ class Weighed:
 
 def silence(setting: Setting) -> Heard:
     """Return what is known before the first block."""
-    return Heard(Drift(), Sums(setting.ratios), None if isinstance(setting.shape, Mean) else Sums(setting.good_ones))
+    return Heard(setting, Drift(), Sums(setting.ratios), None if isinstance(setting.shape, Mean) else Sums(setting.good_ones))
 
 
-def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
-    """Take in one more block."""
-    seen = None
+def hear(heard: Heard, said: Said) -> Heard:
+    """Take in what one more block says."""
+    if said.plain is None or said.level is None:
+        return replace(heard, drift=said.drift)
+    tailed = heard.tailed if heard.tailed is None or said.tailed is None else heard.tailed.add(said.tailed)
+    return Heard(heard.setting, said.drift, heard.plain.add(said.plain), tailed, (*heard.levels, said.level))
+
+
+def listen(heard: Heard, block: Block) -> Said:
+    """Return what a block says after those that were *heard*."""
+    setting, seen = heard.setting, None
     if setting.pool is not None and block.pool is not None and _requests(setting.pool, block.pool) > 0:
         seen = _peak(setting.pool, block.pool)
     drift = heard.drift.follow(seen, block.seconds)
     if block.own is None or _requests(setting.shape, block.own) <= 0:
-        return replace(heard, drift=drift)
+        return Said(drift)
     at = levels(block.middle_s)
-    plain, tailed = heard.plain, heard.tailed
-    if isinstance(setting.shape, Mean) or tailed is None:
+    plain: hypotheses.Block
+    tailed: hypotheses.Block | None = None
+    if isinstance(setting.shape, Mean):
         peak = _peak(setting.shape, block.own)
-        plain = _with_parabola(plain, peak, drift, at)
+        plain = _parabola(peak, drift, at)
     elif sum(block.own) >= _PARABOLA_MIN:
         peak = shift.peak_of(setting.shape.plain, block.own)
-        plain = _with_parabola(plain, peak, drift, at)
-        tailed = _with_parabola(tailed, shift.peak_of(setting.shape.tailed, block.own), drift, at)
+        plain = _parabola(peak, drift, at)
+        tailed = _parabola(shift.peak_of(setting.shape.tailed, block.own), drift, at)
     else:
         line = shift.log_likelihood(setting.shape.plain, block.own)
         peak = shift.peak_on(line)
-        plain = plain.with_line(_doubted(line, drift), drift.at, at)
-        tailed = tailed.with_line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
+        plain = Line(_doubted(line, drift), drift.at, at)
+        tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
     variance = peak.variance + drift.variance + _WAVERS**2
     level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
-    return Heard(drift, plain, tailed, (*heard.levels, level))
+    return Said(drift, plain, tailed, level)
 
 
 def _requests(basis: Basis, own: tuple[float, ...]) -> float:
@@ -193,11 +252,11 @@ def _peak(basis: Basis, own: tuple[float, ...]) -> Peak:
     return Peak(math.log(max(mean, 1e-9 * basis.mean) / basis.mean), math.log1p(math.expm1(shift.SPREAD**2) / requests), 0.0)
 
 
-def _with_parabola(sums: Sums, peak: Peak, drift: Drift, at: tuple[float, ...]) -> Sums:
+def _parabola(peak: Peak, drift: Drift, at: tuple[float, ...]) -> Parabola:
     off = peak.at - drift.at
     # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
     variance = drift.variance + _WAVERS**2 + peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
-    return sums.with_parabola(peak.height + 0.5 * math.log(peak.variance / variance), off, variance, at)
+    return Parabola(peak.height + 0.5 * math.log(peak.variance / variance), off, 0.5 / variance, at)
 
 
 def _doubted(line: list[float], drift: Drift) -> list[float]:
@@ -227,28 +286,38 @@ def mean_of(levels: Sequence[Level]) -> Level:
     return Level(at, 1 / total, seconds, levels[-1].until_s, shared)
 
 
-def weigh(setting: Setting, heard: Heard) -> Weighed:
+def weigh(heard: Heard) -> Weighed:
     """Weigh everything that was heard. Nothing speaks for anything before there was a request."""
     if not heard.levels:
         return Weighed()
-    plain, tailed, allowed = heard.plain, heard.tailed, setting.expected.allowed
-    good = [plain.row(index, plain.second) for index in range(len(setting.good_ones))]
+    good, (excused, _, _) = heard.good, heard.excused
     tops = list(map(max, good))
     best = max(tops)
     curve = max(len(row) - 1 - row[::-1].index(best) for row, top in zip(good, tops, strict=True) if top == best)
-    # Who recovers in an unusual way is excused for that, not for being slower for good besides.
-    twice = tuple(map(add, allowed, allowed))
-    excused = max(max(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(setting.good_ones, good, strict=True))
     # Those with a ratio that would be bad get every curve as well: a release is not excused for how its worker began.
-    usual = list(map(add, plain.second, allowed))
-    bad = plain.likeliest(range(len(good), len(setting.ratios) - 1), usual)
-    worst = max(*map(max, bad), *plain.row(len(setting.ratios) - 1, usual))
-    # Shares are in proportion to what is allowed.
-    unshared = excused - setting.expected.log_share
-    slower = mean(bad) - unshared
-    tail = -math.inf
-    if tailed is not None:
-        usual = list(map(add, tailed.second, allowed))
-        tail = mean(tailed.likeliest(range(len(good)), usual)) + tailed.height - plain.height - unshared
+    limit = heard.plain.row(len(heard.setting.ratios) - 1, heard.usual)
+    worst = max([*map(max, heard.bad), max(limit)])
     now = _lately(heard.levels).at
-    return Weighed(slower, tail, best - worst, now, curve, decays=excused - max(row[0] for row in good) > 1.0)
+    decays = excused - max(row[0] for row in good) > 1.0
+    return Weighed(heard.slower - excused, heard.tail - excused, best - worst, now, curve, decays)
+
+
+def at_most(heard: Heard, said: Said) -> tuple[float, float]:
+    """
+    Return how much `weigh` can say at most of *slower* and *tail* with one more block: quickly, since it is asked about those who have
+    passed, at each measurement.
+
+    The block makes no hypothesis likelier than the one that it fits best, and the good one that was the likeliest still excuses as much as
+    the block leaves of it.
+    """
+    excused, ratio, curve = heard.excused
+    slower, tail = heard.slower, heard.tail
+    if isinstance(said.plain, Parabola):
+        excused += said.plain.at(ratio, curve)
+        if isinstance(said.tailed, Parabola):
+            tail += said.tailed.height - said.plain.height
+    elif said.plain is not None:
+        excused += said.plain.at(ratio, curve)
+        slower += max(said.plain.line)
+        tail += max(said.tailed.line) if isinstance(said.tailed, Line) else 0.0
+    return slower - excused, tail - excused

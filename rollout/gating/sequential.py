@@ -245,11 +245,12 @@ def fails(gate: Gate, odds: Odds | None) -> bool:
     return odds is not None and gate.odds is not None and odds.bad >= math.log(gate.odds)
 
 
-def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None, Kept | None]:
+def weigh(gate: Gate, seen: Seen, kept: Kept | None = None, *, passed: bool = False) -> tuple[Odds | None, Kept | None]:
     """
     Weigh all that was seen of one worker; None when there is nothing to compare it with. *kept* is what came back for the blocks before.
 
-    Takes a time that doesn't grow with the number of blocks, if *kept* is given.
+    Takes a time that doesn't grow with the number of blocks, if *kept* is given. Of one who has *passed* only a FAIL is asked for: where
+    there is none, *bad* is what it is at most, and nothing is said of *fine* and *now*.
     """
     kept = kept or Kept()
     if kept.blocks != seen.blocks[: len(kept.blocks)]:
@@ -261,6 +262,12 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
     if gate.metric in SHARES:
         before = kept.before or _before(gate, seen)
         return _weigh_shares(before, totals), Kept(seen.blocks[:-1], whole, before=before)
+    return _weigh_levels(gate, seen, kept, (whole, totals), passed=passed)
+
+
+def _weigh_levels(gate: Gate, seen: Seen, kept: Kept, both: tuple[Totals, Totals], *, passed: bool) -> tuple[Odds | None, Kept | None]:
+    """Do it for what a request takes or costs; *both* are without and with the last block."""
+    whole, totals = both
     # There was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out).
     with_peers = seen.pool is not None and totals.with_peers_s > 0.5 * totals.seconds
     setting = kept.setting if kept.with_peers == with_peers else None
@@ -272,11 +279,17 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
     if heard is None or kept.setting is not setting:
         known, heard = (), latency.silence(setting)
     for window in seen.blocks[len(known) : -1]:
-        heard = latency.hear(setting, heard, _block(gate.metric, window, seen.admitted_at_s))
+        heard = latency.hear(heard, latency.listen(heard, _block(gate.metric, window, seen.admitted_at_s)))
     kept = Kept(seen.blocks[:-1], whole, heard, setting, with_peers)
     if seen.blocks:
-        heard = latency.hear(setting, heard, _block(gate.metric, seen.blocks[-1], seen.admitted_at_s))
-    said = latency.weigh(setting, heard)
+        last = latency.listen(heard, _block(gate.metric, seen.blocks[-1], seen.admitted_at_s))
+        if passed and gate.odds is not None and heard.levels and last.level is not None:
+            most = _mean(*latency.at_most(heard, last))
+            if most < math.log(gate.odds):
+                levels = (*heard.levels, last.level)
+                return Odds(most, 0.0, setting.bad_ratio, 1.0, 1.0, samples=totals.samples, levels=levels), kept
+        heard = latency.hear(heard, last)
+    said = latency.weigh(heard)
     # A mean of two e-values is one; very slow requests are the rarer case.
     bad = _mean(said.slower, said.tail)
     odds = Odds(

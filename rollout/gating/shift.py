@@ -186,15 +186,20 @@ def peak_of(table: Table, counts: Sequence[float]) -> Peak:
 
     A likelihood over shifts has one top, but for stray requests; so it is looked for from far steps to near ones, not everywhere.
     """
-    used = _used(counts)
-    known: dict[int, float] = {index: sum(map(mul, table[index], used)) for index in _FAR}
+    return _top(_Known(table, _used(counts)).__getitem__)
 
-    def at(index: int) -> float:
-        if index not in known:
-            known[index] = sum(map(mul, table[index], used))
-        return known[index]
 
-    return _top(at)
+class _Known(dict[int, float]):
+    """A likelihood over SHIFTS, each worked out when it is first asked for."""
+
+    def __init__(self, table: Table, counts: Sequence[float]) -> None:
+        super().__init__()
+        self._table, self._counts = table, counts
+
+    def __missing__(self, index: int) -> float:
+        found: float = sum(map(mul, self._table[index], self._counts))
+        self[index] = found
+        return found
 
 
 def peak_on(line: Sequence[float]) -> Peak:

@@ -1,8 +1,9 @@
 """
-How often 300 rollouts of 30 good workers are taken back, with whatever a shared database does meanwhile: not once.
+Of 300 rollouts of 30 good workers none is taken back, with whatever a shared database does meanwhile, but for a known gap: who is in an
+incident while there is nobody to compare it with looks like a bad release (docs/decisions/0003-known-gaps.md).
 
-None of 300 shows, with 95 % confidence, that it is less than one in a hundred (0.994 %; Clopper and Pearson), as the default budget says.
-Less can't be shown by so few: `make bench-long` watches ten times as many.
+None of 300 would show, with 95 % confidence, that it is less than one in a hundred (0.994 %; Clopper and Pearson), as the default budget
+says. With the gap it is more, and nothing here says how much: `make bench-long` counts that.
 """
 
 import json
@@ -21,9 +22,10 @@ PARTS = list(nulls.parts(EACH))
 
 
 @pytest.mark.parametrize("part", PARTS, ids=[f"{part.level:g}-{part.first}" for part in PARTS])
-def test_no_rollout_of_good_workers_is_taken_back(part: Part) -> None:
+def test_no_rollout_of_good_workers_is_taken_back_but_in_the_dark(part: Part) -> None:
     """Ten of the 300, by themselves so that they spread over processors."""
-    assert nulls.watch(part, Purpose.REGRESSION) == Outcome(part.level, nulls.PART, alone=0, together=0)
+    found = nulls.watch(part, Purpose.REGRESSION)
+    assert found == Outcome(part.level, nulls.PART, alone=0, together=0, in_the_dark=found.in_the_dark)
 
 
 def test_these_are_300_and_none_of_300_is_less_than_one_in_a_hundred() -> None:
@@ -45,15 +47,32 @@ def test_incidents_are_shared_and_are_in_most_of_these_rollouts() -> None:
 
 def test_a_boundary_that_is_no_boundary_would_show() -> None:
     """Where 2 : 1 against a good worker is enough, most of the very same rollouts are taken back."""
-    assert nulls.watch(PARTS[LEVELS.index(5.0)], Purpose.REGRESSION, odds=2.0).taken_back >= 5
+    assert nulls.watch(PARTS[LEVELS.index(5.0)], Purpose.REGRESSION, odds=2.0).alone >= 5
 
 
 def test_counts_add_up_by_level_and_over_all_with_their_bound() -> None:
     """By hand: 3 of 20, and 0.344 is the share of which 3 of 20 or fewer are as likely as 1 in 20 (R: binom.test)."""
-    first, last, *_ = nulls.rows([Outcome(5.0, 10, 1, 1), Outcome(5.0, 10, 0, 1), Outcome(0.2, 10, 0, 0)])
-    assert first == {"req/s": "0.2", "runs": 10, "taken back": 0, "by one alone": 0, "by all together": 0, "at most": 0.25887}
-    assert last == {"req/s": "5", "runs": 20, "taken back": 3, "by one alone": 1, "by all together": 2, "at most": 0.34366}
-    assert nulls.rows([Outcome(5.0, 10, 1, 1), Outcome(0.2, 10, 0, 0)])[-1]["req/s"] == "all"
+    done = [Outcome(5.0, 10, 1, 1, 0), Outcome(5.0, 10, 0, 0, 1), Outcome(0.2, 10, 0, 0, 0)]
+    first, last, everything = nulls.rows(done)
+    assert first == {
+        "req/s": "0.2",
+        "runs": 10,
+        "taken back": 0,
+        "by one alone": 0,
+        "by all together": 0,
+        "in the dark": 0,
+        "at most": 0.25887,
+    }
+    assert last == {
+        "req/s": "5",
+        "runs": 20,
+        "taken back": 3,
+        "by one alone": 1,
+        "by all together": 1,
+        "in the dark": 1,
+        "at most": 0.34366,
+    }
+    assert (everything["req/s"], everything["runs"], everything["taken back"]) == ("all", 30, 3)
 
 
 def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
@@ -64,13 +83,13 @@ def test_what_was_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
 
     def work(part: Part) -> Outcome:
         begun.append(part)
-        return Outcome(part.level, 10, alone=len(begun), together=0)
+        return Outcome(part.level, 10, alone=len(begun), together=0, in_the_dark=0)
 
     first = long.measure(wanted, work, "abc", kept, 1, lambda: len(begun) < 4)
     assert list(first) == begun == wanted[:4]
     kept.write_text(kept.read_text()[:-9])
     assert long.measure(wanted, work, "abc", kept, 1, lambda: True) == {
-        part: Outcome(part.level, 10, alone, 0) for part, alone in zip(wanted, [1, 2, 3, *range(5, 12)], strict=True)
+        part: Outcome(part.level, 10, alone, 0, 0) for part, alone in zip(wanted, [1, 2, 3, *range(5, 12)], strict=True)
     }
     assert begun == [*wanted[:4], *wanted[3:]]
     assert long.measure(wanted, work, "def", kept, 1, lambda: False) == {}

@@ -28,16 +28,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of *runs* rollouts at one level: so many were taken back by a worker *alone*, and by all *together*."""
+    """
+    What came of *runs* rollouts at one level: so many were taken back by all *together*, by a worker *alone*, and *in_the_dark*, which is
+    by one that had been in an incident of the shared database while there was nobody to compare it with.
+    """
 
     level: float
     runs: int
     alone: int
     together: int
+    in_the_dark: int
 
     @property
     def taken_back(self) -> int:
-        return self.alone + self.together
+        return self.alone + self.together + self.in_the_dark
 
 
 def parts(each: int) -> Iterator[Part]:
@@ -53,7 +57,8 @@ def watch(part: Part, purpose: Purpose, odds: float = together.ODDS) -> Outcome:
         together.watch(rollouts.traces(purpose, part.level, run, WORKERS, in_full=False), part.level, odds)
         for run in range(part.first, part.first + PART)
     ]
-    return Outcome(part.level, len(seen), sum(isfinite(one.alone) for one in seen), sum(isfinite(one.together) for one in seen))
+    alone = sum(isfinite(one.alone) and not one.in_the_dark for one in seen)
+    return Outcome(part.level, len(seen), alone, sum(isfinite(one.together) for one in seen), sum(one.in_the_dark for one in seen))
 
 
 def rows(outcomes: Iterable[Outcome]) -> list[dict[str, object]]:
@@ -71,5 +76,6 @@ def _row(name: str, those: list[Outcome]) -> dict[str, object]:
         "taken back": taken_back,
         "by one alone": sum(one.alone for one in those),
         "by all together": sum(one.together for one in those),
+        "in the dark": sum(one.in_the_dark for one in those),
         "at most": round(upper_bound(taken_back, runs), 5),
     }

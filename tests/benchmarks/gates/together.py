@@ -26,10 +26,14 @@ ODDS = (30 * 2 + 2) / 0.01
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """By which worker (from 1; infinity: never) a rollout was taken back, by all together or by one alone."""
+    """
+    By which worker (from 1; infinity: never) a rollout was taken back, by all together or by one alone; *in_the_dark*: that one had been in
+    an incident of the shared database while there was nobody to compare it with.
+    """
 
     together: float
     alone: float
+    in_the_dark: bool = False
 
 
 def watch(restarts: Sequence[Restart], level: float, odds: float = ODDS) -> Seen:
@@ -39,7 +43,8 @@ def watch(restarts: Sequence[Restart], level: float, odds: float = ODDS) -> Seen
         newest = min(len(restarts), 1 + (turn - 1) // _APART)
         now = [told[index].at(turn - index * _APART) for index in range(newest)]
         if any(failed for _, failed in now):
-            return Seen(math.inf, newest)
+            failing = [index for index, (_, failed) in enumerate(now) if failed]
+            return Seen(math.inf, newest, all(_in_the_dark(restarts[index], told[index].failed_s) for index in failing))
         against, _ = pooled.weigh([level for level, _ in now if level is not None])
         if against >= math.log(odds):
             return Seen(newest, math.inf)
@@ -51,6 +56,7 @@ class _Told:
     """What a worker's gates had found after each 30 s, and whether one had failed by then."""
 
     found: tuple[tuple[Level | None, bool], ...]
+    failed_s: float
 
     def at(self, turns: int) -> tuple[Level | None, bool]:
         return self.found[min(turns, len(self.found)) - 1]
@@ -59,16 +65,22 @@ class _Told:
 def _told(restart: Restart, level: float, odds: float) -> _Told:
     judge = ours.Judge(restart, tuple(ours.gate(metric, odds) for metric in ours.METRICS), ours.earlier(level))
     found: list[tuple[Level | None, bool]] = []
-    failed, passed_s = False, math.inf
+    failed, passed_s, failed_s = False, math.inf, math.inf
     for scrape in restart.scrapes:
         ruling = judge.see(scrape) if not failed else Ruling.FAIL
         failed = ruling is Ruling.FAIL
+        failed_s = min(failed_s, scrape.at_s if failed else math.inf)
         if ruling is Ruling.PASS:
             passed_s = min(passed_s, scrape.at_s)
         if scrape.at_s % _EVERY_S == 0:
             its = judge.odds.get(Metric.LATENCY_P95)
             found.append((None if its is None else pooled.since(its.levels, passed_s), failed))
-    return _Told(tuple(found))
+    return _Told(tuple(found), failed_s)
+
+
+def _in_the_dark(restart: Restart, until_s: float) -> bool:
+    alone_s = [scrape.at_s for scrape in restart.scrapes if scrape.controls is None and scrape.at_s <= until_s]
+    return any(incident.from_s <= at_s <= incident.until_s for incident in restart.truth.incidents for at_s in alone_s)
 
 
 def goal(n: int = 20) -> dict[str, object]:
