@@ -50,11 +50,15 @@ class Kept:
 
 
 class Weighed(NamedTuple):
-    """What a sequential gate found of one worker, and from what; *kept* is what it goes on from."""
+    """
+    What a sequential gate found of one worker, and from what; *kept* is what it goes on from. Unless *in_full* the odds only tell whether
+    it fails.
+    """
 
     seen: Seen
     odds: Odds | None
     kept: sequential.Kept | None
+    in_full: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,14 @@ def verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s:
 def failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate, Verdict], ...]:
     """List the sequential gates that say FAIL, however long ago its last measurement was: nothing new can make that better."""
     gates = index_of(plan).weighed_gates.get(worker, ())
-    return tuple((gate, verdict) for gate in gates if gate.acts and (verdict := failed_by(plan, state, worker, gate)) is not None)
+    return tuple(
+        (gate, verdict) for gate in gates if gate.acts and (verdict := failed_by(plan, state, worker, gate, passed=True)) is not None
+    )
 
 
-def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Verdict | None:
-    """Return the FAIL of one sequential gate as of the last measurement; None where it says none."""
-    found = weighed(plan, state, worker, gate)
+def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, *, passed: bool = False) -> Verdict | None:
+    """Return the FAIL of one sequential gate as of the last measurement; None where it says none. *passed* as in `weighed`."""
+    found = weighed(plan, state, worker, gate, passed=passed)
     if not sequential.fails(gate, found.odds):
         return None
     return sequential.rule(gate, found.seen, found.odds, unmeasured=None, now_s=found.seen.blocks[-1].own.until_s)
@@ -45,7 +47,8 @@ def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step,
     found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Level]]] = {}
     for step, worker in passed:
         for gate in index.weighed_gates.get(worker, ()):
-            odds = weighed(plan, state, worker, gate).odds if gate.acts and gate.metric not in sequential.SHARES else None
+            is_level = gate.acts and gate.metric not in sequential.SHARES
+            odds = weighed(plan, state, worker, gate, passed=True).odds if is_level else None
             passed_s = (state.steps[step.id].finished_at_s or math.inf) - (state.workers[worker].admitted_at_s or 0.0)
             if odds is not None and (level := pooled.since(odds.levels, passed_s)) is not None:
                 found.setdefault((index.workers[worker].role, gate.id), []).append((step, worker, level))
@@ -65,22 +68,27 @@ def blind(plan: Plan, state: DeployState, worker: WorkerId, since_s: float) -> l
     return [
         gate
         for gate in index_of(plan).weighed_gates.get(worker, ())
-        if weighed(plan, state, worker, gate).odds is None or not any(samples(gate.metric, own) > 0 for own in new)
+        if weighed(plan, state, worker, gate, passed=True).odds is None or not any(samples(gate.metric, own) > 0 for own in new)
     ]
 
 
-def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Weighed:
-    """Weigh what was seen of a worker; what was worked out for the same blocks is kept, since decisions come oftener than measurements."""
+def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, *, passed: bool = False) -> Weighed:
+    """
+    Weigh what was seen of a worker; what was worked out for the same blocks is kept, since decisions come oftener than measurements.
+
+    Of one that has *passed* only what tells of a FAIL is asked for (sequential.weigh).
+    """
     index, known = index_of(plan), state.workers[worker]
     before = index.weighed.get((worker, gate.id))
     at_s = _admitted_at_s(known)
     # Two that have no blocks yet have the same ones, so who was admitted again is told by the time.
-    if before is not None and _same_restart(before.seen, known, at_s) and before.seen.blocks is known.blocks:
+    in_full = before is not None and (passed or before.in_full)
+    if before is not None and in_full and _same_restart(before.seen, known, at_s) and before.seen.blocks is known.blocks:
         return before
     seen = _seen(index, state, worker, gate, None if before is None else before.seen)
     same = before is not None and _same_restart(before.seen, known, at_s)
-    odds, kept = sequential.weigh(gate, seen, before.kept if before is not None and same else None)
-    found = Weighed(seen, odds, kept)
+    odds, kept = sequential.weigh(gate, seen, before.kept if before is not None and same else None, passed=passed)
+    found = Weighed(seen, odds, kept, in_full=not passed)
     index.weighed[worker, gate.id] = found
     return found
 

@@ -36,9 +36,10 @@ class Curve:
 
     def level(self, seconds: float) -> float:
         """Return the logarithm of the factor, *seconds* after admission."""
-        return math.log1p(self.amount * self._decay(seconds))
+        return math.log1p(self.amount * self.decay(seconds))
 
-    def _decay(self, seconds: float) -> float:
+    def decay(self, seconds: float) -> float:
+        """Return which part of the amount is left, *seconds* after admission."""
         match self.kind:
             case Kind.NONE:
                 return 0.0
@@ -74,7 +75,18 @@ _COMPARED_AT_S = tuple(15.0 * (index + 0.5) for index in range(24))
 @lru_cache(maxsize=4096)
 def levels(seconds: float) -> tuple[float, ...]:
     """Return the level of each of CURVES so long after admission."""
-    return tuple(curve.level(seconds) for curve in CURVES)
+    # Many have the same decay, by different amounts.
+    decays = [curve.decay(seconds) for curve in _DECAYS]
+    return tuple([math.log1p(amount * decays[index]) for amount, index in _AMOUNTS_OF])
+
+
+def _same_decay(curve: Curve) -> tuple[Kind, float]:
+    return curve.kind, curve.scale_s
+
+
+_DECAYS = tuple({_same_decay(curve): curve for curve in CURVES}.values())
+_DECAY_AT = {_same_decay(curve): index for index, curve in enumerate(_DECAYS)}
+_AMOUNTS_OF = tuple((curve.amount, _DECAY_AT[_same_decay(curve)]) for curve in CURVES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,11 @@ class Expected:
     allowed: tuple[float, ...]
     shares: tuple[float, ...]
     learned_from: int
+
+    @property
+    def log_share(self) -> float:
+        """The logarithm of the share of what is allowed in full: that of each of CURVES is this and what it is allowed."""
+        return math.log(self.shares[0]) - self.allowed[0]
 
 
 @lru_cache(maxsize=256)

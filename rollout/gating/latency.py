@@ -2,7 +2,7 @@
 Whether a restarted worker is slower than it was, and whether it surely is not: two tests over all its requests since its admission.
 
 Hypotheses say by which *ratio* requests take longer for good, and by which *curve* (curves.py) they do besides while caches fill. How
-likely each of them makes what was seen, block by block, is kept as a sum of logarithms. A worker is bad if it is slower for good, or if it
+likely each of them makes what was seen, block by block, is added up (hypotheses.py). A worker is bad if it is slower for good, or if it
 has a share of very slow requests that it had not (shift.py). The e-value of that is the mean over the bad hypotheses over the greatest of
 the good ones: the good ones get the best of all curves, so that a slow recovery explains what it can.
 
@@ -17,13 +17,15 @@ Source: docs/decisions/0016-sequential-gates.md; Wasserman, Ramdas and Balakrish
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from operator import add
 from typing import NamedTuple
 
-from rollout.gating import shift
+from rollout.gating import hypotheses, shift
 from rollout.gating.curves import Expected, levels
 from rollout.gating.drift import Drift
+from rollout.gating.hypotheses import Line, Parabola, Sums, mean
 from rollout.gating.shift import Peak, Shape
 from rollout.gating.strata import Apart
 
@@ -43,8 +45,6 @@ _CURVE_DOUBT = 0.05
 # With fewer requests in a block its likelihood is no parabola yet.
 _PARABOLA_MIN = 12.0
 _BLUR_MIN = 0.12
-# No ratio, curve and drift lie so many steps beyond SHIFTS together.
-_PADDING = 120
 _RECENT_S = 45.0
 DRIFT_LASTS_S = 120.0
 
@@ -64,7 +64,7 @@ class Mean:
 Basis = Shape | Apart | Mean
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Setting:
     """
     What a worker is compared with: its *shape* before and that of its pool's others (None where there is nobody), and its ratios. One up
@@ -77,23 +77,28 @@ class Setting:
     bad_ratio: float
     accepted: float = 1.0
 
-    @property
+    @cached_property
     def good(self) -> float:
         """The greatest ratio (its logarithm) that is as good as before, with what a short baseline leaves unknown."""
         ratio = GOOD_RATIO if self.pool is not None else GOOD_RATIO_ALONE
         return max(math.log(ratio) + shift.SPREAD / math.sqrt(max(1.0, self.shape.requests)), math.log(self.accepted))
 
-    @property
+    @cached_property
     def bad(self) -> tuple[float, ...]:
         """The ratios (logarithms) of bad releases."""
         return tuple(log for log in map(math.log, _BAD_RATIOS) if log > self.good + APART) or (self.good + math.log(2),)
 
-    @property
+    @cached_property
     def good_ones(self) -> tuple[float, ...]:
         """The ratios (logarithms) of good releases."""
         # Those between are good as well; a step of a fifth is narrower than what a night's requests tell apart.
         between = math.ceil(self.good / _STEP_MAX)
         return (*_BETTER, *(self.good * step / between for step in range(1, between + 1)))
+
+    @cached_property
+    def ratios(self) -> tuple[float, ...]:
+        """All that are asked about: the good ones, the bad ones, and the limit of what passes (a logarithm)."""
+        return (*self.good_ones, *self.bad, math.log(self.bad_ratio))
 
 
 class Block(NamedTuple):
@@ -106,10 +111,6 @@ class Block(NamedTuple):
     pool: tuple[float, ...] | None
     seconds: float
     middle_s: float
-
-
-# For each ratio, a logarithm for each curve.
-_Sums = tuple[list[float], ...]
 
 
 class Level(NamedTuple):
@@ -125,16 +126,67 @@ class Level(NamedTuple):
     shared: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Heard:
-    """What all blocks so far have said: sums for good and bad ratios, for the limit of what passes, and for the very slow requests."""
+    """
+    What some blocks have said: of all ratios, and of the good ones with very slow requests besides (None: there is no histogram in which
+    these would show).
+    """
 
-    drift: Drift = field(default_factory=Drift)
-    good: _Sums = ()
-    bad: _Sums = ()
-    limit: _Sums = ()
-    tailed: _Sums = ()
+    setting: Setting
+    drift: Drift
+    plain: Sums
+    tailed: Sums | None
     levels: tuple[Level, ...] = ()
+
+    @cached_property
+    def usual(self) -> list[float]:
+        """What each curve is allowed, and what is the same for all ratios."""
+        return list(map(add, self.plain.second, self.setting.expected.allowed))
+
+    @cached_property
+    def good(self) -> list[list[float]]:
+        """Good ratios, each curve as likely as any."""
+        return [self.plain.row(index, self.plain.second) for index in range(len(self.setting.good_ones))]
+
+    @cached_property
+    def bad(self) -> list[list[float]]:
+        """Bad ratios, each curve as likely as it is allowed, and without those that are negligible."""
+        good = len(self.setting.good_ones)
+        return self.plain.likeliest(range(good, good + len(self.setting.bad)), self.usual)
+
+    @cached_property
+    def slower(self) -> float:
+        """How likely they are together."""
+        return mean(self.bad) + self.setting.expected.log_share
+
+    @cached_property
+    def tail(self) -> float:
+        """Likewise good ones with very slow requests besides."""
+        if self.tailed is None:
+            return -math.inf
+        usual = list(map(add, self.tailed.second, self.setting.expected.allowed))
+        most = mean(self.tailed.likeliest(range(len(self.tailed.ratios)), usual))
+        return most + self.tailed.height - self.plain.height + self.setting.expected.log_share
+
+    @cached_property
+    def excused(self) -> tuple[float, float, int]:
+        """How likely the likeliest of the good ones is, as each curve is allowed, and its ratio and curve."""
+        allowed = self.setting.expected.allowed
+        # Who recovers in an unusual way is excused for that, not for being slower for good besides.
+        twice = list(map(add, allowed, allowed))
+        rows = [list(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(self.setting.good_ones, self.good, strict=True)]
+        best, index = max((max(row), index) for index, row in enumerate(rows))
+        return best, self.setting.good_ones[index], rows[index].index(best)
+
+
+class Said(NamedTuple):
+    """What one block says; None of a worker without a request. *tailed* is that with very slow requests besides."""
+
+    drift: Drift
+    plain: hypotheses.Block | None = None
+    tailed: hypotheses.Block | None = None
+    level: Level | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,32 +204,45 @@ class Weighed:
     decays: bool = False
 
 
-def hear(setting: Setting, heard: Heard, block: Block) -> Heard:
-    """Take in one more block."""
-    seen = None
+def silence(setting: Setting) -> Heard:
+    """Return what is known before the first block."""
+    return Heard(setting, Drift(), Sums(setting.ratios), None if isinstance(setting.shape, Mean) else Sums(setting.good_ones))
+
+
+def hear(heard: Heard, said: Said) -> Heard:
+    """Take in what one more block says."""
+    if said.plain is None or said.level is None:
+        return replace(heard, drift=said.drift)
+    tailed = heard.tailed if heard.tailed is None or said.tailed is None else heard.tailed.add(said.tailed)
+    return Heard(heard.setting, said.drift, heard.plain.add(said.plain), tailed, (*heard.levels, said.level))
+
+
+def listen(heard: Heard, block: Block) -> Said:
+    """Return what a block says after those that were *heard*."""
+    setting, seen = heard.setting, None
     if setting.pool is not None and block.pool is not None and _requests(setting.pool, block.pool) > 0:
         seen = _peak(setting.pool, block.pool)
     drift = heard.drift.follow(seen, block.seconds)
     if block.own is None or _requests(setting.shape, block.own) <= 0:
-        return replace(heard, drift=drift)
-    if isinstance(setting.shape, Mean):
-        plain = tailed = _Likelihood(_peak(setting.shape, block.own), drift, None)
-    else:
-        plain = _likelihood(setting.shape.plain, block.own, drift)
-        tailed = _likelihood(setting.shape.tailed, block.own, drift)
+        return Said(drift)
     at = levels(block.middle_s)
-    variance = plain.peak.variance + drift.variance + WAVERS**2
-    level = Level(plain.peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
-    good = setting.good_ones
-    return Heard(
-        drift,
-        _added(heard.good, plain, good, at),
-        _added(heard.bad, plain, setting.bad, at),
-        _added(heard.limit, plain, (math.log(setting.bad_ratio),), at),
-        # Where there is no histogram nothing shows a few very slow ones.
-        _added(heard.tailed, tailed, good, at) if tailed is not plain else (),
-        (*heard.levels, level),
-    )
+    plain: hypotheses.Block
+    tailed: hypotheses.Block | None = None
+    if isinstance(setting.shape, Mean):
+        peak = _peak(setting.shape, block.own)
+        plain = _parabola(peak, drift, at)
+    elif sum(block.own) >= _PARABOLA_MIN:
+        peak = shift.peak_of(setting.shape.plain, block.own)
+        plain = _parabola(peak, drift, at)
+        tailed = _parabola(shift.peak_of(setting.shape.tailed, block.own), drift, at)
+    else:
+        line = shift.log_likelihood(setting.shape.plain, block.own)
+        peak = shift.peak_on(line)
+        plain = Line(_doubted(line, drift), drift.at, at)
+        tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
+    variance = peak.variance + drift.variance + WAVERS**2
+    level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
+    return Said(drift, plain, tailed, level)
 
 
 def _requests(basis: Basis, own: tuple[float, ...]) -> float:
@@ -192,46 +257,17 @@ def _peak(basis: Basis, own: tuple[float, ...]) -> Peak:
     return Peak(math.log(max(mean, 1e-9 * basis.mean) / basis.mean), math.log1p(math.expm1(shift.SPREAD**2) / requests), 0.0)
 
 
-class _Likelihood(NamedTuple):
-    """Of one block, by how much requests take longer: a parabola, or the whole line where they are few."""
+def _parabola(peak: Peak, drift: Drift, at: tuple[float, ...]) -> Parabola:
+    off = peak.at - drift.at
+    # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
+    variance = drift.variance + WAVERS**2 + peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
+    return Parabola(peak.height + 0.5 * math.log(peak.variance / variance), off, 0.5 / variance, at)
 
-    peak: Peak
-    drift: Drift
-    line: list[float] | None
 
-
-def _likelihood(table: shift.Table, counts: tuple[float, ...], drift: Drift) -> _Likelihood:
-    if sum(counts) >= _PARABOLA_MIN:
-        return _Likelihood(shift.peak_of(table, counts), drift, None)
-    line = shift.log_likelihood(table, counts)
+def _doubted(line: list[float], drift: Drift) -> list[float]:
     deviation = math.sqrt(drift.variance + WAVERS**2)
     # What is known badly anyway gets no worse by a little more doubt.
-    return _Likelihood(shift.peak_of(table, counts), drift, shift.blurred(line, deviation) if deviation > _BLUR_MIN else line)
-
-
-def _added(sums: _Sums, one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    rows = _by_line(one.line, one.drift, ratios, at) if one.line is not None else _by_parabola(one, ratios, at)
-    return rows if not sums else tuple(list(map(add, old, new)) for old, new in zip(sums, rows, strict=True))
-
-
-def _by_parabola(one: _Likelihood, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    off = one.peak.at - one.drift.at
-    # The same for all hypotheses: what is only nearly right must not be outdone by what claims to be exact.
-    variance = one.drift.variance + WAVERS**2 + one.peak.variance + (_CURVE_DOUBT * max(0.0, off)) ** 2
-    top, factor = one.peak.height + 0.5 * math.log(one.peak.variance / variance), 0.5 / variance
-    # Written out: this is where nearly all of the time goes.
-    return tuple([top - (gap := off - ratio - level) * gap * factor for level in at] for ratio in ratios)
-
-
-def _by_line(line: list[float], drift: Drift, ratios: Sequence[float], at: tuple[float, ...]) -> _Sums:
-    """Look each hypothesis up at the nearest shift: with so few requests a line changes little from one to the next."""
-    # With the ends repeated, every hypothesis has its place.
-    padded = [line[0]] * _PADDING + line + [line[-1]] * _PADDING
-    steps = [level / shift.STEP for level in at]
-    # A playbook may call a hundred times bad: beyond the last shift all are alike.
-    last = len(padded) - 1 - max(steps)
-    places = [min(last, _PADDING + 0.5 + (ratio + drift.at - shift.LOWEST) / shift.STEP) for ratio in ratios]
-    return tuple([padded[int(place + step)] for step in steps] for place in places)
+    return shift.blurred(line, deviation) if deviation > _BLUR_MIN else line
 
 
 def _lately(levels: Sequence[Level]) -> Level:
@@ -255,26 +291,38 @@ def mean_of(levels: Sequence[Level]) -> Level:
     return Level(at, 1 / total, seconds, levels[-1].until_s, shared)
 
 
-def weigh(setting: Setting, heard: Heard) -> Weighed:
+def weigh(heard: Heard) -> Weighed:
     """Weigh everything that was heard. Nothing speaks for anything before there was a request."""
-    if not heard.good:
+    if not heard.levels:
         return Weighed()
-    allowed, shares = setting.expected.allowed, setting.expected.shares
-    best, curve = max((value, index) for row in heard.good for index, value in enumerate(row))
-    # Who recovers in an unusual way is excused for that, not for being slower for good besides.
-    twice = tuple(map(add, allowed, allowed))
-    ratios = setting.good_ones
-    excused = max(max(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(ratios, heard.good, strict=True))
-    slower = _mean(heard.bad, shares) - excused
-    tail = _mean(heard.tailed, shares) - excused if heard.tailed else -math.inf
+    good, (excused, _, _) = heard.good, heard.excused
+    tops = list(map(max, good))
+    best = max(tops)
+    curve = max(len(row) - 1 - row[::-1].index(best) for row, top in zip(good, tops, strict=True) if top == best)
     # Those with a ratio that would be bad get every curve as well: a release is not excused for how its worker began.
-    worst = max(max(map(add, row, allowed)) for row in (*heard.limit, *heard.bad))
+    limit = heard.plain.row(len(heard.setting.ratios) - 1, heard.usual)
+    worst = max([*map(max, heard.bad), max(limit)])
     now = _lately(heard.levels).at
-    return Weighed(slower, tail, best - worst, now, curve, decays=excused - max(row[0] for row in heard.good) > 1.0)
+    decays = excused - max(row[0] for row in good) > 1.0
+    return Weighed(heard.slower - excused, heard.tail - excused, best - worst, now, curve, decays)
 
 
-def _mean(rows: _Sums, shares: tuple[float, ...]) -> float:
-    """Average over ratios and curves; the result is a logarithm."""
-    top = max(map(max, rows))
-    total = sum(share * math.exp(value - top) for row in rows for share, value in zip(shares, row, strict=True) if value > top - 30)
-    return top + math.log(max(total / len(rows), 1e-300))
+def at_most(heard: Heard, said: Said) -> tuple[float, float]:
+    """
+    Return how much `weigh` can say at most of *slower* and *tail* with one more block: quickly, since it is asked about those who have
+    passed, at each measurement.
+
+    The block makes no hypothesis likelier than the one that it fits best, and the good one that was the likeliest still excuses as much as
+    the block leaves of it.
+    """
+    excused, ratio, curve = heard.excused
+    slower, tail = heard.slower, heard.tail
+    if isinstance(said.plain, Parabola):
+        excused += said.plain.at(ratio, curve)
+        if isinstance(said.tailed, Parabola):
+            tail += said.tailed.height - said.plain.height
+    elif said.plain is not None:
+        excused += said.plain.at(ratio, curve)
+        slower += max(said.plain.line)
+        tail += max(said.tailed.line) if isinstance(said.tailed, Line) else 0.0
+    return slower - excused, tail - excused

@@ -15,13 +15,12 @@ Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 from rollout.gating import latency, shares, strata, threshold
 from rollout.gating.curves import expected, name_of
 from rollout.gating.evidence import SAMPLES, measured, samples, sound
-from rollout.gating.shares import Count
+from rollout.gating.shares import NOTHING, Count
 from rollout.gating.shift import Shape, shape_of
 from rollout.gating.windows import Window, seconds
 from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
@@ -61,11 +60,52 @@ COSTS = frozenset({Metric.REQUEST_CPU, Metric.POLL_CPU, Metric.POLL_DB, Metric.P
 METRICS = HISTOGRAMS | SHARES | COSTS
 
 
+class Totals(NamedTuple):
+    """
+    What some blocks add up to: the *samples* of the gate's metric, *seconds*, and in how many of them there was somebody to compare with.
+    Of shares besides: what was asked and failed, of the worker (*own*) and of its pool's others. Whether requests were told apart by what
+    they are, its own and theirs, is None until there was one.
+    """
+
+    samples: float = 0.0
+    seconds: float = 0.0
+    with_peers_s: float = 0.0
+    own: Count = NOTHING
+    others: Count = NOTHING
+    own_apart: bool | None = None
+    pool_apart: bool | None = None
+
+    def add(self, metric: Metric, block: Window) -> "Totals":
+        """Add one more."""
+        lasts_s = seconds(block.own)
+        others = self.others
+        if metric in SHARES and block.controls is not None and sound(block.controls):
+            others = others.add(*_counted(metric, block.controls))
+        return Totals(
+            self.samples + samples(metric, block.own),
+            self.seconds + lasts_s,
+            self.with_peers_s if block.controls is None else self.with_peers_s + lasts_s,
+            self.own.add(*_counted(metric, block.own)) if metric in SHARES else self.own,
+            others,
+            strata.are_still_apart(self.own_apart, block.own),
+            self.pool_apart if block.controls is None else strata.are_still_apart(self.pool_apart, block.controls),
+        )
+
+
+class Before(NamedTuple):
+    """What a share is compared with: the baselines of the worker and of its pool's others, and which one is bad, or *accepted*."""
+
+    own: Count | None
+    others: Count | None
+    bad: float
+    accepted: float
+
+
 class Odds(NamedTuple):
     """
     Logarithms of odds: *bad* against a good worker, *fine* against one that is just bad enough, which has the *limit*. *now* is the value
-    lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share. *levels* are those of its blocks, for
-    pooled.py.
+    lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share. *samples* are what all that rests on (less than
+    0: not counted), and *levels* those of its blocks, for pooled.py.
     """
 
     bad: float
@@ -76,24 +116,27 @@ class Odds(NamedTuple):
     slow_tail: bool = False
     decays: bool = False
     curve: int = 0
+    samples: float = -1.0
     levels: tuple[latency.Level, ...] = ()
-
-
-class Kept(NamedTuple):
-    """What was worked out before, and from which blocks: those that are complete are heard once."""
-
-    blocks: tuple[Window, ...]
-    heard: latency.Heard
-    setting: latency.Setting
-    how: "How"
 
 
 class How(NamedTuple):
     """Whether a pool is compared with, and whether requests are told apart by what they are, a worker's own and its pool's."""
 
-    with_peers: bool
-    own_apart: bool
-    pool_apart: bool
+    with_peers: bool = False
+    own_apart: bool = False
+    pool_apart: bool = False
+
+
+class Kept(NamedTuple):
+    """What was worked out before, and from which *blocks*: those that are complete are added up once."""
+
+    blocks: tuple[Window, ...] = ()
+    totals: Totals = Totals()
+    heard: latency.Heard | None = None
+    setting: latency.Setting | None = None
+    how: How = How()
+    before: Before | None = None
 
 
 class Seen(NamedTuple):
@@ -127,7 +170,9 @@ def rule(gate: Gate, seen: Seen, odds: Odds | None, *, unmeasured: str | None, n
     if not seen.blocks:
         ruling = Ruling.PENDING if undecided is Ruling.PENDING else Ruling.UNMEASURABLE
         return _verdict(gate, ruling, "nothing has been measured since it took its full share", 0.0, odds)
-    count = sum(samples(gate.metric, block.own) for block in seen.blocks)
+    count = -1.0 if odds is None else odds.samples
+    if count < 0:
+        count = sum(samples(gate.metric, block.own) for block in seen.blocks)
     if (age_s := now_s - seen.blocks[-1].own.until_s) > gate.fresh_s:
         return _verdict(gate, Ruling.UNMEASURABLE, f"its last measurement is {age_s:.0f} s old", count, odds)
     if odds is None:
@@ -213,27 +258,50 @@ def fails(gate: Gate, odds: Odds | None) -> bool:
     return odds is not None and gate.odds is not None and odds.bad >= math.log(gate.odds)
 
 
-def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None, Kept | None]:
+def weigh(gate: Gate, seen: Seen, kept: Kept | None = None, *, passed: bool = False) -> tuple[Odds | None, Kept | None]:
     """
     Weigh all that was seen of one worker; None when there is nothing to compare it with. *kept* is what came back for the blocks before.
 
-    Takes a time that doesn't grow with the number of blocks, if *kept* is given.
+    Takes a time that doesn't grow with the number of blocks, if *kept* is given. Of one who has *passed* only a FAIL is asked for: where
+    there is none, *bad* is what it is at most, and nothing is said of *fine* and *now*.
     """
+    kept = kept or Kept()
+    if kept.blocks != seen.blocks[: len(kept.blocks)]:
+        kept = kept._replace(blocks=(), totals=Totals(), heard=None)
+    whole = kept.totals
+    for window in seen.blocks[len(kept.blocks) : -1]:
+        whole = whole.add(gate.metric, window)
+    totals = whole.add(gate.metric, seen.blocks[-1]) if seen.blocks else whole
     if gate.metric in SHARES:
-        return _weigh_shares(gate, seen), None
-    how = _how(seen)
-    setting = kept.setting if kept is not None and kept.how == how else _setting(gate, seen, how)
+        before = kept.before or _before(gate, seen)
+        return _weigh_shares(before, totals), Kept(seen.blocks[:-1], whole, before=before)
+    return _weigh_levels(gate, seen, kept, (whole, totals), passed=passed)
+
+
+def _weigh_levels(gate: Gate, seen: Seen, kept: Kept, both: tuple[Totals, Totals], *, passed: bool) -> tuple[Odds | None, Kept | None]:
+    """Do it for what a request takes or costs; *both* are without and with the last block."""
+    whole, totals = both
+    how = _how(seen, totals)
+    setting = kept.setting if kept.how == how else None
+    if setting is None:
+        setting = _setting(gate, seen, how)
     if setting is None:
         return None, None
-    if kept is None or kept.setting is not setting or kept.blocks != seen.blocks[: len(kept.blocks)]:
-        kept = Kept((), latency.Heard(), setting, how)
-    heard = kept.heard
-    for window in seen.blocks[len(kept.blocks) : -1]:
-        heard = latency.hear(setting, heard, _block(gate.metric, setting, window, seen.admitted_at_s))
-    kept = Kept(seen.blocks[:-1], heard, setting, how)
+    known, heard = kept.blocks, kept.heard
+    if heard is None or kept.setting is not setting:
+        known, heard = (), latency.silence(setting)
+    for window in seen.blocks[len(known) : -1]:
+        heard = latency.hear(heard, latency.listen(heard, _block(gate.metric, setting, window, seen.admitted_at_s)))
+    kept = Kept(seen.blocks[:-1], whole, heard, setting, how)
     if seen.blocks:
-        heard = latency.hear(setting, heard, _block(gate.metric, setting, seen.blocks[-1], seen.admitted_at_s))
-    said = latency.weigh(setting, heard)
+        last = latency.listen(heard, _block(gate.metric, setting, seen.blocks[-1], seen.admitted_at_s))
+        if passed and gate.odds is not None and heard.levels and last.level is not None:
+            most = _mean(*latency.at_most(heard, last))
+            if most < math.log(gate.odds):
+                levels = (*heard.levels, last.level)
+                return Odds(most, 0.0, setting.bad_ratio, 1.0, 1.0, samples=totals.samples, levels=levels), kept
+        heard = latency.hear(heard, last)
+    said = latency.weigh(heard)
     # A mean of two e-values is one; very slow requests are the rarer case.
     bad = _mean(said.slower, said.tail)
     odds = Odds(
@@ -245,6 +313,7 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None) -> tuple[Odds | None
         slow_tail=said.tail > said.slower,
         decays=said.decays,
         curve=said.curve,
+        samples=totals.samples,
         levels=heard.levels,
     )
     return odds, kept
@@ -258,18 +327,10 @@ def _mean(slower: float, tail: float) -> float:
     return top + math.log(_SLOWER_SHARE * math.exp(slower - top) + (1 - _SLOWER_SHARE) * math.exp(tail - top))
 
 
-def _has_peers(seen: Seen) -> bool:
-    """Tell whether there was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out)."""
-    if seen.pool is None or not seen.blocks:
-        return False
-    with_peers = sum(seconds(block.own) for block in seen.blocks if block.controls is not None)
-    return with_peers > 0.5 * sum(seconds(block.own) for block in seen.blocks)
-
-
-def _how(seen: Seen) -> How:
-    with_peers = _has_peers(seen)
-    controls = [block.controls for block in seen.blocks] if with_peers else []
-    return How(with_peers, strata.are_told_apart(block.own for block in seen.blocks), strata.are_told_apart(controls))
+def _how(seen: Seen, totals: Totals) -> How:
+    # There was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out).
+    with_peers = seen.pool is not None and totals.with_peers_s > 0.5 * totals.seconds
+    return How(with_peers, totals.own_apart is True, with_peers and totals.pool_apart is True)
 
 
 def _true(tally: Tally | None) -> Tally | None:
@@ -331,28 +392,31 @@ def _heard(metric: Metric, basis: latency.Basis | None, tally: Tally | None) -> 
     return None if mean is None else (mean, count)
 
 
-def _weigh_shares(gate: Gate, seen: Seen) -> Odds | None:
+def _before(gate: Gate, seen: Seen) -> Before:
     own, pool = _true(seen.baseline), _true(seen.pool)
-    if own is None and pool is None:
-        return None
     basis = own if own is not None else pool
     per_s = 0.0 if basis is None else measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
-    now = _total(gate.metric, [block.own for block in seen.blocks])
-    theirs = _total(gate.metric, [block.controls for block in seen.blocks if block.controls is not None and sound(block.controls)])
-    said = shares.weigh(
-        now,
-        _total(gate.metric, [] if own is None else [own]),
-        theirs if theirs.trials > 0 else None,
-        None if pool is None else _total(gate.metric, [pool]),
+    return Before(
+        None if own is None else Count(*_counted(gate.metric, own)),
+        None if pool is None else Count(*_counted(gate.metric, pool)),
         margin(per_s).share if gate.max is None else gate.max,
         0.0 if gate.max is None else gate.max / SHARE_CLEAR,
     )
-    return Odds(said.more, said.fewer, said.bad, now.hits / now.trials if now.trials else 0.0, said.usual)
 
 
-def _total(metric: Metric, tallies: Sequence[Tally]) -> Count:
+def _weigh_shares(before: Before, totals: Totals) -> Odds | None:
+    if before.own is None and before.others is None:
+        return None
+    now, others = totals.own, totals.others if totals.others.trials > 0 else None
+    said = shares.weigh(now, before.own or NOTHING, others, before.others, before.bad, before.accepted)
+    share = now.hits / now.trials if now.trials else 0.0
+    return Odds(said.more, said.fewer, said.bad, share, said.usual, samples=totals.samples)
+
+
+def _counted(metric: Metric, tally: Tally) -> tuple[float, float]:
+    """Return how many failed, of how many."""
     if metric is Metric.ERRORS:
-        return Count(sum(tally.errors for tally in tallies), sum(tally.requests + tally.polls for tally in tallies))
+        return tally.errors, tally.requests + tally.polls
     if metric is Metric.PROXY_FAILURES:
-        return Count(sum(tally.proxy_failures for tally in tallies), sum(tally.proxied for tally in tallies))
-    return Count(sum(tally.canary_failures for tally in tallies), sum(tally.canaries for tally in tallies))
+        return tally.proxy_failures, tally.proxied
+    return tally.canary_failures, tally.canaries

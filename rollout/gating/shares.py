@@ -13,6 +13,8 @@ Source: docs/decisions/0016-sequential-gates.md; Robbins and Lai on mixtures, Ho
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
 
 # Shares of failures that a bad release may have, and how many times the usual share it must be at least.
 BAD_SHARES = (0.003, 0.005, 0.008, 0.012, 0.02, 0.035, 0.06, 0.12, 0.25, 0.5, 0.9)
@@ -29,12 +31,18 @@ _UNLIKE = math.log(1000.0)
 _UNLIKE_TRIALS_MIN = 20.0
 
 
-@dataclass(frozen=True, slots=True)
-class Count:
+class Count(NamedTuple):
     """So many *hits* in so many *trials*."""
 
     hits: float
     trials: float
+
+    def add(self, hits: float, trials: float) -> "Count":
+        """Return that with so many more."""
+        return Count(self.hits + hits, self.trials + trials)
+
+
+NOTHING = Count(0.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ def _accepted(seen: Count, accepted: float) -> float:
     return _fixed(seen, share) if share > 0 else -math.inf
 
 
+@lru_cache(maxsize=1024)
 def _known(before: Count) -> tuple[float, float]:
     """Return what is known of the share of failures, as a Beta distribution's hits and misses."""
     prior = (_PRIOR_HITS, _PRIOR_TRIALS)
@@ -83,8 +92,15 @@ def _known(before: Count) -> tuple[float, float]:
 
 
 def _more(seen: Count, usual: float) -> float:
+    hits, misses = seen.hits, seen.trials - seen.hits
+    return _mean_of([hits * hit + misses * miss for hit, miss in _bad_ones(usual)])
+
+
+@lru_cache(maxsize=1024)
+def _bad_ones(usual: float) -> tuple[tuple[float, float], ...]:
+    """Return what a failure and what a success says of each share that is bad (logarithms)."""
     shares = [share for share in BAD_SHARES if share >= TIMES_MIN * usual] or [SHARE_MAX]
-    return _mean_of([_fixed(seen, share) for share in shares])
+    return tuple((math.log(share), math.log1p(-share)) for share in shares)
 
 
 def _fixed(seen: Count, share: float) -> float:

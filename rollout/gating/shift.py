@@ -12,9 +12,11 @@ Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from math import log
 from operator import mul
 from statistics import NormalDist
 from typing import TypeAlias
@@ -44,20 +46,39 @@ _BUCKETS = len(LATENCY_EDGES_S) + 1
 
 # For each of SHIFTS a logarithm for each bucket.
 Table: TypeAlias = tuple[tuple[float, ...], ...]
+# The points of a curve, in their order.
+Knots: TypeAlias = tuple[tuple[float, float], ...]
 # The first look for the top of a likelihood goes in steps of so many.
 _STRIDE = 8
+_FAR = range(0, len(SHIFTS), _STRIDE)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Shape:
     """
-    A baseline of *requests* requests. *plain* and *tailed* hold, for each of SHIFTS, the logarithm of each bucket's probability: shifted as
-    a whole, and likewise with TAIL_SHARE of very slow ones besides.
+    A baseline of *requests* requests, whose curve goes through *knots*: the logarithm of an edge, and the probit of the share below it.
+
+    *plain* and *tailed* hold, for each of SHIFTS, the logarithm of each bucket's probability: shifted as a whole, and likewise with
+    TAIL_SHARE of very slow ones besides.
     """
 
     requests: float
-    plain: Table
-    tailed: Table
+    knots: Knots
+
+    @cached_property
+    def _shifted(self) -> tuple[list[float], ...]:
+        return tuple(_shares(self.knots, shift) for shift in SHIFTS)
+
+    @cached_property
+    def plain(self) -> Table:
+        return tuple(map(_logs, self._shifted))
+
+    # Not every shape is asked for this: a pool's is not.
+    @cached_property
+    def tailed(self) -> Table:
+        tail = _tail(self.knots)
+        slow = [0.0] * tail + [TAIL_SHARE / (_BUCKETS - tail)] * (_BUCKETS - tail)
+        return tuple(_logs([(1 - TAIL_SHARE) * share + more for share, more in zip(shares, slow, strict=True)]) for shares in self._shifted)
 
 
 def shape_of(own: tuple[float, ...], pool: tuple[float, ...] | None = None) -> Shape | None:
@@ -72,33 +93,18 @@ def shape_of(own: tuple[float, ...], pool: tuple[float, ...] | None = None) -> S
         counts = tuple(mine + PSEUDO * its / total for mine, its in zip(own, pool, strict=True))
     if sum(counts) <= 0:
         return None
-    knots = _knots(counts)
-    plain = _plain(knots)
+    shape = Shape(requests, _knots(counts))
     # A curve through only one or two edges is wider than what they were drawn from, and doesn't lie where its own requests do.
-    if abs(off := peak_of(plain, counts).at) > STEP and SHIFTS[0] < off < SHIFTS[-1]:
-        knots = tuple((log_edge + off, probit) for log_edge, probit in knots)
-        plain = _plain(knots)
-    tailed = []
-    tail = _tail(knots)
-    beyond = _BUCKETS - tail
-    for shift in SHIFTS:
-        mixed = (
-            (1 - TAIL_SHARE) * share + (TAIL_SHARE / beyond if bucket >= tail else 0.0)
-            for bucket, share in enumerate(_shares(knots, shift))
-        )
-        tailed.append(_logs(mixed))
-    return Shape(requests, plain, tuple(tailed))
+    if abs(off := peak_of(shape.plain, counts).at) > STEP and SHIFTS[0] < off < SHIFTS[-1]:
+        return Shape(requests, tuple((log_edge + off, probit) for log_edge, probit in shape.knots))
+    return shape
 
 
-def _plain(knots: tuple[tuple[float, float], ...]) -> Table:
-    return tuple(_logs(_shares(knots, shift)) for shift in SHIFTS)
+def _logs(shares: list[float]) -> tuple[float, ...]:
+    return tuple([log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in shares])
 
 
-def _logs(shares: Iterable[float]) -> tuple[float, ...]:
-    return tuple(math.log((1 - _STRAY) * share + _STRAY / _BUCKETS) for share in shares)
-
-
-def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
+def _knots(counts: tuple[float, ...]) -> Knots:
     """Return the curve's points: the logarithm of an edge, and the probit of the share below it. At least two of them."""
     total, reached, knots = sum(counts), 0.0, []
     for log_edge, count in zip(_LOG_EDGES, counts, strict=False):
@@ -117,37 +123,52 @@ def _knots(counts: tuple[float, ...]) -> tuple[tuple[float, float], ...]:
     return ((log_edge, probit), (log_edge + SPREAD, probit + 1.0))
 
 
-def _shares(knots: tuple[tuple[float, float], ...], shift: float) -> list[float]:
+def _shares(knots: Knots, shift: float) -> list[float]:
     """Return the probability of each bucket when the whole curve is shifted."""
-    below = [_below(knots, log_edge - shift) for log_edge in _LOG_EDGES]
+    below = _below(knots, [log_edge - shift for log_edge in _LOG_EDGES])
     return [max(0.0, high - low) for low, high in zip([0.0, *below], [*below, 1.0], strict=True)]
 
 
-def _below(knots: tuple[tuple[float, float], ...], log_s: float) -> float:
+def _below(knots: Knots, logs_s: Sequence[float]) -> list[float]:
+    """Return the share below each of these logarithms of seconds."""
     (first, low), (last, high) = knots[0], knots[-1]
     slope = (high - low) / (last - first)
-    if log_s <= first:
-        probit = low + slope * (log_s - first)
-    elif log_s >= last:
-        probit = high + slope * (log_s - last)
-    else:
-        probit = high
-        for (left, its), (right, next_one) in pairwise(knots):
-            if log_s <= right:
-                probit = its + (next_one - its) * (log_s - left) / (right - left)
-                break
-    return 0.5 * math.erfc(-probit / _ROOT2)
+    below = []
+    for log_s in logs_s:
+        if log_s <= first:
+            probit = low + slope * (log_s - first)
+        elif log_s >= last:
+            probit = high + slope * (log_s - last)
+        else:
+            right = bisect_left(knots, (log_s,))
+            (left, its), (end, next_one) = knots[right - 1], knots[right]
+            probit = its + (next_one - its) * (log_s - left) / (end - left)
+        below.append(0.5 * math.erfc(-probit / _ROOT2))
+    return below
 
 
-def _tail(knots: tuple[tuple[float, float], ...]) -> int:
+def _tail(knots: Knots) -> int:
     """Return the first bucket of the very slow ones."""
-    edge = next((index for index, log_edge in enumerate(_LOG_EDGES) if 1 - _below(knots, log_edge) <= _TAIL_BEYOND), len(_LOG_EDGES) - 1)
+    edge = next((index for index, below in enumerate(_below(knots, _LOG_EDGES)) if 1 - below <= _TAIL_BEYOND), len(_LOG_EDGES) - 1)
     return edge + 1
 
 
 def log_likelihood(table: Table, counts: Sequence[float]) -> list[float]:
     """Return, for each of SHIFTS, how likely these counts per bucket are (a logarithm, up to the same constant for all)."""
-    return [sum(map(mul, row, counts)) for row in table]
+    line = [0.0] * len(table)
+    # It is asked for where requests are few, and so the buckets with any.
+    for bucket, count in enumerate(counts):
+        if count:
+            line = [before + count * row[bucket] for before, row in zip(line, table, strict=True)]
+    return line
+
+
+def _used(counts: Sequence[float]) -> Sequence[float]:
+    """Leave out the slowest buckets as far as they are empty, which they mostly are: nothing comes of them."""
+    end = len(counts)
+    while end and not counts[end - 1]:
+        end -= 1
+    return counts[:end]
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,17 +186,32 @@ def peak_of(table: Table, counts: Sequence[float]) -> Peak:
 
     A likelihood over shifts has one top, but for stray requests; so it is looked for from far steps to near ones, not everywhere.
     """
-    known: dict[int, float] = {}
+    return _top(_Known(table, _used(counts)).__getitem__)
 
-    def at(index: int) -> float:
-        if index not in known:
-            known[index] = sum(map(mul, table[index], counts))
-        return known[index]
 
-    top = max(range(0, len(SHIFTS), _STRIDE), key=at)
+class _Known(dict[int, float]):
+    """A likelihood over SHIFTS, each worked out when it is first asked for."""
+
+    def __init__(self, table: Table, counts: Sequence[float]) -> None:
+        super().__init__()
+        self._table, self._counts = table, counts
+
+    def __missing__(self, index: int) -> float:
+        found: float = sum(map(mul, self._table[index], self._counts))
+        self[index] = found
+        return found
+
+
+def peak_on(line: Sequence[float]) -> Peak:
+    """Find the same in a likelihood of which all of SHIFTS is known."""
+    return _top(line.__getitem__)
+
+
+def _top(at: Callable[[int], float]) -> Peak:
+    top = max(_FAR, key=at)
     stride = _STRIDE // 2
     while stride:
-        top = max((place for place in (top - stride, top, top + stride) if 0 <= place < len(SHIFTS)), key=at)
+        top = max([place for place in (top - stride, top, top + stride) if 0 <= place < len(SHIFTS)], key=at)
         stride //= 2
     middle = min(max(top, 1), len(SHIFTS) - 2)
     left, here, right = at(middle - 1), at(middle), at(middle + 1)
@@ -195,6 +231,7 @@ def blurred(likelihood: list[float], deviation: float) -> list[float]:
     whole, top = sum(kernel), max(likelihood)
     plain = [math.exp(one - top) for one in likelihood]
     padded = [plain[0]] * reach + plain + [plain[-1]] * reach
-    width = len(kernel)
-    sums = (sum(map(mul, kernel, padded[index : index + width])) for index in range(len(likelihood)))
+    sums = [0.0] * len(likelihood)
+    for index, weight in enumerate(kernel):
+        sums = [before + weight * one for before, one in zip(sums, padded[index:], strict=False)]
     return [top + math.log(max(one / whole, 1e-300)) for one in sums]

@@ -13,7 +13,7 @@ Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -33,15 +33,11 @@ _HALF = 0.5
 _NO_REQUEST = (0.0,) * _BUCKETS
 
 
-def are_told_apart(tallies: Iterable[Tally | None]) -> bool:
-    """Tell whether all these tallies say of what kind their requests are, and there are any."""
-    some = False
-    for tally in tallies:
-        if tally is not None:
-            if not is_told_apart(tally):
-                return False
-            some = some or bool(tally.strata)
-    return some
+def are_still_apart(before: bool | None, tally: Tally) -> bool | None:  # noqa: FBT001  (what this returned for the tallies before)
+    """Tell whether all tallies so far say of what kind their requests are; None while there was no request."""
+    if before is False or not is_told_apart(tally):
+        return False
+    return True if tally.strata else before
 
 
 @dataclass(frozen=True)  # without slots, for what is worked out once it is asked for

@@ -204,3 +204,22 @@ def test_a_failure_counts_however_long_ago_it_was_measured(soaking: tuple[Plan, 
     assert [(gate.id, verdict.ruling) for gate, verdict in found] == [("errors", Ruling.FAIL)]
     silent = replace(plan, gates={name: replace(gate, acts=False) for name, gate in plan.gates.items()})
     assert weighing.failed(silent, spoiled, CLIENT1) == ()
+
+
+def test_who_was_only_asked_for_a_failure_is_weighed_in_full_when_it_is_ruled_on(soaking: tuple[Plan, DeployState]) -> None:
+    """What is kept of the quick answer isn't taken for the whole one, and the whole one does for both."""
+    plan, state = soaking
+    # As if it had just been measured, so that nothing is kept.
+    fresh = with_worker(
+        state, CLIENT1, replace(state.workers[CLIENT1], blocks=(*state.workers[CLIENT1].blocks, Window(_nothing(state), ())))
+    )
+    gate = plan.gates[LATENCY]
+    assert not weighing.weighed(plan, fresh, CLIENT1, gate, passed=True).in_full
+    full = weighing.weighed(plan, fresh, CLIENT1, gate)
+    assert full.in_full
+    assert weighing.weighed(plan, fresh, CLIENT1, gate, passed=True) is full
+
+
+def _nothing(state: DeployState) -> Tally:
+    last = state.workers[CLIENT1].blocks[-1].own
+    return Tally(last.until_s, last.until_s + 5.0)

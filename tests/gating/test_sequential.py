@@ -365,6 +365,25 @@ def test_what_was_kept_says_the_same_as_all_of_it_at_once(history: _History, met
             assert _near(odds, weigh(gate, seen)[0])
 
 
+@given(_SCRAPES, st.sampled_from([Metric.LATENCY_P95, Metric.ERRORS, Metric.REQUEST_CPU]), st.floats(-30.0, 30.0))
+@settings(max_examples=60, deadline=None)
+def test_of_one_who_has_passed_it_is_told_as_soon_whether_it_fails(history: _History, metric: Metric, log_odds: float) -> None:
+    """Whatever the odds that are asked for, and what it says of its level is the same."""
+    gate, kept = _gate(metric, odds=math.exp(log_odds)), None
+    for length in range(1, len(history) + 1):
+        seen = _history(history[:length])
+        odds, kept = weigh(gate, seen, kept, passed=True)
+        in_full = weigh(gate, seen)[0]
+        assert fails(gate, odds) == fails(gate, in_full)
+        if odds is None or in_full is None:
+            assert odds is in_full
+        else:
+            assert odds.bad >= in_full.bad - 1e-6
+            assert (odds.samples, odds.limit) == (in_full.samples, in_full.limit)
+            told, told_in_full = ([number for level in its.levels for number in level] for its in (odds, in_full))
+            assert told == pytest.approx(told_in_full)
+
+
 @given(_SCRAPES, st.sampled_from([Metric.LATENCY_P95, Metric.ERRORS, Metric.REQUEST_CPU]))
 @settings(max_examples=30, deadline=None)
 def test_how_often_it_is_looked_at_and_in_which_order_within_a_block_changes_nothing(history: _History, metric: Metric) -> None:

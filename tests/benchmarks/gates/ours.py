@@ -30,7 +30,11 @@ def gate(metric: Metric, odds: float) -> Gate:
 
 @dataclass(slots=True)
 class Judge:
-    """Watches one restart."""
+    """
+    Watches one restart.
+
+    As in a rollout, once it has passed only a FAIL is asked for; unless it *rules_on*.
+    """
 
     restart: Restart
     gates: tuple[Gate, ...]
@@ -39,22 +43,36 @@ class Judge:
     kept: dict[Metric, Kept | None] = field(default_factory=dict)
     odds: dict[Metric, Odds | None] = field(default_factory=dict)
     verdicts: list[Verdict] = field(default_factory=list)
+    passed: bool = False
+    rules_on: bool = False
 
     def see(self, scrape: Scrape) -> Ruling:
         now_s = self.restart.admitted_s + scrape.at_s
         if scrape.own is not None:
             self.blocks = windows.extend_blocks(self.blocks, scrape.own, scrape.controls, sequential.BLOCK_S, sequential.BLOCKS_MAX)
+        if self.passed:
+            return Ruling.FAIL if scrape.own is not None and any(self._fails(one) for one in self.gates) else Ruling.PASS
         self.verdicts = [self._rule(one, now_s, "" if scrape.own is not None else "its metrics page was not read") for one in self.gates]
         rulings = {verdict.ruling for verdict in self.verdicts}
         for ruling in (Ruling.FAIL, Ruling.UNMEASURABLE, Ruling.PENDING):
             if ruling in rulings:
                 return ruling
+        self.passed = not self.rules_on
         return Ruling.PASS
 
     def _rule(self, one: Gate, now_s: float, unmeasured: str) -> Verdict:
-        seen = Seen(self.blocks, self.restart.baseline, self.restart.controls_baseline, self.earlier, self.restart.admitted_s)
-        self.odds[one.metric], self.kept[one.metric] = sequential.weigh(one, seen, self.kept.get(one.metric))
-        return sequential.rule(one, seen, self.odds[one.metric], unmeasured=unmeasured or None, now_s=now_s)
+        odds = self._weigh(one)
+        return sequential.rule(one, self._seen(), odds, unmeasured=unmeasured or None, now_s=now_s)
+
+    def _fails(self, one: Gate) -> bool:
+        return sequential.fails(one, self._weigh(one))
+
+    def _weigh(self, one: Gate) -> Odds | None:
+        self.odds[one.metric], self.kept[one.metric] = sequential.weigh(one, self._seen(), self.kept.get(one.metric), passed=self.passed)
+        return self.odds[one.metric]
+
+    def _seen(self) -> Seen:
+        return Seen(self.blocks, self.restart.baseline, self.restart.controls_baseline, self.earlier, self.restart.admitted_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +96,7 @@ def earlier(level: float) -> tuple[int, ...]:
 
 def recovery(restart: Restart) -> str:
     """Name the curve that fits a restart best, as a verdict's evidence has it."""
-    judge = Judge(restart, (gate(Metric.LATENCY_P95, 1e9),), ())
+    judge = Judge(restart, (gate(Metric.LATENCY_P95, 1e9),), (), rules_on=True)
     for scrape in restart.scrapes:
         if scrape.at_s <= _UNTIL_S:
             judge.see(scrape)

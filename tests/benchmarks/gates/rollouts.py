@@ -19,16 +19,17 @@ POOL = 6
 APART_STEPS = 60
 
 
-def traces(purpose: Purpose, level: float, run: int, workers: int = 30, ratio: float = 1.0) -> tuple[Restart, ...]:
+def traces(purpose: Purpose, level: float, run: int, workers: int = 30, ratio: float = 1.0, *, in_full: bool = True) -> tuple[Restart, ...]:
     """Return the restarts of the *run*-th rollout: always the same ones."""
-    return rollout(generator(purpose, "rollout", level, run), level, workers, ratio)
+    return rollout(generator(purpose, "rollout", level, run), level, workers, ratio, in_full=in_full)
 
 
-def rollout(rng: np.random.Generator, level: float, workers: int = 30, ratio: float = 1.0) -> tuple[Restart, ...]:
+def rollout(rng: np.random.Generator, level: float, workers: int = 30, ratio: float = 1.0, *, in_full: bool = True) -> tuple[Restart, ...]:
     """
     Draw a rollout, pool by pool, one worker after the other, each watched for the whole horizon.
 
-    All are well, or by the new release *ratio* times as slow as before.
+    All are well, or by the new release *ratio* times as slow as before. Unless *in_full*, the single scrapes of the baselines are left out,
+    which take a while, and which not every gate looks at.
     """
     admitted = BASELINE_STEPS + APART_STEPS * np.arange(workers)
     steps = int(admitted[-1]) + HORIZON_STEPS
@@ -46,11 +47,17 @@ def rollout(rng: np.random.Generator, level: float, workers: int = 30, ratio: fl
     begins = draw.since(misses)
     errors = np.full(steps, ERRORS_BASE)
     counted = [draw.count(rng, *each) for each in zip(means, [errors] * workers, begins, misses, strict=True)]
-    return tuple(_restart(level, worker, counted, admitted, incidents) for worker in range(workers))
+    return tuple(_restart(level, worker, counted, admitted, incidents, in_full=in_full) for worker in range(workers))
 
 
 def _restart(
-    level: float, worker: int, counted: list[draw.Counts], admitted: npt.NDArray[np.int_], incidents: tuple[Incident, ...]
+    level: float,
+    worker: int,
+    counted: list[draw.Counts],
+    admitted: npt.NDArray[np.int_],
+    incidents: tuple[Incident, ...],
+    *,
+    in_full: bool,
 ) -> Restart:
     """Cut out what is seen of one restart."""
     step = int(admitted[worker])
@@ -75,9 +82,9 @@ def _restart(
         level,
         step * STEP_S,
         own.total(step - BASELINE_STEPS, step),
-        whole(own.tallies(step - BASELINE_STEPS, step)),
+        whole(own.tallies(step - BASELINE_STEPS, step)) if in_full else (),
         theirs.total(step - BASELINE_STEPS, step) if before else None,
-        whole(theirs.tallies(step - BASELINE_STEPS, step)),
+        whole(theirs.tallies(step - BASELINE_STEPS, step)) if in_full else (),
         scrapes(own.tallies(step, end), controls.tallies(step, end), None),
         Truth("rollout", BY_NAME["healthy"].healthy, seen),
     )

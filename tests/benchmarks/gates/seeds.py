@@ -16,6 +16,7 @@ class Purpose(StrEnum):
 
     CALIBRATION = "calibration"  # thresholds were, or may be, chosen on these
     EVALUATION = "evaluation"  # seen only by what is measured
+    REGRESSION = "regression"  # what CI watches: nothing is chosen on these, and no figure of the benchmark is of them
 
 
 def seed(purpose: Purpose, *names: object) -> list[int]:
