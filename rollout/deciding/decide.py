@@ -82,8 +82,10 @@ def open_steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
 
 
 def _is_under_way(agenda: Agenda, step: Step) -> bool:
-    """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause."""
+    """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause. Of a watch nobody is out."""
     at = agenda.state.steps
+    if step.verb is Verb.WATCH and agenda.state.asked is Command.PAUSE:
+        return False
     if step.worker is None:
         return at[step.id].status is not StepStatus.PENDING
     index = agenda.index

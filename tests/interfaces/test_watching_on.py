@@ -75,7 +75,7 @@ def test_a_late_failure_is_taken_back_by_whoever_watches_on(long_watch: Served) 
 
 
 def test_who_dies_is_followed_and_who_is_asked_hears(long_watch: Served) -> None:
-    """Killed, it leaves a rollout that anybody may resume, detached once more; and an abort ends that one."""
+    """Killed, it leaves a rollout that anybody may resume, detached once more; that one hears a pause, and an abort ends it."""
     site = long_watch
     pid = _is_watched(site, site.run("deploy", "--restart", "--yes", *DETACHED))
     os.kill(pid, signal.SIGKILL)
@@ -84,13 +84,18 @@ def test_who_dies_is_followed_and_who_is_asked_hears(long_watch: Served) -> None
 
     again = _is_watched(site, site.run("resume", *DETACHED))
     assert again != pid
+    paused = site.run("pause")
+    assert paused.code == 7, paused.text
+    assert site.line().outcome is Outcome.PAUSED
+    site.wait(lambda: not site.lease().held)
+    _is_watched(site, site.run("resume", *DETACHED))
     aborted = site.run("abort")
     # Every worker was restarted: a person has to say what is to become of them.
     assert aborted.code == 4, aborted.text
     assert "runs in another process, which is asked to abort" in aborted.text
     assert site.line().outcome is Outcome.HALTED
     spoken = [event.command for event in site.events(site.line().deploy_id) if isinstance(event, OperatorSpoke)]
-    assert spoken == [Command.ABORT]
+    assert spoken == [Command.PAUSE, Command.ABORT]
     site.wait(lambda: not site.lease().held)
 
 

@@ -33,6 +33,20 @@ def test_a_pause_lets_the_worker_that_is_out_come_back_and_pass() -> None:
     assert_safe(stage, plan, state)
 
 
+def test_a_pause_ends_the_last_watch() -> None:
+    """Nobody is out, and there is nothing to end first: whoever goes on watches anew."""
+    line = _line(seven_workers(), "homeserver/watch")
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+    state = rehearse(stage, plan, speak={line: Command.PAUSE})
+    assert (state.outcome, state.outcome_why) == (Outcome.PAUSED, "paused on request")
+    events = [event for _, event in stage.journal.events(DEPLOY)]
+    began = next(event.at_s for event in events if isinstance(event, StepBegan) and event.step_id == "homeserver/watch")
+    assert events[-1].at_s < began + 5
+    assert all(known.touched for known in state.workers.values())
+    assert_safe(stage, plan, state)
+
+
 def test_continue_takes_a_pause_back() -> None:
     line = _line(seven_workers(), "client1/restart")
     stage = seven_workers()
