@@ -59,3 +59,13 @@ def test_one_that_others_restart_is_not_waited_for() -> None:
     version, took_s, said = _look(stage)
     assert (version, said) == (None, [])
     assert took_s <= 2.0
+
+
+def test_whether_evidence_can_be_bought_is_asked_where_that_is_wanted() -> None:
+    stage = seven_workers()
+    readiness = Readiness(stage.drivers, stage.inventory, stage.clock)
+    readiness._wait = lambda timeout=None: stage.clock.advance_to(stage.clock.now_s() + (timeout or 0.0)) is not None  # noqa: SLF001
+    assert readiness.look(warming=False).observation.no_canaries == ""
+    assert "no application service" in readiness.look(warming=False, buying=True).observation.no_canaries
+    stage.world.application_service = True
+    assert readiness.look(warming=False, buying=True).observation.no_canaries == ""
