@@ -82,7 +82,7 @@ class VirtualPerformer:
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
         self._at(clock.now_s() + tenure.pause_s, self._renew)
-        if plan.buying is not None:
+        if plan.buying is not None and not drivers.probe.unavailable(0.0):
             self._at(clock.now_s(), self._buy)
 
     def submit(self, effect: Effect) -> None:

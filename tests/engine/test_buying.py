@@ -1,15 +1,20 @@
 """Sending requests that buy evidence: at the rate that was asked for, to whom it was said a moment ago, and to nobody else."""
 
 import threading
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import pytest
 
+from rollout.adapters.clock.system import SystemClock
 from rollout.engine.buying import HEEDED_S, Buyer
+from rollout.engine.leasing import acquire
+from rollout.engine.perform import ThreadedPerformer
 from rollout.engine.survey import Surveyor
 from rollout.model.buying import Buying
 from rollout.model.ids import WorkerId
+from rollout.ports.lease import Claim
 from rollout.ports.probe import Answer
 from rollout.simulation.rehearse import Stage
 from rollout.simulation.virtual_clock import VirtualClock
@@ -157,3 +162,49 @@ def test_what_was_bought_while_nothing_could_be_measured_counts_for_nothing() ->
     assert CLIENT1 in surveyor.measure([CLIENT1], with_canaries=False).unmeasured
     stage.clock.advance_to(stage.clock.now_s() + 5.0)
     assert surveyor.measure([CLIENT1], with_canaries=False).tallies[CLIENT1].bought == 0
+
+
+def _counts(probe: "Counting") -> list[int]:
+    return [probe.asked.count(worker) for worker in (CLIENT1, CLIENT2)]
+
+
+class Counting:
+    """The simulated probe, which keeps whom it asked."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._probe = stage.drivers.probe
+        self.health, self.unavailable = self._probe.health, self._probe.unavailable
+        self.asked: list[WorkerId] = []
+
+    def canary(self, paths: Mapping[WorkerId, str], timeout_s: float) -> dict[WorkerId, Answer]:
+        # A sweep asks those in focus, here nobody, all at once.
+        self.asked += paths
+        return self._probe.canary(paths, timeout_s)
+
+
+def test_threads_ask_as_long_as_they_are_told_to() -> None:
+    stage = seven_workers()
+    stage.world.application_service = True
+    probe = Counting(stage)
+    stage.drivers = replace(stage.drivers, probe=probe)
+    plan = replace(stage.plan(PLAYBOOK), buying=Buying(5.0, 100, 0.5, (CLIENT1, CLIENT2)), sample_s=60.0)
+    clock = SystemClock()
+    surveyor = Surveyor(stage.drivers, stage.inventory, clock)
+    tenure = acquire(stage.drivers.lease, stage.drivers.ledger, clock, Claim("test", "deploy", stage.deploy_id), take_over=False)
+    asked = frozenset({CLIENT1, CLIENT2})
+    with ThreadedPerformer(plan, stage.drivers, stage.inventory, surveyor, clock, tenure) as performer:
+        time.sleep(0.5)
+        # By then the first sweep has asked everybody once.
+        probe.asked.clear()
+        began_s = time.monotonic()
+        while min(_counts(probe)) < 5 and time.monotonic() < began_s + 60:
+            performer.attend(frozenset(), eager=False, asked=asked)
+            time.sleep(0.1)
+        took_s = time.monotonic() - began_s
+        performer.attend(frozenset(), eager=False, asked=frozenset())
+        time.sleep(0.3)
+        stopped = _counts(probe)
+        time.sleep(0.7)
+        assert _counts(probe) == stopped
+    assert min(stopped) >= 5
+    assert max(stopped) <= 5.0 * took_s + 2

@@ -21,9 +21,8 @@ def _restart(stage: Stage, boots_in_s: float, *, marked: bool) -> None:
     world.start(CLIENT1)
 
 
-def _look(stage: Stage) -> tuple[str | None, float, list[str]]:
-    """Return the version that is seen of it, how long that took, and what was said."""
-    said: list[str] = []
+def _ready(stage: Stage, said: list[str]) -> Readiness:
+    """Let it wait by the stage's clock."""
     readiness = Readiness(stage.drivers, stage.inventory, stage.clock, said.append)
 
     def wait(timeout: float | None = None) -> bool:
@@ -31,6 +30,13 @@ def _look(stage: Stage) -> tuple[str | None, float, list[str]]:
         return False
 
     readiness._wait = wait  # noqa: SLF001
+    return readiness
+
+
+def _look(stage: Stage) -> tuple[str | None, float, list[str]]:
+    """Return the version that is seen of it, how long that took, and what was said."""
+    said: list[str] = []
+    readiness = _ready(stage, said)
     began_s = stage.clock.now_s()
     seen = readiness.look(warming=False)
     return seen.observation.sightings[CLIENT1].version, stage.clock.now_s() - began_s, said
@@ -59,3 +65,12 @@ def test_one_that_others_restart_is_not_waited_for() -> None:
     version, took_s, said = _look(stage)
     assert (version, said) == (None, [])
     assert took_s <= 2.0
+
+
+def test_whether_evidence_can_be_bought_is_asked_where_that_is_wanted() -> None:
+    stage = seven_workers()
+    readiness = _ready(stage, [])
+    assert readiness.look(warming=False).observation.no_canaries == ""
+    assert "no application service" in readiness.look(warming=False, buying=True).observation.no_canaries
+    stage.world.application_service = True
+    assert readiness.look(warming=False, buying=True).observation.no_canaries == ""
