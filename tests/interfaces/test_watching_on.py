@@ -80,7 +80,7 @@ def test_who_dies_is_followed_and_who_is_asked_hears(long_watch: Served) -> None
     pid = _is_watched(site, site.run("deploy", "--restart", "--yes", *DETACHED))
     os.kill(pid, signal.SIGKILL)
     site.wait(lambda: site.lease().free)
-    assert "is free, because that process is gone" in site.run("status").text
+    assert "whoever begins or resumes a rollout takes it" in site.run("status").text
 
     again = _is_watched(site, site.run("resume", *DETACHED))
     assert again != pid

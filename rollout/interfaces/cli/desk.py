@@ -92,7 +92,7 @@ def run(
                 pager.lost(error.what)
     if pager is not None and (untold := pager.untold()):
         desk.say(f"nobody could be told: {'; '.join(untold)}")
-    if theirs and handover is not None and handover.is_done():
+    if theirs and handover is not None and handover.has_taken_up(desk.journal, deploy_id):
         desk.say(handover.said(deploy_id))
         return WATCHED_ON
     _say_what_is_left(desk, deploy_id, plan, outcome, theirs=theirs)

@@ -10,6 +10,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,9 +25,10 @@ from rollout.engine.run import Listener
 from rollout.interfaces.report.lease import WATCHES_ON
 from rollout.interfaces.report.words import moment
 from rollout.model.errors import DriverError, RefusedError
-from rollout.model.event import DeployFinished, Event, LeaseLost
+from rollout.model.event import RESUMABLE, DeployFinished, Event, LeaseLost
 from rollout.model.ids import DeployId
 from rollout.model.plan import Plan
+from rollout.ports.journal import Journal
 from rollout.ports.lease import LeaseKeeper
 
 # Everybody has passed, and "deployed" is yet to be said (docs/exit-codes.md).
@@ -36,6 +38,11 @@ DETACHED = "detached"
 PROGRAM = (sys.executable, "-m", "rollout")
 ASK_TIMEOUT_S = 5.0
 END_TIMEOUT_S = 10.0
+# It writes its first line a second after it has the lease; on a busy machine within a minute.
+LOOK_EVERY_S = 0.25
+TAKES_UP_LOOKS = 240
+# Nobody else begins one meanwhile.
+LINES_MAX = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +131,19 @@ class Handover:
         except DriverError:
             return False
         return lease is not None and lease.held and (lease.pid, lease.host) == (process.pid, socket.gethostname())
+
+    def has_taken_up(self, journal: Journal, deploy_id: DeployId) -> bool:
+        """Wait until the other process has taken the rollout up; False when it ends before that. It has the lease a moment earlier."""
+        pause = threading.Event()
+        for _ in range(TAKES_UP_LOOKS):
+            if not self.is_done():
+                return False
+            line = next((one for one in journal.deploys(self._plan.homeserver, LINES_MAX) if one.deploy_id == deploy_id), None)
+            # Who was taken over from may have written that it stops.
+            if line is not None and line.outcome not in RESUMABLE:
+                return True
+            pause.wait(LOOK_EVERY_S)
+        return False
 
     def said(self, deploy_id: DeployId) -> str:
         """Say what has been reached, and what has not."""
