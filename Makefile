@@ -34,11 +34,12 @@ check: .venv/installed ## lint, format, types, import contracts
 	$(BIN)/lint-imports --no-logo
 
 test: .venv/installed ## all tests but the long ones; those on the real lab come last, with the machine to themselves
-	$(BIN)/python -m pytest -n 4 -m "not end_to_end" --durations=15
+	$(BIN)/python -m pytest -n 4 -m "not end_to_end and not long" --durations=15
 	$(BIN)/python -m pytest -m "end_to_end and not long" --durations=30
 
-long: .venv/installed ## those that CI has no time for: sequential gates on the real lab
-	$(BIN)/python -m pytest -m long
+long: .venv/installed ## those that CI has no time for: 300 rollouts of good workers, and sequential gates on the real lab
+	$(BIN)/python -m pytest -n 2 -m "not end_to_end and long"
+	$(BIN)/python -m pytest -m "end_to_end and long"
 
 hosts: .venv/installed ## of these, those that roll a Synapse cluster on two hosts with systemd
 	$(BIN)/python -m pytest -m two_hosts

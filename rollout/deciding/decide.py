@@ -52,7 +52,9 @@ def _decide(plan: Plan, state: DeployState, now_s: float) -> Decision:
     ready = agenda.ready
     late = time_left.too_late(plan, state, agenda.open, now_s)
     if state.asked is Command.PAUSE or late:
-        under_way = tuple(step for step in agenda.open if _is_under_way(agenda, step))
+        pauses = state.asked is Command.PAUSE
+        # Of a watch nobody is out.
+        under_way = tuple(step for step in agenda.open if _is_under_way(agenda, step) and not (pauses and step.verb is Verb.WATCH))
         if not under_way and not state.in_flight and not state.in_doubt:
             return Note(WindDownBegan(now_s, Outcome.PAUSED, late or "paused on request"))
         ready = tuple(step for step in ready if step in under_way)
@@ -82,10 +84,8 @@ def open_steps(plan: Plan, state: DeployState) -> tuple[Step, ...]:
 
 
 def _is_under_way(agenda: Agenda, step: Step) -> bool:
-    """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause. Of a watch nobody is out."""
+    """Tell whether a step's worker has had its turn begun; what is under way is ended before a pause."""
     at = agenda.state.steps
-    if step.verb is Verb.WATCH and agenda.state.asked is Command.PAUSE:
-        return False
     if step.worker is None:
         return at[step.id].status is not StepStatus.PENDING
     index = agenda.index

@@ -29,7 +29,7 @@ from rollout.ports.journal import Journal, Request
 # The journal is asked for requests of other processes no more often than this.
 ASK_EVERY_S = 1.0
 # Who has been taken over from writes a line every half second or so.
-TAKE_UP_ATTEMPTS_MAX = 20
+TAKE_UP_ATTEMPTS_MIN, TAKE_UP_ATTEMPTS_MAX = 20, 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +126,15 @@ def _take_up(
     *,
     detached: bool,
 ) -> tuple[Site, Loop]:
-    """Fold what there is, and write down that it is ours now; somebody from whom it was taken over may write until then."""
-    for _ in range(TAKE_UP_ATTEMPTS_MAX):
+    """
+    Fold what there is, and write down that it is ours now.
+
+    Somebody from whom the lease was taken may write until they notice, which they do before theirs would have run out.
+    """
+    end_s = site.clock.elapsed_s() + site.tenure.lease.ttl_s
+    for attempt in range(TAKE_UP_ATTEMPTS_MAX):
+        if attempt >= TAKE_UP_ATTEMPTS_MIN and site.clock.elapsed_s() > end_s:
+            break
         _need_lease(site)
         state, version = _read(site.journal, plan, deploy_id)
         if state.outcome is not None and state.outcome not in RESUMABLE:

@@ -31,6 +31,8 @@ from rollout.simulation.world import World
 # How long a request takes, at most, on a healthy release and on a slow one.
 HEALTHY_S = 0.05
 SLOW_S = 0.5
+# What they are all asked for.
+SERVLET = "RoomStateRestServlet"
 # How requests vary around the middle, where they do: the logarithm's standard deviation (docs/decisions/0016-sequential-gates.md).
 SPREAD = NormalDist(0.0, 0.9)
 # Multiples of it lie evenly between 0 and 1, however many there are.
@@ -295,7 +297,7 @@ def _written(figures: _Figures, prefixes: tuple[str, ...]) -> Iterator[Sample]:
 def _histogram(figures: _Figures) -> Iterator[Sample]:
     served, slow = figures.served, figures.slow
     for code, count in (("200", served - figures.errors), ("500", figures.errors)):
-        labels = {"method": "GET", "servlet": "RoomStateRestServlet", "tag": "", "code": code}
+        labels = {"method": "GET", "servlet": SERVLET, "tag": "", "code": code}
         share = 0.0 if served == 0 else slow / served
         for edge in (*LATENCY_EDGES_S, float("inf")):
             reached = (count * (1 - share) if edge >= HEALTHY_S else 0.0) + (count * share if edge >= SLOW_S else 0.0)

@@ -20,12 +20,12 @@ from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
 from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor, answering
 from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.changed import changed
-from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
+from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Stratum, Tally
 from rollout.model.ids import PoolId, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.sighting import DrainMark, HoldSighting, Observation, PoolSighting, ProcessSighting, ProxySighting, Sighting
 from rollout.ports.clock import Clock
-from rollout.simulation.drivers import FILES_MAX, HEALTHY_S, IDLE_CPU, SLOW_S
+from rollout.simulation.drivers import FILES_MAX, HEALTHY_S, IDLE_CPU, SERVLET, SLOW_S
 from rollout.simulation.world import SimulatedWorker, World
 
 # A look may be this old before nothing is gone by any more (deciding/seeing.py allows six seconds).
@@ -259,15 +259,25 @@ def _between(before: _Reading, now: _Reading) -> Tally | str:
     latency = list(_NOTHING.latency)
     latency[_HEALTHY] = max(0.0, now.healthy - before.healthy)
     latency[_SLOW] = max(0.0, max(0.0, now.all_of_them - now.healthy) - max(0.0, before.all_of_them - before.healthy))
+    requests = max(0.0, now.requests - before.requests)
     return changed(
         _NOTHING,
         since_s=since_s,
         until_s=until_s,
-        requests=max(0.0, now.requests - before.requests),
+        requests=requests,
+        strata=(Stratum(SERVLET, requests, latency=_cut_off(latency)),) if requests else (),
         errors=max(0.0, now.errors - before.errors),
         latency=tuple(latency),
         cpu_s=max(0.0, now.cpu_s - before.cpu_s),
     )
+
+
+def _cut_off(latency: list[float]) -> tuple[float, ...]:
+    """Leave out what follows the last bucket that holds a request; see model.gate.Stratum."""
+    for end in (_SLOW, _HEALTHY):
+        if latency[end]:
+            return tuple(latency[: end + 1])
+    return ()
 
 
 class SparingEyes(QuickEyes):

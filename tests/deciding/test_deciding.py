@@ -11,7 +11,17 @@ from rollout.deciding.decision import Decision, Finish, Note, Perform
 from rollout.deciding.seeing import LOOK_FRESH_S, UNHEALTHY_GRACE_S
 from rollout.deciding.state import DeployState, StepStatus
 from rollout.model.effect import Effect
-from rollout.model.event import Command, DeployResumed, OperatorSpoke, Outcome, RollbackBegan, StepBegan, StepFinished, WaitBegan
+from rollout.model.event import (
+    Command,
+    DeployResumed,
+    OperatorSpoke,
+    Outcome,
+    RollbackBegan,
+    StepBegan,
+    StepFinished,
+    WaitBegan,
+    WindDownBegan,
+)
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.plan import Plan, steps_of
 from tests.deciding.rolled import CLIENT1, fold_all, rolled, state_where, with_worker
@@ -105,6 +115,14 @@ def test_who_is_skipped_is_left_alone() -> None:
     untouched = next(state for state in states if state.began)
     skipped = fold_all(plan, untouched, OperatorSpoke(untouched.last_at_s, Command.SKIP, "somebody", "it is needed", worker=CLIENT1))
     assert {step.worker for step in open_steps(plan, untouched)} - {step.worker for step in open_steps(plan, skipped)} == {CLIENT1}
+
+
+def test_a_pause_is_heard_in_the_middle_of_the_last_watch() -> None:
+    """Also by who has asked in this state before, and has worked out what is still to be done."""
+    plan, state = state_where("homeserver/watch", StepStatus.ACTIVE)
+    assert agenda_of(plan, state).watching
+    asked = fold_all(plan, state, OperatorSpoke(state.last_at_s, Command.PAUSE, "ann", ""))
+    assert decide(plan, asked, asked.last_at_s) == Note(WindDownBegan(asked.last_at_s, Outcome.PAUSED, "paused on request"))
 
 
 def test_the_last_watch_lasts() -> None:
