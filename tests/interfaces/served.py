@@ -108,10 +108,8 @@ class Served:
 
     directory: Path
     stage: Stage
-
-    @property
-    def journal(self) -> Journal:
-        return open_journal(str(self.directory / "journal.db"))
+    # Opened once: whoever opens a journal looks at its file first, and SQLite's locks go when a process closes one that it has open.
+    journal: Journal
 
     def run(self, *arguments: str) -> Said:
         """Run a command to its end."""
@@ -172,7 +170,9 @@ def served(directory: Path, watch_s: float) -> Iterator[Served]:
     threading.Thread(target=_serve, args=(server,), daemon=True).start()
     assert isinstance(server.address, tuple)
     _write(directory, server.address[1], watch_s)
-    yield Served(directory, stage)
+    journal = open_journal(str(directory / "journal.db"))
+    yield Served(directory, stage, journal)
+    journal.close()
 
 
 def _serve(server: Server) -> None:
