@@ -36,3 +36,37 @@ def joined(privileges: Iterable[Privileges]) -> tuple[Privileges, ...]:
         before = found.get(place)
         found[place] = one if before is None else replace(one, commands=(*before.commands, *one.commands))
     return tuple(found.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """In *namespace* of a cluster, these *verbs* on *resource* (`pods`, `pods/eviction`) of API *group*; "" is the core one."""
+
+    namespace: str
+    group: str
+    resource: str
+    verbs: tuple[str, ...]
+
+
+@runtime_checkable
+class Granted(Protocol):
+    """A driver that acts in a cluster, with what its account there is granted."""
+
+    def grants(self) -> tuple[Grant, ...]:
+        """List all that it may ever do; connects to nothing."""
+        ...
+
+    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+        """Ask the cluster which of these it would not allow, and say so of each. Does nothing. Raises DriverError."""
+        ...
+
+
+def joined_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
+    """Join what several drivers do with one resource: verbs in the order in which they are first named."""
+    found: dict[tuple[str, str, str], Grant] = {}
+    for one in grants:
+        place = one.namespace, one.group, one.resource
+        before = found.get(place)
+        verbs = one.verbs if before is None else tuple(dict.fromkeys((*before.verbs, *one.verbs)))
+        found[place] = replace(one, verbs=verbs)
+    return tuple(found.values())
