@@ -109,7 +109,7 @@ class KubernetesLease(AgentLease):
 
     def _write(self, found: Object | None, content: Content, timeout_s: float) -> None:
         spec = {
-            "holderIdentity": f"{content['holder']} on {content['host']} (process {content['pid']})" if content["held"] else "",
+            "holderIdentity": f"{content['holder']} on {content['host']} (process {content['pid']})" if content["held"] else None,
             "leaseDurationSeconds": max(1, round(content["ttl_s"])),
             "acquireTime": _moment(content["since_s"]),
             "renewTime": _moment(content["renewed_at_s"]),
