@@ -5,13 +5,20 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
+from tests.kubernetes.controllers.deployment import deployments
+from tests.kubernetes.controllers.disruption import budgets
+from tests.kubernetes.controllers.endpoint_slice import endpoint_slices
+from tests.kubernetes.controllers.garbage import garbage
+from tests.kubernetes.controllers.job import jobs
+from tests.kubernetes.controllers.replica_set import replica_sets
+from tests.kubernetes.controllers.stateful_set import stateful_sets
 from tests.kubernetes.server.refusals import RefusedError
 from tests.kubernetes.server.resources import Resources
 
 # Does what there is to do, and returns when it wants to be asked again even if nothing changes (seconds from now), or None.
 Controller: TypeAlias = Callable[[Resources], float | None]
 
-CONTROLLERS: tuple[Controller, ...] = ()
+CONTROLLERS: tuple[Controller, ...] = (stateful_sets, deployments, replica_sets, jobs, budgets, endpoint_slices, garbage)
 
 
 class Controllers:

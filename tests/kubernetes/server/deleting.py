@@ -42,7 +42,10 @@ def delete(resources: Resources, kind: Kind, namespace: str, name: str, options:
             metadata["deletionTimestamp"], metadata["deletionGracePeriodSeconds"] = stamp(datetime.now(UTC)), 0
             if "generation" in metadata:
                 metadata["generation"] += 1
-        stays = pending is not None or bool(metadata.get("finalizers"))
+        if kind.name == "Namespace" and not metadata.get("deletionTimestamp"):
+            # Its own finalizer is in the spec: https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/.
+            metadata["deletionTimestamp"] = stamp(datetime.now(UTC))
+        stays = pending is not None or bool(metadata.get("finalizers")) or kind.name == "Namespace"
         if options.dry_run:
             return new, not stays
         if stays:

@@ -193,14 +193,14 @@ class Resources:
         _untouched(kind, old, new, by.subresource)
         validation.labels(kind, new)
         _filled(kind, new)
-        validation.on_update(kind, old, new)
+        if by.subresource != "binding":
+            validation.on_update(kind, old, new)
         validation.times(new)
         if _counts(kind, old, new):
             metadata["generation"] = was.get("generation", 0) + 1
         managed = metadata.get("managedFields")
         if not applies:
-            subresource = by.subresource if by.subresource != "binding" else "binding"
-            metadata["managedFields"] = after_update(kind, old, new, Manager(by.manager, applies=False, subresource=subresource))
+            metadata["managedFields"] = after_update(kind, old, new, Manager(by.manager, applies=False, subresource=by.subresource))
         if _same(old, new) and (applies or managed != []) and (not applies or _shares(old) == _shares(new)):
             return old
         if by.dry_run:
