@@ -42,6 +42,8 @@ KIND = "kubernetes"
 # Acts name it as their host: no agent of a host's is asked to do them.
 HOST = "the cluster"
 POLL_S = 0.2
+# A container that ends at once is seen to run for a moment; the node tells of its end a little later.
+SETTLED_S = 1.0
 # One request among several of an act.
 REQUEST_S = 10.0
 # A status that moves under our hands is read again; more often than this it is somebody who writes without end.
@@ -76,7 +78,7 @@ def tell(cluster: Cluster, one: Mapping[str, Any]) -> None:
     found = _read_set(cluster, one["set"], end_s)
     for _ in range(TRIES_MAX):
         if fingerprint(found) != one["expect"]:
-            raise _meanwhile(one["set"])
+            raise _meanwhile(one["worker"])
         try:
             if not is_taken_over(found):
                 body = {**taking_over(found)}
@@ -167,7 +169,7 @@ def scale(cluster: Cluster, one: Mapping[str, Any]) -> None:
         return
     while cluster.get(PODS, one["pod"], _left(end_s)) is not None:
         if monotonic() >= end_s:
-            raise OutcomeUnknownError("it was told to end and is still there", where=one["pod"])
+            raise OutcomeUnknownError("it was told to end and is still there", where=one["worker"])
         sleep(POLL_S)
 
 
@@ -181,7 +183,7 @@ def admit(cluster: Cluster, one: Mapping[str, Any]) -> None:
     for _ in range(TRIES_MAX):
         pod = cluster.get(PODS, one["pod"], _left(end_s))
         if pod is None or uid_of(pod) != one["uid"] or label(pod, ADMITTED) not in {one["was"], one["admitted"]}:
-            raise _meanwhile(one["pod"])
+            raise _meanwhile(one["worker"])
         if label(pod, ADMITTED) == one["admitted"]:
             return
         body = _labelled(pod, one["admitted"], cluster.now_s())
@@ -190,7 +192,7 @@ def admit(cluster: Cluster, one: Mapping[str, Any]) -> None:
         except ConflictError:
             continue
         return
-    raise TransientDriverError("it changes faster than it can be patched", where=one["pod"])
+    raise TransientDriverError("it changes faster than it can be patched", where=one["worker"])
 
 
 def is_running(pod: Object, container: str) -> bool:
@@ -226,7 +228,7 @@ def _evict(cluster: Cluster, one: Mapping[str, Any], end_s: float, *, dry_run: b
                 return
             if monotonic() + error.retry_after_s >= end_s:
                 why = f"it was asked for {one['timeout_s']:.0f} s: {error.why}"
-                raise TransientDriverError("its eviction isn't allowed", where=one["pod"], why=why) from error
+                raise TransientDriverError("its eviction isn't allowed", where=one["worker"], why=why) from error
             sleep(error.retry_after_s)
         except (NotFoundError, ConflictError):
             return
@@ -251,9 +253,10 @@ def _deleted_as_unready(cluster: Cluster, one: Mapping[str, Any], end_s: float, 
 
 def _await_another(cluster: Cluster, one: Mapping[str, Any], end_s: float) -> None:
     """Wait until a pod with another uid runs. An API server that is away meanwhile is waited for, too."""
-    name, container = one["pod"], one["container"]
+    name, container, worker = one["pod"], one["container"], one["worker"]
     last = "nothing was seen of it"
     pod: Object | None = None
+    runs_since_s: float | None = None
     while monotonic() < end_s:
         try:
             pod = cluster.get(PODS, name, min(REQUEST_S, _left(end_s)))
@@ -263,23 +266,24 @@ def _await_another(cluster: Cluster, one: Mapping[str, Any], end_s: float) -> No
                 last = "it is ending"
             else:
                 pod = _held_back(cluster, pod, one)
-                if is_running(pod, container):
+                runs_since_s = (runs_since_s or monotonic()) if is_running(pod, container) else None
+                if runs_since_s is not None and monotonic() - runs_since_s >= SETTLED_S:
                     return
                 ailment = ailing.ailment_of(pod)
                 last = ailment.what if ailment is not None else "it is starting"
-                _refuse_to_wait(cluster, pod, ailment, container)
+                _refuse_to_wait(cluster, pod, ailment, one)
         except TransientDriverError as error:
             last = f"{error.what}: {error.why}"
         sleep(POLL_S)
     why = "" if pod is None else ailing.quotes(cluster, pod, None, container)
-    raise OutcomeUnknownError(f"after {one['timeout_s']:.0f} s no new pod runs: {last}", where=name, why=why)
+    raise OutcomeUnknownError(f"after {one['timeout_s']:.0f} s no new pod runs: {last}", where=worker, why=why)
 
 
-def _refuse_to_wait(cluster: Cluster, pod: Object, ailment: ailing.Ailment | None, container: str) -> None:
+def _refuse_to_wait(cluster: Cluster, pod: Object, ailment: ailing.Ailment | None, one: Mapping[str, Any]) -> None:
     """Raise PermanentDriverError, with what the pod said last and what was said of it, where waiting doesn't help."""
     if ailment is not None and ailment.final:
-        why = ailing.quotes(cluster, pod, ailment, container)
-        raise PermanentDriverError(f"the new pod doesn't run: {ailment.what}", where=name_of(pod), why=why)
+        why = ailing.quotes(cluster, pod, ailment, one["container"])
+        raise PermanentDriverError(f"the new pod doesn't run: {ailment.what}", where=one["worker"], why=why)
 
 
 def _held_back(cluster: Cluster, pod: Object, one: Mapping[str, Any]) -> Object:

@@ -164,7 +164,7 @@ class KubernetesTraffic:
         pod = self._cluster.get(PODS, server.name, timeout_s)
         if pod is None or not _belongs(pod, service):
             raise PermanentDriverError(f"Service {server.backend} has no pod {server.name}", where=self._cluster.where)
-        return (acts.act("admit", timeout_s, pod=server.name, uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),)
+        return (acts.act("admit", timeout_s, worker=server.name, pod=server.name, uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),)
 
     def _service(self, server: Server, timeout_s: float) -> Object:
         found = self._services(timeout_s).get(server.backend)

@@ -133,6 +133,7 @@ class KubernetesWorkers:
             raise PermanentDriverError(f"no StatefulSet in {cluster.where} has a pod {name}", where=worker, remedy=remedy)
         pod = cluster.get(PODS, name, ASK_S)
         return {
+            "worker": worker,
             "set": name_of(found),
             "pod": name,
             "uid": "" if pod is None else uid_of(pod),

@@ -144,6 +144,7 @@ class KubernetesReleases:
             acts.act(
                 "tell",
                 ASK_S,
+                worker=worker,
                 set=name_of(found),
                 pod=pod,
                 release=release,
