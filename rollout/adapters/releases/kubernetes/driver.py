@@ -105,7 +105,9 @@ class KubernetesReleases:
         done = self._with_facts(release, image, timeout_s)
         parts = parts_of(self._sets(), self._settings)
         before = {name: record for name, record in known.items() if any(part == parts.get(one) for one, part in record.parts.items())}
-        ours = {name: with_image(part, done.id, image) for name, part in parts.items()}
+        # One that somebody else has put there stays as it is; of any other the templates are made by us.
+        made = {name: with_image(part, done.id, image) for name, part in parts.items()}
+        ours = known[release.id].parts if release.id in known else made
         records.keep(self._cluster, self._settings.store, {**before, done.id: Record(done, ours)}, self._is_needed)
         return done
 
