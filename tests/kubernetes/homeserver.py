@@ -15,14 +15,15 @@ from typing import Any
 from kubernetes import client
 
 from rollout.lab.processes import wait_until
+from rollout.model.gate import LATENCY_EDGES_S
 from tests.kubernetes import pod_worker
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.kubelet.node import Kubelet
 
 IMAGE = "example.org/synapse:v{version}"
 ADMITTED = "rollout.internal/admitted"
-# They crash at once; can't be pulled; take their time.
-CRASHING, UNKNOWN = "2.1.0", "2.2.0"
+# One crashes at once, the other can't be pulled.
+CRASHING, UNKNOWN = "2.2.0", "2.3.0"
 READY_S = 60
 
 
@@ -39,7 +40,8 @@ def images(kubelet: Kubelet, place: Path, *versions: str, env: Mapping[str, str]
             script.write_text(f'#!/bin/sh\nexec worker {name}\n')
             script.chmod(0o755)
         lives = {"LIVES_S": "0.2"} if version == CRASHING else {}
-        kubelet.image(IMAGE.format(version=version), directory, {"VERSION": version, **lives, **(env or {})})
+        edges = ",".join([*map(str, LATENCY_EDGES_S), "+Inf"])
+        kubelet.image(IMAGE.format(version=version), directory, {"VERSION": version, "EDGES": edges, **lives, **(env or {})})
 
 
 def stateful_set(name: str, replicas: int, version: str, **spec: Any) -> dict[str, Any]:
@@ -201,12 +203,12 @@ class Balancer:
     def __init__(self, plane: ControlPlane, service: str) -> None:
         self._plane = plane
         self._service = service
-        self._ready: list[tuple[str, int]] = []
+        self.ready: list[tuple[str, int]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
-        wait_until(lambda: bool(self._ready), READY_S, f"{service} has endpoints")
-        self.way = Way(lambda: random.choice(self._ready) if self._ready else None)
+        wait_until(lambda: bool(self.ready), READY_S, f"{service} has endpoints")
+        self.way = Way(lambda: random.choice(self.ready) if self.ready else None)
 
     def close(self) -> None:
         self._ended.set()
@@ -228,7 +230,7 @@ class Balancer:
                         for one in part.endpoints or ()
                         if one.conditions is None or one.conditions.ready is not False
                     ]
-                    self._ready = ready
+                    self.ready = ready
 
 
 @dataclass(slots=True)

@@ -14,7 +14,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
 
 PORT = 8080
-EDGES = ("0.01", "0.1", "1.0", "10.0", "+Inf")
 LABELS = 'method="GET",servlet="RoomStateRestServlet",tag="",code="200"'
 TIME = "synapse_http_server_response_time_seconds"
 
@@ -44,7 +43,7 @@ class Worker(ThreadingHTTPServer):
             "process_open_fds 10",
             "process_max_fds 1000",
             f'synapse_http_server_in_flight_requests_count{{method="GET",servlet="RoomStateRestServlet"}} {self.in_flight}',
-            *(f'{TIME}_bucket{{{LABELS},le="{edge}"}} {self.served}' for edge in EDGES),
+            *(f'{TIME}_bucket{{{LABELS},le="{edge}"}} {self.served}' for edge in os.environ["EDGES"].split(",")),
             f"{TIME}_count{{{LABELS}}} {self.served}",
             f"{TIME}_sum{{{LABELS}}} {self.served * 0.001}",
         ]

@@ -75,20 +75,22 @@ class KubernetesTraffic:
             return {}
         pods, services = self._pods(timeout_s), self._services(timeout_s)
         serving = _serving(self._looking.all_of(ENDPOINT_SLICES, "", timeout_s))
+        names = {worker: Server(server.backend, self._settings.pod_of(server.name)) for worker, server in servers.items()}
         found = {
-            worker: pods[server.name]
-            for worker, server in servers.items()
-            if server.name in pods and server.backend in services and _belongs(pods[server.name], services[server.backend])
+            worker: pods[name.name]
+            for worker, name in names.items()
+            if name.name in pods and name.backend in services and _belongs(pods[name.name], services[name.backend])
         }
-        quiet = [worker for worker, pod in found.items() if self._has_settled(pod, serving, servers[worker])]
+        quiet = [worker for worker, pod in found.items() if self._has_settled(pod, serving, names[worker])]
         sessions = self._asker.each(quiet, lambda worker: self._in_flight(servers[worker].name, timeout_s)) if quiet else {}
-        return {worker: _sighting(pod, servers[worker], serving, sessions.get(worker)) for worker, pod in found.items()}
+        return {worker: _sighting(pod, names[worker], serving, sessions.get(worker)) for worker, pod in found.items()}
 
     def known(self, timeout_s: float) -> frozenset[Server]:
         """See ports.traffic. Of pods that are out too."""
         pods, services = self._pods(timeout_s), self._services(timeout_s)
+        called = {pod: worker for worker, pod in self._settings.pods.items()}
         return frozenset(
-            Server(name, pod)
+            Server(name, called.get(pod, pod))
             for name, service in services.items()
             if _selector(service)
             for pod, its in pods.items()
@@ -161,10 +163,11 @@ class KubernetesTraffic:
         if ADMITTED not in _selector(service):
             remedy = f'`{ADMITTED}: "true"` in its selector, and among the labels of the pods\' template'
             raise PermanentDriverError(f"Service {server.backend} chooses pods whatever their label says", where=server.name, remedy=remedy)
-        pod = self._cluster.get(PODS, server.name, timeout_s)
+        name = self._settings.pod_of(server.name)
+        pod = self._cluster.get(PODS, name, timeout_s)
         if pod is None or not _belongs(pod, service):
-            raise PermanentDriverError(f"Service {server.backend} has no pod {server.name}", where=self._cluster.where)
-        return (acts.act("admit", timeout_s, worker=server.name, pod=server.name, uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),)
+            raise PermanentDriverError(f"Service {server.backend} has no pod {name}", where=self._cluster.where)
+        return (acts.act("admit", timeout_s, worker=server.name, pod=name, uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),)
 
     def _service(self, server: Server, timeout_s: float) -> Object:
         found = self._services(timeout_s).get(server.backend)

@@ -8,6 +8,7 @@ Where a moment must be named that only came "after this pod's start", it is that
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
@@ -86,7 +87,9 @@ class KubernetesReleases:
         wanted = version or old.version
         image = self._image_of(wanted) if version is not None else next(iter(self._images_of(known[base])), "")
         releases = {name: record.release for name, record in known.items()}
-        found = identified(old, wanted, lock_of(image), old.config_digest, {}, releases, next_generation=next_generation)
+        same = identified(old, wanted, lock_of(image), old.config_digest, {}, releases, next_generation=next_generation)
+        # The configuration is the base's, whatever it is.
+        found = replace(same, topology=old.topology)
         self._try_out(found, image)
         return found
 
@@ -298,18 +301,7 @@ class KubernetesReleases:
             raise PermanentDriverError(f"{image} doesn't say what it is", where=WHERE, why=why, remedy="`facts` in the releases_driver")
         if version != release.version:
             raise PermanentDriverError(f"{image} says that it is {shortened(str(version))}, not {release.version}", where=WHERE)
-        return Release(
-            id=release.id,
-            version=release.version,
-            artefact_lock=release.artefact_lock,
-            config_digest=release.config_digest,
-            modules=release.modules,
-            generation=release.generation,
-            topology=release.topology,
-            schema_version=schema,
-            schema_compat_version=compat,
-            deltas=tuple(deltas),
-        )
+        return replace(release, schema_version=schema, schema_compat_version=compat, deltas=tuple(deltas))
 
     def _job(self, what: str, release: ReleaseId, image: str, argv: Sequence[str]) -> Object:
         sets = homes(self._sets())
