@@ -40,12 +40,16 @@ def joined(privileges: Iterable[Privileges]) -> tuple[Privileges, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """In *namespace* of a cluster, these *verbs* on *resource* (`pods`, `pods/eviction`) of API *group*; "" is the core one."""
+    """
+    In *namespace* of a cluster, these *verbs* on *resource* (`pods`, `pods/eviction`) of API *group*; "" is the core one. Only on objects
+    of these *names*, unless there are none: nothing can be made, or listed, by its name alone.
+    """
 
     namespace: str
     group: str
     resource: str
     verbs: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -63,9 +67,9 @@ class Granted(Protocol):
 
 def joined_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
     """Join what several drivers do with one resource: verbs in the order in which they are first named."""
-    found: dict[tuple[str, str, str], Grant] = {}
+    found: dict[tuple[str, str, str, tuple[str, ...]], Grant] = {}
     for one in grants:
-        place = one.namespace, one.group, one.resource
+        place = one.namespace, one.group, one.resource, one.names
         before = found.get(place)
         verbs = one.verbs if before is None else tuple(dict.fromkeys((*before.verbs, *one.verbs)))
         found[place] = replace(one, verbs=verbs)

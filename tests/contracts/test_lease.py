@@ -1,4 +1,4 @@
-"""What every driver of the port `lease` promises: a file here and on a host, a row in PostgreSQL, one in a cluster, and the simulated one."""
+"""What every driver of the port `lease` promises: files here and on a host, a row in PostgreSQL, a cluster's, the simulated one."""
 
 import itertools
 import time

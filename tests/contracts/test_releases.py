@@ -1,4 +1,4 @@
-"""What every driver of the port `releases` promises: environments, commands, here and on hosts, images in a cluster, and the simulated one."""
+"""What every driver of the port `releases` promises: environments and commands, here and on hosts, a cluster's images, simulated ones."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts, Kubernetes' Services, the simulated one."""
+"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts, a cluster's, the simulated one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,9 +6,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
+import requests
 
 from rollout.adapters.traffic.haproxy import Haproxy
 from rollout.adapters.traffic.kubernetes import KubernetesTraffic, TrafficSettings
@@ -178,12 +178,10 @@ def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> I
         begun: list[Future[int]] = []
 
         def ask() -> int:
-            with urlopen(f"{balancer.way.url}/wait?s=4", timeout=TIMEOUT_S * 4) as answer:
-                return int(answer.status)
+            return requests.get(f"{balancer.way.url}/wait?s=4", timeout=TIMEOUT_S * 4).status_code
 
         def begun_at(worker: WorkerId) -> int:
-            with urlopen(f"{ways[worker].url}/_synapse/metrics", timeout=TIMEOUT_S) as answer:
-                lines = answer.read().decode().splitlines()
+            lines = requests.get(f"{ways[worker].url}/_synapse/metrics", timeout=TIMEOUT_S).text.splitlines()
             counts = [float(line.split()[-1]) for line in lines if "_in_flight_" in line or "_time_seconds_count" in line]
             return round(sum(counts))
 

@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.request import urlopen
 
 import pytest
+import requests
 
 from rollout.adapters.workers.kubernetes import KubernetesWorkers, WorkersSettings
 from rollout.adapters.workers.supervisor import Supervisor
@@ -108,8 +108,7 @@ def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[
             assert address is not None
 
             def page() -> str:
-                with urlopen(f"http://{address[0]}:{address[1]}/_synapse/metrics", timeout=5) as answer:
-                    return str(answer.read().decode())
+                return requests.get(f"http://{address[0]}:{address[1]}/_synapse/metrics", timeout=5).text
 
             return next(float(line.split()[1]) for line in _patiently(page).splitlines() if line.startswith("process_start_time_seconds"))
 

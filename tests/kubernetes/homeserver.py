@@ -37,14 +37,14 @@ def images(kubelet: Kubelet, place: Path, *versions: str, env: Mapping[str, str]
         program.chmod(0o755)
         for name in ("facts", "migrate"):
             script = directory / "bin" / name
-            script.write_text(f'#!/bin/sh\nexec worker {name}\n')
+            script.write_text(f"#!/bin/sh\nexec worker {name}\n")
             script.chmod(0o755)
         lives = {"LIVES_S": "0.2"} if version == CRASHING else {}
         edges = ",".join([*map(str, LATENCY_EDGES_S), "+Inf"])
         kubelet.image(IMAGE.format(version=version), directory, {"VERSION": version, "EDGES": edges, **lives, **(env or {})})
 
 
-def stateful_set(name: str, replicas: int, version: str, **spec: Any) -> dict[str, Any]:
+def stateful_set(name: str, replicas: int, version: str, **spec: object) -> dict[str, Any]:
     """Write one; *spec* goes over what is usual."""
     labels = {"app": name, "part-of": "synapse"}
     probe = {"httpGet": {"path": "/health", "port": pod_worker.PORT}, "periodSeconds": 1, "failureThreshold": 2}
@@ -86,7 +86,7 @@ class Homeserver:
     policy: client.PolicyV1Api
     ways: dict[str, "Way"] = field(default_factory=dict)
 
-    def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: Any) -> None:
+    def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object) -> None:
         """Make a StatefulSet, with its Service, and a budget of that many unavailable pods."""
         namespace = self.plane.namespace
         body = stateful_set(name, replicas, version, **spec)
@@ -102,15 +102,12 @@ class Homeserver:
     def await_ready(self, *names: str) -> None:
         wait_until(lambda: all(self._is_ready(name) for name in names), READY_S, f"{', '.join(names)} are ready")
 
-    def set(self, name: str) -> Any:
+    def set(self, name: str) -> Any:  # noqa: ANN401  (the client has no types)
         return self.apps.read_namespaced_stateful_set(name, self.plane.namespace)
 
-    def pod(self, name: str) -> Any:
-        try:
-            return self.core.read_namespaced_pod(name, self.plane.namespace)
-        except client.ApiException as error:
-            assert error.status == 404, error
-            return None
+    def pod(self, name: str) -> Any:  # noqa: ANN401  (as above)
+        found = self.core.list_namespaced_pod(self.plane.namespace, field_selector=f"metadata.name={name}").items
+        return found[0] if found else None
 
     def images_of(self, name: str) -> list[str]:
         """Return the versions that a StatefulSet's pods run, in their order."""
@@ -270,5 +267,3 @@ def load(plane: ControlPlane, service: str, clients: int = 4, takes_s: float = 0
             ended.set()
             for thread in threads:
                 thread.join(20)
-
-

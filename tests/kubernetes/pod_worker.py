@@ -1,7 +1,8 @@
 """
 A worker in a pod, without a Synapse: it answers /health, tells Synapse's metrics, and takes as long for `/wait?s=0.3` as that says.
 
-Its release is in VERSION, and LIVES_S is after how many seconds it ends by itself. On SIGTERM it accepts nothing more, ends what it has begun, and is gone.
+Its release is in VERSION, and LIVES_S is after how many seconds it ends by itself. On SIGTERM it accepts nothing more, ends what it has
+begun, and is gone.
 """
 
 import json
@@ -83,12 +84,17 @@ class Answer(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def _write(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
 def serve() -> None:
     version = os.environ["VERSION"]
-    print(f"worker {version} begins", flush=True)
+    _write(f"worker {version} begins")
     if lives_s := os.environ.get("LIVES_S"):
         time.sleep(float(lives_s))
-        print("a fault of this release: it ends now", flush=True)
+        _write("a fault of this release: it ends now")
         sys.exit(3)
     worker = Worker(version)
     thread = threading.Thread(target=worker.serve_forever, args=(0.02,), daemon=True)
@@ -105,13 +111,13 @@ def serve() -> None:
 
 def main(what: str) -> None:
     if what == "facts":
-        print("looking at what it is")
-        print(json.dumps([os.environ["VERSION"], 94, 84, ["94/01_a.sql"]]))
+        _write("looking at what it is")
+        _write(json.dumps([os.environ["VERSION"], 94, 84, ["94/01_a.sql"]]))
     elif what == "migrate":
-        print(f"migrating with {os.environ['VERSION']}", flush=True)
+        _write(f"migrating with {os.environ['VERSION']}")
         time.sleep(float(os.environ.get("MIGRATION_S", "0.5")))
         if os.environ.get("MIGRATION") == "fails":
-            print("the database doesn't want to", flush=True)
+            _write("the database doesn't want to")
             sys.exit(4)
     else:
         serve()

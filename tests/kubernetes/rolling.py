@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import CliRunner
 
 from rollout.adapters.documents.read import read_inventory
 from rollout.adapters.journal.sql import open_journal
+from rollout.adapters.releases import kubernetes
+from rollout.interfaces.cli import cli
+from rollout.lab.processes import wait_until
 from rollout.lab.tool import Running
 from rollout.model.event import EffectIntended, Event
 from rollout.model.inventory import Inventory
@@ -35,7 +39,7 @@ strategy:
 capacity: {utilisation_max: 9, p95_ratio_max: null}
 baseline: {baseline_s: 2, sample_s: 1}
 gates:
-  - {id: errors, metric: error_ratio, max: 0.0, samples_min: 3, soak_s: 1, fresh_s: 10, deadline_s: 60}
+  - {id: errors, metric: error_ratio, roles: [sync, client], max: 0.0, samples_min: 3, soak_s: 1, fresh_s: 10, deadline_s: 60}
 watch: {watch_s: 2, window_s: 2}
 guards: []
 accept_hazards: []
@@ -50,8 +54,9 @@ class Rolling:
     site: Homeserver
     place: Path
     journal: str = "journal.db"
+    kubeconfig: str = ""
     runs: int = 0
-    more: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    _log: Path = Path()
 
     @property
     def inventory(self) -> Path:
@@ -69,6 +74,21 @@ class Rolling:
         self.site.await_ready("main", "client", "sync")
         (self.place / "playbook.yaml").write_text(PLAYBOOK)
         self.write_inventory()
+        self._as_an_account()
+        self._learn()
+
+    def _as_an_account(self) -> None:
+        """From now on be an account that may do what `rollout rbac` prints, and nothing else."""
+        said = CliRunner().invoke(cli, ["rbac", "-i", str(self.inventory)], catch_exceptions=False).stdout
+        (role,) = [one for one in yaml.safe_load_all(said) if one["kind"] == "Role"]
+        self.kubeconfig = str(self.site.plane.account("rollout", role["rules"]))
+        self.write_inventory()
+
+    def _learn(self) -> None:
+        """Have what runs say what it is, as an earlier rollout would have: no table knows the schema of these releases."""
+        releases = kubernetes.build(self.read.releases_driver.settings(), self.read)
+        (base,) = releases.prepared().values()
+        releases.prepare(base, 60)
 
     def write_inventory(self, **drivers: Mapping[str, object]) -> None:
         """Write it down, with further settings by driver."""
@@ -78,7 +98,11 @@ class Rolling:
             for pod, role in WORKERS.items()
         }
         named: dict[str, dict[str, Any]] = {
-            "workers_driver": {"driver": "kubernetes", **self.site.settings()},
+            "workers_driver": {
+                "driver": "kubernetes",
+                **self.site.settings(),
+                **({"kubeconfig": self.kubeconfig} if self.kubeconfig else {}),
+            },
             "releases_driver": {"driver": "kubernetes", "image": IMAGE, "facts": ["facts"], "migrate": ["migrate"]},
             "traffic_driver": {"driver": "kubernetes", "settle_s": 0.5},
             "ledger_driver": {"driver": "kubernetes"},
@@ -99,6 +123,8 @@ class Rolling:
         """Start `rollout`; use the answer in a `with` block."""
         self.runs += 1
         log = self.place / f"{self.runs}-{arguments[0]}.log"
+        log.touch()
+        self._log = log
         environment = {
             **os.environ,
             "ROLLOUT_INVENTORY": str(self.inventory),
@@ -107,6 +133,10 @@ class Rolling:
             "ROLLOUT_MEASURE_S": "1",
         }
         return Command(Running([sys.executable, "-m", "rollout", *arguments], environment, log), log)
+
+    def await_text(self, text: str) -> None:
+        """Return as soon as the command that was started last has said it."""
+        wait_until(lambda: text in self._log.read_text(), 240, f"it says {text!r}")
 
     def run(self, *arguments: str, journal: str = "") -> Said:
         """Run it to its end."""
@@ -121,9 +151,7 @@ class Rolling:
 
     def restarted(self) -> list[str]:
         """Return who was restarted, in order."""
-        return [
-            str(event.effect.worker) for event in self.events() if isinstance(event, EffectIntended) and event.effect.verb == "RESTART"
-        ]
+        return [str(event.effect.worker) for event in self.events() if isinstance(event, EffectIntended) and event.effect.verb == "RESTART"]
 
 
 @dataclass(slots=True)

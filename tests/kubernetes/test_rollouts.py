@@ -1,5 +1,6 @@
 """Whole rollouts of StatefulSets of small pods, through the command line and the API server."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -77,3 +78,54 @@ def test_an_image_that_nobody_has_touches_nobody(rolling: Rolling) -> None:
     assert done.code != 0
     assert "can't be pulled" in done.text
     assert {pod: site.pod(pod).metadata.uid for pod in WORKERS} == uids
+
+
+def test_an_api_server_that_is_away_for_a_minute_is_waited_for(rolling: Rolling) -> None:
+    """Nodes and pods go on meanwhile; the rollout goes on afterwards, and nobody is cut."""
+    faults = rolling.site.plane.faults
+    if faults is None:
+        pytest.skip("a real API server isn't ours to stop")
+    with (
+        load(rolling.site.plane, "sync") as seen,
+        load(rolling.site.plane, "client"),
+        rolling.start("deploy", "--to", GOOD, "--yes") as command,
+    ):
+        rolling.await_text("sync-0/restart begins")
+        faults.away(60)
+        done = command.end()
+    assert done.code == 0, done.text
+    assert seen.cut == []
+    assert rolling.site.images_of("sync") == [GOOD] * 3
+
+
+def test_a_tool_that_was_killed_is_taken_up_and_a_second_one_is_refused(rolling: Rolling) -> None:
+    """The lease names who holds it; who resumes does nothing a second time that was done."""
+    with load(rolling.site.plane, "sync") as seen, load(rolling.site.plane, "client"):
+        with rolling.start("deploy", "--to", GOOD, "--yes") as command:
+            rolling.await_text("sync-1/drain begins")
+            second = rolling.run("deploy", "--to", GOOD, "--yes", journal="elsewhere.db")
+            assert second.code == 5, second.text
+            assert "another rollout of this homeserver is under way" in second.text
+            command.send(signal.SIGKILL)
+        first = rolling.site.pod("sync-0").metadata.uid
+        done = rolling.run("resume")
+        assert done.code == 0, done.text
+    assert rolling.site.pod("sync-0").metadata.uid == first
+    assert rolling.site.images_of("sync") == [GOOD] * 3
+    assert seen.cut == []
+
+
+def test_somebody_who_edits_the_template_meanwhile_is_named_and_ends_it(rolling: Rolling) -> None:
+    """Their edit would come with the next pod, which nobody has judged; it is left as it is."""
+    site = rolling.site
+    with load(site.plane, "sync"), load(site.plane, "client"), rolling.start("deploy", "--to", GOOD, "--yes") as command:
+        rolling.await_text("sync-0 passes errors")
+        edit = {"spec": {"template": {"spec": {"containers": [{"name": "synapse", "env": [{"name": "DEBUG", "value": "1"}]}]}}}}
+        site.apps.patch_namespaced_stateful_set("sync", site.plane.namespace, edit, field_manager="kubectl-edit")
+        done = command.end()
+    assert done.code in {4, 5, 7}, done.text
+    assert "kubectl-edit" in done.text
+    names = {one.name for one in site.set("sync").spec.template.spec.containers[0].env}
+    assert names == {"SYNAPSE_WORKER", "DEBUG"}
+    assert GOOD in site.images_of("sync")
+    assert OLD in site.images_of("sync")

@@ -7,6 +7,11 @@ from rollout.adapters.kubernetes.cluster import Cluster
 from rollout.ports.privileges import Grant
 
 
+def sets_of(pods: Iterable[str]) -> tuple[str, ...]:
+    """Name the StatefulSets whose pods these are, by their names."""
+    return tuple(dict.fromkeys(pod.rpartition("-")[0] for pod in pods))
+
+
 def not_granted(cluster: Cluster, grants: Iterable[Grant], timeout_s: float) -> tuple[str, ...]:
     """Ask the API server about each verb (SelfSubjectAccessReview), and say of each that isn't allowed. Raises DriverError."""
     end_s = monotonic() + timeout_s
@@ -17,6 +22,9 @@ def not_granted(cluster: Cluster, grants: Iterable[Grant], timeout_s: float) -> 
             asked = {"namespace": grant.namespace, "verb": verb, "group": grant.group, "resource": resource}
             if subresource:
                 asked["subresource"] = subresource
+            if grant.names:
+                # A rule has all of them or none.
+                asked["name"] = grant.names[0]
             if not cluster.review(asked, max(0.1, end_s - monotonic())):
-                refused.append(f"{cluster.where}: we may not {verb} {grant.resource}")
+                refused.append(f"{cluster.where}: we may not {verb} {grant.resource}{f' {grant.names[0]}' if grant.names else ''}")
     return tuple(refused)

@@ -72,7 +72,11 @@ class KubernetesLease(AgentLease):
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        return (Grant(self._namespace, "coordination.k8s.io", "leases", ("get", "create", "update")),)
+        group = "coordination.k8s.io"
+        return (
+            Grant(self._namespace, group, "leases", ("create",)),
+            Grant(self._namespace, group, "leases", ("get", "update"), (self._name,)),
+        )
 
     def not_granted(self, timeout_s: float) -> tuple[str, ...]:
         """See ports.privileges."""

@@ -125,7 +125,10 @@ class KubernetesLedger:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        return (Grant(self._namespace, "", "configmaps", ("get", "create", "update")),)
+        return (
+            Grant(self._namespace, "", "configmaps", ("create",)),
+            Grant(self._namespace, "", "configmaps", ("get", "update"), (self._name,)),
+        )
 
     def not_granted(self, timeout_s: float) -> tuple[str, ...]:
         """See ports.privileges."""

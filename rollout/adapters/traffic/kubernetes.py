@@ -147,9 +147,10 @@ class KubernetesTraffic:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here = self._settings.namespace
+        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._metrics))
         return (
-            Grant(here, "", "pods", ("get", "list", "patch")),
+            Grant(here, "", "pods", ("get", "list")),
+            Grant(here, "", "pods", ("patch",), pods),
             Grant(here, "", "services", ("list",)),
             Grant(here, "discovery.k8s.io", "endpointslices", ("list",)),
         )

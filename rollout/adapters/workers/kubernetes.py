@@ -15,7 +15,7 @@ from typing import Any
 from rollout.adapters.kubernetes import acts, ailing
 from rollout.adapters.kubernetes.access import ClusterSettings, read_settings
 from rollout.adapters.kubernetes.cluster import Object
-from rollout.adapters.kubernetes.grants import not_granted
+from rollout.adapters.kubernetes.grants import not_granted, sets_of
 from rollout.adapters.kubernetes.kinds import PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.looking import Looking, looking
 from rollout.adapters.kubernetes.objects import ADMITTED, homes, images_in, label, name_of, seconds, state_of, statuses_of, uid_of
@@ -40,7 +40,7 @@ class WorkersSettings(ClusterSettings):
 
 def build(settings: Mapping[str, object], inventory: Inventory) -> "KubernetesWorkers":
     """Open the driver; nothing is connected yet."""
-    return KubernetesWorkers(read_settings(WorkersSettings, settings, inventory, WHERE))
+    return KubernetesWorkers(read_settings(WorkersSettings, settings, inventory, WHERE), tuple(inventory.workers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,10 @@ class Process:
 
 
 class KubernetesWorkers:
-    """See ports.workers. For use by several threads."""
+    """See ports.workers. *workers* are those of the inventory. For use by several threads."""
 
-    def __init__(self, settings: WorkersSettings) -> None:
+    def __init__(self, settings: WorkersSettings, workers: Sequence[WorkerId] = ()) -> None:
+        self._workers = tuple(workers)
         self._settings = settings
         self._looking: Looking = looking(settings)
         self._starts: dict[tuple[str, str], float] = {}
@@ -98,11 +99,13 @@ class KubernetesWorkers:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here = self._settings.namespace
+        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._workers))
         return (
-            Grant(here, "apps", "statefulsets", ("get", "list", "patch")),
-            Grant(here, "", "pods", ("get", "list", "patch", "delete")),
-            Grant(here, "", "pods/eviction", ("create",)),
+            Grant(here, "apps", "statefulsets", ("list",)),
+            Grant(here, "apps", "statefulsets", ("get", "patch"), sets_of(pods)),
+            Grant(here, "", "pods", ("get", "list")),
+            Grant(here, "", "pods", ("patch", "delete"), pods),
+            Grant(here, "", "pods/eviction", ("create",), pods),
             Grant(here, "", "pods/log", ("get",)),
             Grant(here, "", "events", ("list",)),
         )

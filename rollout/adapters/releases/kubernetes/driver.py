@@ -13,7 +13,7 @@ from dataclasses import replace
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
 from rollout.adapters.kubernetes.cluster import APPLY, Object
-from rollout.adapters.kubernetes.grants import not_granted
+from rollout.adapters.kubernetes.grants import not_granted, sets_of
 from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.looking import looking
 from rollout.adapters.kubernetes.objects import (
@@ -44,7 +44,7 @@ from rollout.adapters.releases.kubernetes.parts import (
 from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
 from rollout.adapters.wording import shortened
 from rollout.model.conditions import Room
-from rollout.model.errors import PermanentDriverError
+from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release
@@ -65,13 +65,14 @@ def build(settings: Mapping[str, object], inventory: Inventory) -> "KubernetesRe
     """Open the driver; nothing is connected yet."""
     workers = list(inventory.workers)
     main = next((worker for worker in workers if inventory.workers[worker].role == MAIN), workers[0])
-    return KubernetesReleases(read_settings(ReleasesSettings, settings, inventory, WHERE), main)
+    return KubernetesReleases(read_settings(ReleasesSettings, settings, inventory, WHERE), main, workers)
 
 
 class KubernetesReleases:
-    """See ports.releases. For use by several threads. *main* is the worker whose pods the Jobs are like."""
+    """See ports.releases. For use by several threads. Jobs are like the pods of *main*, one of the inventory's *workers*."""
 
-    def __init__(self, settings: ReleasesSettings, main: WorkerId) -> None:
+    def __init__(self, settings: ReleasesSettings, main: WorkerId, workers: Sequence[WorkerId] = ()) -> None:
+        self._workers = tuple(workers)
         self._settings = settings
         self._main = main
         self._looking = looking(settings)
@@ -108,6 +109,7 @@ class KubernetesReleases:
         done = self._with_facts(release, image, timeout_s)
         parts = parts_of(self._sets(), self._settings)
         before = {name: record for name, record in known.items() if any(part == parts.get(one) for one, part in record.parts.items())}
+        before = {name: self._learned(record, timeout_s) for name, record in before.items() if name != release.id}
         # One that somebody else has put there stays as it is; of any other the templates are made by us.
         made = {name: with_image(part, done.id, image) for name, part in parts.items()}
         ours = known[release.id].parts if release.id in known else made
@@ -182,13 +184,15 @@ class KubernetesReleases:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here = self._settings.namespace
+        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._workers))
         return (
-            Grant(here, "apps", "statefulsets", ("get", "list", "patch")),
+            Grant(here, "apps", "statefulsets", ("list",)),
+            Grant(here, "apps", "statefulsets", ("get", "patch"), sets_of(pods)),
             Grant(here, "", "pods", ("get", "list")),
             Grant(here, "", "pods/log", ("get",)),
             Grant(here, "", "events", ("list",)),
-            Grant(here, "", "configmaps", ("get", "create", "update")),
+            Grant(here, "", "configmaps", ("create",)),
+            Grant(here, "", "configmaps", ("get", "update"), (self._settings.store,)),
             Grant(here, "batch", "jobs", ("get", "create", "delete")),
         )
 
@@ -302,6 +306,15 @@ class KubernetesReleases:
         if version != release.version:
             raise PermanentDriverError(f"{image} says that it is {shortened(str(version))}, not {release.version}", where=WHERE)
         return replace(release, schema_version=schema, schema_compat_version=compat, deltas=tuple(deltas))
+
+    def _learned(self, record: Record, timeout_s: float) -> Record:
+        """Have a release that somebody else has put there say what it is, too: whether there is a way back to it depends on that."""
+        if record.release.schema_version is not None:
+            return record
+        try:
+            return Record(self._with_facts(record.release, self._images_of(record)[0], timeout_s), record.parts)
+        except DriverError:
+            return record
 
     def _job(self, what: str, release: ReleaseId, image: str, argv: Sequence[str]) -> Object:
         sets = homes(self._sets())
