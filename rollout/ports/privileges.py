@@ -66,11 +66,20 @@ class Granted(Protocol):
 
 
 def joined_grants(grants: Iterable[Grant]) -> tuple[Grant, ...]:
-    """Join what several drivers do with one resource: verbs in the order in which they are first named."""
+    """Join what several drivers do with one resource: verbs in the order in which they are first named, and nothing twice."""
     found: dict[tuple[str, str, str, tuple[str, ...]], Grant] = {}
     for one in grants:
         place = one.namespace, one.group, one.resource, one.names
         before = found.get(place)
         verbs = one.verbs if before is None else tuple(dict.fromkeys((*before.verbs, *one.verbs)))
         found[place] = replace(one, verbs=verbs)
-    return tuple(found.values())
+    every = tuple(found.values())
+    return tuple(one for one in every if not any(_covers(other, one) for other in every if other is not one))
+
+
+def _covers(wide: Grant, one: Grant) -> bool:
+    """Tell whether whoever has *wide* has *one*, too."""
+    if (wide.namespace, wide.group, wide.resource) != (one.namespace, one.group, one.resource):
+        return False
+    names = not wide.names or (bool(one.names) and set(one.names) <= set(wide.names))
+    return names and set(one.verbs) <= set(wide.verbs)

@@ -20,6 +20,7 @@ from rollout.lab.processes import wait_until
 from rollout.lab.tool import Running
 from rollout.model.event import EffectIntended, Event
 from rollout.model.inventory import Inventory
+from rollout.model.plan import Verb
 from tests.end_to_end.site import Command, Said
 from tests.kubernetes.homeserver import IMAGE, Homeserver
 
@@ -151,7 +152,9 @@ class Rolling:
 
     def restarted(self) -> list[str]:
         """Return who was restarted, in order."""
-        return [str(event.effect.worker) for event in self.events() if isinstance(event, EffectIntended) and event.effect.verb == "RESTART"]
+        return [
+            str(event.effect.worker) for event in self.events() if isinstance(event, EffectIntended) and event.effect.verb is Verb.RESTART
+        ]
 
 
 @dataclass(slots=True)

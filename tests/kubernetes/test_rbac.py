@@ -16,8 +16,8 @@ INVENTORY = """\
 homeserver: example.org
 workers:
   main-0: {{role: main, url: "http://127.0.0.1:1", metrics: "http://127.0.0.1:1/m"}}
-  sync-0: {{role: sync, pool: sync, url: "http://127.0.0.1:1", metrics: "http://127.0.0.1:1/m"}}
-  sync-1: {{role: sync, pool: sync, url: "http://127.0.0.1:1", metrics: "http://127.0.0.1:1/m"}}
+  sync-0: {{role: sync, pool: sync, url: "http://127.0.0.1:2", metrics: "http://127.0.0.1:2/m"}}
+  sync-1: {{role: sync, pool: sync, url: "http://127.0.0.1:3", metrics: "http://127.0.0.1:3/m"}}
 pools: {{sync: {{backend: sync}}}}
 workers_driver: {{driver: kubernetes, namespace: {namespace}, kubeconfig: {kubeconfig}}}
 releases_driver: {{driver: kubernetes, image: "example.org/synapse:v{{version}}"}}
