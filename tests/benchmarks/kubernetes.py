@@ -2,9 +2,9 @@
 What it costs to plan a rollout of 500 pods: the looks that a plan is made of, identifying the release, and planning.
 
 The API server is the stand-in of the tests. Its pods are Ready because a hand-made status says so, and nobody is in them: health and
-metrics, which are no requests to the API server, are answered in this process. *plan s* is all of it; the first time it is with the client's
-import and a new connection. *requests* are those that the API server had of it, *lists* those of them that list. There is one dry run for
-each StatefulSet among them.
+metrics, which are no requests to the API server, are answered in this process. *plan s* is all of it; the first time it is with the
+client's import and a new connection. *requests* are those that the API server had of it, *lists* those of them that list. There is one dry
+run for each StatefulSet among them.
 """
 
 import time
@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 from kubernetes import client
@@ -106,7 +107,9 @@ def _plan(inventory: Inventory, playbook: Playbook, drivers: Drivers) -> Plan:
 
 def _make(plane: ControlPlane) -> None:
     with plane.api() as api:
-        apps, core = client.AppsV1Api(api), client.CoreV1Api(api)
+        # The client's types know nothing of plain JSON, which it takes.
+        apps: Any = client.AppsV1Api(api)
+        core: Any = client.CoreV1Api(api)
         for name, replicas in _names().items():
             apps.create_namespaced_stateful_set(plane.namespace, stateful_set(name, replicas, VERSION))
             spec = {"clusterIP": "None", "selector": {"app": name, ADMITTED: "true"}, "ports": [{"port": 8080}]}
@@ -116,7 +119,7 @@ def _make(plane: ControlPlane) -> None:
         pods = [(number, pod.metadata.name) for number, pod in enumerate(core.list_namespaced_pod(plane.namespace).items)]
         with ThreadPoolExecutor(4) as pool:
             list(pool.map(lambda one: core.patch_namespaced_pod_status(one[1], plane.namespace, _running(one[0])), pods))
-        slices = client.DiscoveryV1Api(api)
+        slices: Any = client.DiscoveryV1Api(api)
 
         def ready() -> int:
             found = slices.list_namespaced_endpoint_slice(plane.namespace).items

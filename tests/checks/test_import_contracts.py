@@ -56,7 +56,7 @@ PLANTS = (
     Plant("aiohttp", "adapters/probe/planted.py", "import aiohttp"),
     Plant("fabric", "adapters/workers/planted.py", "import fabric"),
     Plant("fabric", "interfaces/planted.py", "from paramiko import SSHClient"),
-    Plant("undeclared", "adapters/workers/planted.py", "import kubernetes"),
+    Plant("kubernetes", "adapters/workers/planted.py", "import kubernetes"),
 )
 
 

@@ -72,9 +72,12 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path, name: str, opened: Ex
         return Place(lambda ttl_s: opened.enter_context(closing(lease_on(bed, ttl_s))), time.sleep, 5 * TTL_S)
     if request.param == "kubernetes":
         plane: ControlPlane = request.getfixturevalue("control_plane")
-        where = {"namespace": plane.namespace, "kubeconfig": plane.kubeconfig}
+
+        def in_cluster(ttl_s: float) -> KubernetesLease:
+            return KubernetesLease(LeaseSettings(namespace=plane.namespace, kubeconfig=plane.kubeconfig, ttl_s=ttl_s), name)
+
         # The server's clock is known to half a second.
-        return Place(lambda ttl_s: KubernetesLease(LeaseSettings(**where, ttl_s=ttl_s), name), time.sleep)
+        return Place(in_cluster, time.sleep)
     if request.param == "postgresql":
         dsn = request.getfixturevalue("server").dsn("rollout_lease")
         return Place(lambda ttl_s: opened.enter_context(closing(PostgresqlLease(dsn, name, ttl_s))), time.sleep)

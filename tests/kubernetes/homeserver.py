@@ -81,9 +81,10 @@ class Homeserver:
     plane: ControlPlane
     kubelet: Kubelet
     place: Path
-    apps: client.AppsV1Api
-    core: client.CoreV1Api
-    policy: client.PolicyV1Api
+    # The client's types know nothing of plain JSON, which it takes.
+    apps: Any
+    core: Any
+    policy: Any
     ways: dict[str, "Way"] = field(default_factory=dict)
 
     def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object) -> None:
@@ -131,7 +132,7 @@ class Homeserver:
 
     def _is_ready(self, name: str) -> bool:
         found = self.set(name)
-        return (found.status.ready_replicas or 0) == found.spec.replicas
+        return bool((found.status.ready_replicas or 0) == found.spec.replicas)
 
 
 @contextmanager

@@ -32,7 +32,7 @@ name: pods
 strategy:
   role_order: [sync, client]
   drain_timeout_s: 30
-  boot_timeout_s: 40
+  boot_timeout_s: 120
   progress_deadline_s: 240
   prepare_timeout_s: 120
   restart_attempts_max: 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes import utils
+from kubernetes.utils import create_from_dict
 
 from rollout.adapters.documents.read import read_inventory
 from tests.kubernetes.bed import ControlPlane
@@ -24,7 +24,7 @@ def test_every_manifest_is_accepted(control_plane: ControlPlane, name: str) -> N
     with control_plane.api() as api:
         for one in _here(name, control_plane):
             if one["kind"] != "PersistentVolumeClaim":
-                utils.create_from_dict(api, one, namespace=control_plane.namespace)
+                create_from_dict(api, one, namespace=control_plane.namespace)  # type: ignore[no-untyped-call]
             kinds.append(one["kind"])
     assert kinds
 

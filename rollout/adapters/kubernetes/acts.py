@@ -15,7 +15,7 @@ from time import monotonic, sleep  # noqa: TID251  (it is the cluster that is wa
 from typing import Any
 
 from rollout.adapters.kubernetes import ailing
-from rollout.adapters.kubernetes.cluster import APPLY, MERGE, Cluster, ConflictError, NotFoundError, Object, TooManyError
+from rollout.adapters.kubernetes.cluster import APPLY, MERGE, PATIENCE_S, Cluster, ConflictError, NotFoundError, Object, TooManyError
 from rollout.adapters.kubernetes.kinds import PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.objects import (
     ADMITTED,
@@ -44,7 +44,7 @@ HOST = "the cluster"
 POLL_S = 0.2
 # A container that ends at once is seen to run for a moment; the node tells of its end a little later.
 SETTLED_S = 1.0
-# One request among several of an act.
+# One request among several of an act that is done in any case.
 REQUEST_S = 10.0
 # A status that moves under our hands is read again; more often than this it is somebody who writes without end.
 TRIES_MAX = 20
@@ -308,7 +308,7 @@ def _selector(stateful_set: Object) -> str:
 
 
 def _left(end_s: float) -> float:
-    return max(0.1, min(REQUEST_S, end_s - monotonic()))
+    return max(0.1, min(PATIENCE_S, end_s - monotonic()))
 
 
 _PRIMITIVES: Mapping[str, Callable[[Cluster, Mapping[str, Any]], None]] = {

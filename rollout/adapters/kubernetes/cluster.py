@@ -15,12 +15,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from functools import partial
-from time import monotonic, time  # noqa: TID251  (how long the server takes, and how far its clock is from this machine's)
+from time import monotonic, sleep, time  # noqa: TID251  (how long the server takes, and how far its clock is from this machine's)
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlencode
 
 import urllib3
-from urllib3.exceptions import ConnectTimeoutError, HTTPError, MaxRetryError, NewConnectionError, SSLError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, NewConnectionError, SSLError
 
 from rollout.adapters.in_time import POOLS
 from rollout.adapters.kubernetes.kinds import Kind
@@ -40,6 +40,10 @@ ANSWER_BYTES_MAX = 100_000_000
 RETRY_AFTER_S = 1.0
 # The `Date` header has whole seconds. A clock that is off by less is taken to be right.
 CLOCK_MARGIN_S = 2.0
+# What is part of an effect, and may be done a minute later as well: an API server that is upgraded is away for so long.
+PATIENCE_S = 75.0
+AGAIN_AFTER_S = 0.5
+OPEN_S = 20.0
 
 Object = dict[str, Any]
 _Value = TypeVar("_Value")
@@ -187,24 +191,14 @@ class Cluster:
         # What is asked by a POST of its own kind changes nothing.
         changes = method != "GET" and "selfsubjectaccessreviews" not in path
         self.requests += 1
-        if changes:
-            self.writes += 1
-        left_s = max(0.01, end_s - monotonic())
+        self.writes += changes
+        sent = _Request(method, url, headers, None if body is None else json.dumps(body).encode())
         try:
-            answer = client.rest_client.pool_manager.request(
-                method,
-                url,
-                body=None if body is None else json.dumps(body).encode(),
-                headers=headers,
-                timeout=urllib3.Timeout(total=left_s),
-                retries=False,
-                redirect=False,
-            )
+            answer = _answered(client, sent, end_s)
         except (HTTPError, OSError) as error:
             raise self._lost(error, f"{method} {path}", changes=changes) from error
         finally:
-            if changes:
-                self.writes += 1
+            self.writes += changes
         self._hear_the_time(answer.headers.get("Date"))
         raw = bytes(answer.data)
         if len(raw) > ANSWER_BYTES_MAX or answer.status >= _NOT_OK:
@@ -213,10 +207,8 @@ class Cluster:
 
     def _lost(self, error: Exception, what: str, *, changes: bool) -> DriverError:
         """Say what a request without an answer means."""
-        inner = error.reason if isinstance(error, MaxRetryError) and error.reason is not None else error
-        never_sent = isinstance(inner, (NewConnectionError, ConnectTimeoutError, SSLError))
-        why = f"{what}: {_words(inner)}"
-        if changes and not never_sent:
+        why = f"{what}: {_words(error)}"
+        if changes and not isinstance(error, _NEVER_SENT):
             return OutcomeUnknownError("the API server did not say whether it did it", where=self.where, why=why)
         return TransientDriverError("the API server can't be reached", where=self.where, why=why)
 
@@ -251,7 +243,8 @@ class Cluster:
     def _opened(self, timeout_s: float) -> "ApiClient":
         with self._lock:
             if self._client is None:
-                self._client = self._within(timeout_s, lambda: _open(self._door))
+                # The client's own import takes a while on a busy machine, and that is no fault of the cluster.
+                self._client = self._within(max(timeout_s, OPEN_S), lambda: _open(self._door))
             return self._client
 
     def _authorize(self, client: "ApiClient", headers: dict[str, str], path: str, method: str, end_s: float) -> None:
@@ -298,9 +291,37 @@ class Cluster:
         self._off_s = 0.0 if abs(off_s) <= CLOCK_MARGIN_S else off_s
 
 
+_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, SSLError)
 _NOT_OK = 300
 _SERVER_ERROR = 500
 _MESSAGE_MAX = 400
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+def _answered(client: "ApiClient", request: _Request, end_s: float) -> urllib3.BaseHTTPResponse:
+    """Send a request, and again while nobody listens: that has done nothing, and a server that is restarted is soon there again."""
+    while True:
+        try:
+            return client.rest_client.pool_manager.request(
+                request.method,
+                request.url,
+                body=request.body,
+                headers=request.headers,
+                timeout=urllib3.Timeout(total=max(0.01, end_s - monotonic())),
+                retries=False,
+                redirect=False,
+            )
+        except _NEVER_SENT:
+            if monotonic() + AGAIN_AFTER_S >= end_s:
+                raise
+            sleep(AGAIN_AFTER_S)
 
 
 def _ours(dry_run: bool) -> dict[str, str]:  # noqa: FBT001  (as the query has it)

@@ -17,7 +17,7 @@ from pydantic import Field
 from rollout.adapters.faults import translated
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import ClusterSettings, read_settings
-from rollout.adapters.kubernetes.cluster import ConflictError, Object
+from rollout.adapters.kubernetes.cluster import PATIENCE_S, ConflictError, Object
 from rollout.adapters.kubernetes.grants import not_granted
 from rollout.adapters.kubernetes.kinds import CONFIG_MAPS
 from rollout.adapters.kubernetes.looking import looking
@@ -82,7 +82,7 @@ class KubernetesLedger:
         An act that carries preconditions is refused then; one that doesn't is done, in this process, whenever it is woken.
         """
         claim = claim_of(effect)
-        token, number = self._changing(lambda content: begun(content, claim))
+        token, number = self._changing(lambda content: begun(content, claim), PATIENCE_S)
         yield
         if claim.clears or claim.runs is not None:
             self._end(claim, token, number)
@@ -136,7 +136,7 @@ class KubernetesLedger:
 
     def _end(self, claim: Claim, token: int, number: int) -> None:
         try:
-            self._changing(lambda content: ended(content, claim, token, number))
+            self._changing(lambda content: ended(content, claim, token, number), PATIENCE_S)
         except (TransientDriverError, PermanentDriverError) as error:
             what = "it was done, and the ledger could not be told"
             raise OutcomeUnknownError(what, where=claim.worker, why=f"{error.where}: {error.what}") from error
@@ -144,7 +144,7 @@ class KubernetesLedger:
     def _seen(self) -> Content:
         return self._content(self._looking.get(CONFIG_MAPS, self._name, LOOK_S))
 
-    def _changing(self, change: Callable[[Content], _Answer]) -> _Answer:
+    def _changing(self, change: Callable[[Content], _Answer], timeout_s: float = ASK_S) -> _Answer:
         """
         Read, change and write in one go: again when somebody else has written in between, or when nobody knows whether we have.
 
@@ -152,12 +152,12 @@ class KubernetesLedger:
         """
         failed: Exception | None = None
         for _ in range(TRIES_MAX):
-            found = self._cluster.get(CONFIG_MAPS, self._name, ASK_S)
+            found = self._cluster.get(CONFIG_MAPS, self._name, timeout_s)
             content = self._content(found)
             with translated():
                 answer = change(content)
             try:
-                self._write(found, content)
+                self._write(found, content, timeout_s)
             except (ConflictError, OutcomeUnknownError) as error:
                 failed = error
                 sleep(uniform(0.0, PAUSE_S))  # noqa: S311  (so that two who collide don't again)
@@ -165,12 +165,12 @@ class KubernetesLedger:
                 return answer
         raise TransientDriverError("the ledger can't be written", where=self._where, why=str(failed))
 
-    def _write(self, found: Object | None, content: Content) -> None:
+    def _write(self, found: Object | None, content: Content, timeout_s: float) -> None:
         data = {ENTRY: json.dumps({name: getattr(content, name) for name in Content.__slots__}, indent=1)}
         if found is None:
-            self._cluster.create(CONFIG_MAPS, {"metadata": {"name": self._name}, "data": data}, ASK_S)
+            self._cluster.create(CONFIG_MAPS, {"metadata": {"name": self._name}, "data": data}, timeout_s)
         elif found.get("data") != data:
-            self._cluster.replace(CONFIG_MAPS, {**found, "data": data}, ASK_S)
+            self._cluster.replace(CONFIG_MAPS, {**found, "data": data}, timeout_s)
 
     def _content(self, found: Object | None) -> Content:
         text = ((found or {}).get("data") or {}).get(ENTRY)

@@ -14,7 +14,7 @@ from typing import Any
 
 from rollout.adapters.kubernetes import acts, ailing
 from rollout.adapters.kubernetes.access import ClusterSettings, read_settings
-from rollout.adapters.kubernetes.cluster import Object
+from rollout.adapters.kubernetes.cluster import PATIENCE_S, Object
 from rollout.adapters.kubernetes.grants import not_granted, sets_of
 from rollout.adapters.kubernetes.kinds import PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.looking import Looking, looking
@@ -130,11 +130,11 @@ class KubernetesWorkers:
         """Say which pod a worker is now, and what it belongs to."""
         name = self._settings.pod_of(worker)
         cluster = self._looking.cluster
-        found = homes(cluster.all_of(STATEFUL_SETS, ASK_S, labels=self._settings.selector)).get(name)
+        found = homes(cluster.all_of(STATEFUL_SETS, PATIENCE_S, labels=self._settings.selector)).get(name)
         if found is None:
             remedy = "`pods` in the workers_driver says which pod a worker is, if its name is another"
             raise PermanentDriverError(f"no StatefulSet in {cluster.where} has a pod {name}", where=worker, remedy=remedy)
-        pod = cluster.get(PODS, name, ASK_S)
+        pod = cluster.get(PODS, name, PATIENCE_S)
         return {
             "worker": worker,
             "set": name_of(found),

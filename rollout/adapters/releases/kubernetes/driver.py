@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
-from rollout.adapters.kubernetes.cluster import APPLY, Object
+from rollout.adapters.kubernetes.cluster import APPLY, PATIENCE_S, Object
 from rollout.adapters.kubernetes.grants import not_granted, sets_of
 from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.looking import looking
@@ -134,7 +134,7 @@ class KubernetesReleases:
 
     def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts:
         """See ports.acts. PermanentDriverError when it isn't prepared, or when somebody else has edited what is ours in the template."""
-        known, sets = self._kept(), homes(self._sets_now())
+        known, sets = self._kept(PATIENCE_S), homes(self._sets_now())
         pod = self._settings.pod_of(worker)
         found = sets.get(pod)
         if found is None:
@@ -146,11 +146,11 @@ class KubernetesReleases:
             raise _edited(worker, found)
         if told_in(found).get(pod, Told(ReleaseId(""), 0.0, "")).release == release and now == part:
             return ()
-        there = self._cluster.get(PODS, pod, ASK_S)
+        there = self._cluster.get(PODS, pod, PATIENCE_S)
         return (
             acts.act(
                 "tell",
-                ASK_S,
+                PATIENCE_S,
                 worker=worker,
                 set=name_of(found),
                 pod=pod,
@@ -239,8 +239,8 @@ class KubernetesReleases:
         kept = self._kept()
         return {**adopted(self._sets(), kept, self._settings), **kept}
 
-    def _kept(self) -> dict[ReleaseId, Record]:
-        store = self._looking.get(CONFIG_MAPS, self._settings.store, LOOK_S)
+    def _kept(self, timeout_s: float = LOOK_S) -> dict[ReleaseId, Record]:
+        store = self._looking.get(CONFIG_MAPS, self._settings.store, timeout_s)
         return records.records_in(store, f"ConfigMap {self._settings.store} in {self._cluster.where}")
 
     def _sets(self) -> list[Object]:
@@ -248,7 +248,7 @@ class KubernetesReleases:
 
     def _sets_now(self) -> list[Object]:
         """Return them as they are at this moment: what is written goes by it."""
-        return self._cluster.all_of(STATEFUL_SETS, ASK_S, labels=self._settings.selector)
+        return self._cluster.all_of(STATEFUL_SETS, PATIENCE_S, labels=self._settings.selector)
 
     def _is_needed(self, release: ReleaseId) -> bool:
         sets = self._sets()
