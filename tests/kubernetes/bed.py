@@ -18,9 +18,10 @@ from typing import Any
 
 import pytest
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 
 from rollout.lab.processes import wait_until
+from tests.kubernetes.kubelet.api import said, settings_of
 from tests.kubernetes.kubelet.node import Kubelet, node
 from tests.kubernetes.server.faults import Faults
 from tests.kubernetes.server.running import serving
@@ -38,10 +39,7 @@ class ControlPlane:
 
     def api(self, kubeconfig: Path | None = None) -> client.ApiClient:
         """Return a new client of the administrator, or of whom *kubeconfig* belongs to. Retries nothing."""
-        settings = client.Configuration()
-        config.load_kube_config(str(kubeconfig or self.kubeconfig), client_configuration=settings, persist_config=False)
-        settings.retries = False
-        return client.ApiClient(settings)
+        return client.ApiClient(settings_of(kubeconfig or self.kubeconfig))
 
     def account(self, name: str, rules: Sequence[Mapping[str, Any]]) -> Path:
         """
@@ -51,13 +49,17 @@ class ControlPlane:
         """
         with self.api() as api:
             core, rbac = client.CoreV1Api(api), client.RbacAuthorizationV1Api(api)
-            core.create_namespaced_service_account(self.namespace, {"metadata": {"name": name}})
-            rbac.create_namespaced_role(self.namespace, {"metadata": {"name": name}, "rules": [dict(rule) for rule in rules]})
+            core.create_namespaced_service_account(self.namespace, said({"metadata": {"name": name}}))
+            listed = [dict(rule) for rule in rules]
+            rbac.create_namespaced_role(self.namespace, said({"metadata": {"name": name}, "rules": listed}))
             role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name}
             subject = {"kind": "ServiceAccount", "name": name, "namespace": self.namespace}
-            rbac.create_namespaced_role_binding(self.namespace, {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
+            binding = said({"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
+            rbac.create_namespaced_role_binding(self.namespace, binding)
             wanted = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 3600}}
-            token = core.create_namespaced_service_account_token(name, self.namespace, wanted).status.token
+            answer = core.create_namespaced_service_account_token(name, self.namespace, said(wanted))
+        assert answer.status is not None
+        token = answer.status.token
         settings = yaml.safe_load(self.kubeconfig.read_text())
         settings["users"] = [{"name": "test", "user": {"token": token}}]
         place = self.kubeconfig.with_name(f"kubeconfig-{name}")
@@ -96,7 +98,7 @@ def _namespace(administrator: Path, place: Path, faults: Faults | None) -> Itera
     plane = ControlPlane(_kubeconfig(administrator, place / "kubeconfig-test", name), name, faults)
     with plane.api() as api:
         core = client.CoreV1Api(api)
-        core.create_namespace({"metadata": {"name": name}})
+        core.create_namespace(said({"metadata": {"name": name}}))
         try:
             _default_account(core, name)
             yield plane
@@ -115,23 +117,25 @@ def _default_account(core: client.CoreV1Api, namespace: str) -> None:
         try:
             core.read_namespaced_service_account("default", namespace)
         except client.ApiException as error:
-            assert error.status == 404, error
+            if error.status != 404:
+                raise
             return False
         return True
 
     try:
-        core.create_namespaced_service_account(namespace, {"metadata": {"name": "default"}})
+        core.create_namespaced_service_account(namespace, said({"metadata": {"name": "default"}}))
     except client.ApiException as error:
-        assert error.status == 409, error
+        if error.status != 409:
+            raise
     wait_until(is_there, 10, "the account default is there")
 
 
 def _kubeconfig(administrator: Path, place: Path, namespace: str) -> Path:
     """Copy a kubeconfig with its current context alone, bound to *namespace*; files it names are named by their whole paths."""
-    said = yaml.safe_load(administrator.read_text())
-    here = next(entry["context"] for entry in said["contexts"] if entry["name"] == said["current-context"])
-    cluster = next(entry["cluster"] for entry in said["clusters"] if entry["name"] == here["cluster"])
-    user = next(entry["user"] for entry in said["users"] if entry["name"] == here["user"])
+    theirs = yaml.safe_load(administrator.read_text())
+    here = next(entry["context"] for entry in theirs["contexts"] if entry["name"] == theirs["current-context"])
+    cluster = next(entry["cluster"] for entry in theirs["clusters"] if entry["name"] == here["cluster"])
+    user = next(entry["user"] for entry in theirs["users"] if entry["name"] == here["user"])
     for part in (cluster, user):
         for key in ("certificate-authority", "client-certificate", "client-key", "tokenFile"):
             if key in part:

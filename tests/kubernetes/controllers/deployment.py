@@ -1,8 +1,8 @@
 """
 Deployments.
 
-Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/; pkg/controller/deployment/{sync,rolling,recreate,progress}.go and
-util/deployment_util.go in kubernetes/kubernetes. Functions here name those there that they follow.
+Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/; {sync,rolling,recreate,progress}.go of
+pkg/controller/deployment and its util/deployment_util.go in kubernetes/kubernetes. Functions here name those there that they follow.
 """
 
 from datetime import UTC, datetime
@@ -180,7 +180,8 @@ def _scale(resources: Resources, deployment: Object, sets: list[Object], new: Ob
 
 def _recreate(resources: Resources, deployment: Object, old: list[Object], new: Object) -> None:
     """rolloutRecreate: nobody new before all old ones have gone."""
-    if any([_resize(resources, deployment, one, 0) for one in old]):
+    resized = [_resize(resources, deployment, one, 0) for one in old]
+    if any(resized):
         return
     if any(pod for one in old for pod in owned(resources, one, POD) if is_active(pod) or is_terminating(pod)):
         return

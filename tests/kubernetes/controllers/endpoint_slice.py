@@ -1,8 +1,8 @@
 """
 EndpointSlices of Services.
 
-Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions; staging/src/k8s.io/endpointslice/utils.go (podToEndpoint)
-and pkg/api/v1/pod/util.go in kubernetes/kubernetes. Readiness gates count because a pod's condition Ready counts them
+Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions; staging/src/k8s.io/endpointslice/utils.go
+(podToEndpoint) and pkg/api/v1/pod/util.go in kubernetes/kubernetes. Readiness gates count because a pod's condition Ready counts them
 (https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-readiness-gate).
 """
 

@@ -131,7 +131,7 @@ def _fill(resources: Resources, job: Object, active: list[Object], pods: list[Ob
         return None
     ended = [_finished_at(pod) for pod in pods if at(pod, "status", "phase") == "Failed"]
     if failed and ended:
-        wait_s = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (failed - 1)) - (datetime.now(UTC) - max(ended)).total_seconds()
+        wait_s: float = min(_BACKOFF_MAX_S, _BACKOFF_S * 2 ** (failed - 1)) - (datetime.now(UTC) - max(ended)).total_seconds()
         if wait_s > 0:
             return wait_s
     for _ in range(missing):
@@ -166,7 +166,7 @@ def _outlived(resources: Resources, job: Object) -> float | None:
     end = _ended(job)
     if left is None or end is None or is_terminating(job):
         return None
-    due_s = left - (datetime.now(UTC) - parsed(end["lastTransitionTime"])).total_seconds()
+    due_s: float = left - (datetime.now(UTC) - parsed(end["lastTransitionTime"])).total_seconds()
     if due_s > 0:
         return due_s
     delete(resources, job, "Foreground")

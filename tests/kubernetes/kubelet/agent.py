@@ -1,7 +1,8 @@
 """
 The node: registers itself, keeps its Lease, takes pods of its namespace that nobody has bound, and runs them.
 
-It is a client of the API server and no more, so that it does with a real one what it does with the stand-in; it is scheduler and kubelet in one.
+It is a client of the API server and no more, so that it does with a real one what it does with the stand-in; it is scheduler and kubelet
+in one.
 
 Source: https://kubernetes.io/docs/concepts/architecture/nodes/, https://kubernetes.io/docs/concepts/scheduling-eviction/kube-scheduler/.
 """

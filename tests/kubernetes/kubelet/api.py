@@ -9,6 +9,7 @@ import urllib3
 from kubernetes import client, config
 
 Object: TypeAlias = dict[str, Any]
+Value: TypeAlias = Any
 
 AGENT = "rollout-test-kubelet"
 STRATEGIC = "application/strategic-merge-patch+json"
@@ -18,16 +19,28 @@ _TIMEOUT_S = (3, 20)
 _WATCH_S = 60
 
 
+def settings_of(kubeconfig: Path) -> client.Configuration:
+    """Return how to reach an API server as whom a kubeconfig says. Retries nothing."""
+    settings = client.Configuration()
+    # It comes without types.
+    config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)  # type: ignore[no-untyped-call]
+    settings.retries = False
+    return settings
+
+
+def said(body: Object) -> Value:
+    """Hand the official client an object as it is: it takes that, and its types want their own models."""
+    return body
+
+
 class Server:
     """One connection pool, for all threads of the kubelet."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        settings = client.Configuration()
-        config.load_kube_config(str(kubeconfig), client_configuration=settings, persist_config=False)
-        settings.retries = False
+    def __init__(self, kubeconfig: Path, agent: str = AGENT) -> None:
+        settings = settings_of(kubeconfig)
         settings.connection_pool_maxsize = 32
         self._api = client.ApiClient(settings)
-        self._api.user_agent = AGENT
+        self._api.user_agent = agent
 
     def ask(self, method: str, path: str, body: object = None, how: str = "application/json", **query: str) -> Object:
         """Do one request, and return what is answered. Raises client.ApiException, or one of LOST."""
@@ -37,10 +50,12 @@ class Server:
         finally:
             answer.release_conn()
 
-    def watch(self, path: str, version: str) -> Iterator[Object]:
-        """Yield events since *version*, until the server ends it."""
-        query = [("watch", "true"), ("resourceVersion", version), ("timeoutSeconds", str(_WATCH_S)), ("allowWatchBookmarks", "true")]
-        answer = self._call("GET", path, None, "application/json", query, (3, _WATCH_S + 10))
+    def watch(self, path: str, version: str, **more: str) -> Iterator[Object]:
+        """Yield events since *version*, or from what is there now if that is empty, until the server ends it."""
+        query = {"watch": "true", "timeoutSeconds": str(_WATCH_S), "allowWatchBookmarks": "true", **more}
+        if version:
+            query["resourceVersion"] = version
+        answer = self._call("GET", path, None, "application/json", list(query.items()), (3, _WATCH_S + 10))
         try:
             rest = b""
             for piece in answer.stream(amt=None, decode_content=False):
@@ -60,5 +75,6 @@ class Server:
         if not 200 <= answer.status < 300:
             error = client.ApiException(status=answer.status, reason=answer.reason)
             error.body = answer.data.decode(errors="replace")
+            error.headers = answer.headers
             raise error
         return answer  # type: ignore[no-any-return]

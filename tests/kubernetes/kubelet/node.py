@@ -55,11 +55,11 @@ class Kubelet:
         """Return the process id, as this machine counts, of a container that runs: for tests that kill it."""
         uid_of = {one.read_text(): one.parent for one in self.place.glob("pods/*/name")}
         inner = (uid_of[pod] / container / "pid").read_text()
-        ours = os.readlink(f"/proc/{(self.place / 'pid').read_text()}/ns/pid_for_children")
+        ours = Path(f"/proc/{(self.place / 'pid').read_text()}/ns/pid_for_children").readlink()
         for place in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 ids = next(line.split() for line in (place / "status").read_text().splitlines() if line.startswith("NSpid:"))
-                if ids[-1] == inner and len(ids) > 2 and os.readlink(place / "ns/pid") == ours:
+                if ids[-1] == inner and len(ids) > 2 and (place / "ns/pid").readlink() == ours:
                     return int(place.name)
         raise LookupError(f"{container} of {pod} doesn't run")
 
@@ -71,7 +71,11 @@ class Kubelet:
 
 @contextmanager
 def node(kubeconfig: Path, namespace: str, place: Path) -> Iterator[Kubelet]:
-    """Run one for a namespace, with its files below *place*; nothing of it is left afterwards. Skips, or fails where it must be possible."""
+    """
+    Run one for a namespace, with its files below *place*; nothing of it is left afterwards.
+
+    Skips where that can't be done, or fails where it must be possible.
+    """
     if why := _what_is_missing():
         _cannot(why)
     place.mkdir(parents=True)

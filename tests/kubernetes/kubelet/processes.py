@@ -1,8 +1,8 @@
 """
 A container, as a process of this machine: in its pod's network, and with its volumes where it wants them.
 
-Its root is the machine's own, so that an image is just a directory with programs. Where there are volumes, it gets a root of its own, in which
-every directory at the top is the machine's, and a place for a volume that the machine doesn't have is made without making it there.
+Its root is the machine's own, so that an image is just a directory with programs. Where there are volumes, it gets a root of its own, in
+which every directory at the top is the machine's, and a place for a volume that the machine doesn't have is made without making it there.
 """
 
 import os

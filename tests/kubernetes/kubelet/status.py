@@ -21,8 +21,8 @@ def phase(policy: str, containers: Sequence[Container], *, initialized: bool) ->
 
 
 def ended(containers: Sequence[Container]) -> str:
-    codes = [one.state.get("terminated", one.last.get("terminated", {})).get("exitCode") for one in containers]
-    return "Succeeded" if all(code == 0 for code in codes) else "Failed"
+    ends = [one.state.get("terminated") or one.last.get("terminated") or {} for one in containers]
+    return "Succeeded" if all(end.get("exitCode") == 0 for end in ends) else "Failed"
 
 
 def conditions(pod: Object, containers: Sequence[Container], *, initialized: bool, over: str) -> list[Object]:

@@ -1,7 +1,8 @@
 """
 Volumes and environment of a container.
 
-Source: https://kubernetes.io/docs/concepts/storage/volumes/; https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/;
+Source: https://kubernetes.io/docs/concepts/storage/volumes/;
+https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/;
 https://kubernetes.io/docs/concepts/workloads/pods/downward-api/. ConfigMaps and Secrets are written once, when the pod begins.
 """
 

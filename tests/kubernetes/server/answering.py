@@ -172,7 +172,8 @@ class Answers:
         address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
         url = f"https://{address}:{port}/containerLogs/{where.namespace}/{where.name}/{container}?{urlencode(query)}"
         # Nothing of a kubelet's certificate is checked unless --kubelet-certificate-authority names an authority.
-        context = ssl._create_unverified_context()
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         try:
             with urllib.request.urlopen(url, timeout=_KUBELET_TIMEOUT_S, context=context) as answer:
                 return str(answer.read().decode(errors="replace"))
@@ -189,12 +190,8 @@ class Answers:
         until = (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
         status = {"token": self._access.token(where.namespace, where.name), "expirationTimestamp": until}
         metadata = {"name": where.name, "namespace": where.namespace}
-        return copied(request.body) | {
-            "kind": "TokenRequest",
-            "apiVersion": "authentication.k8s.io/v1",
-            "metadata": metadata,
-            "status": status,
-        }  # type: ignore[no-any-return]
+        told: Object = copied(request.body)
+        return told | {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "status": status}
 
     def _scale(self, request: Request) -> Object:
         where = request.place

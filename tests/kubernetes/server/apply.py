@@ -1,8 +1,8 @@
 """
 Server-side apply, and who owns what after any other write.
 
-Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/; merge/update.go of sigs.k8s.io/structured-merge-diff (Apply, Update, prune)
-and staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/conflict.go for the words of a conflict.
+Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/; merge/update.go of sigs.k8s.io/structured-merge-diff
+(Apply, Update, prune) and staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal/conflict.go for the words of a conflict.
 """
 
 from dataclasses import dataclass
@@ -15,8 +15,8 @@ from tests.kubernetes.server.refusals import RefusedError
 
 # Left out of an object when they are empty, as Go's omitempty leaves them out.
 _LEFT_OUT = {
-    "labels", "annotations", "finalizers", "ownerReferences", "nodeSelector", "env", "envFrom", "args", "command", "volumes", "volumeMounts", "ports",
-    "initContainers", "imagePullSecrets", "tolerations", "readinessGates", "data",
+    "labels", "annotations", "finalizers", "ownerReferences", "nodeSelector", "env", "envFrom", "args", "command", "volumes",
+    "volumeMounts", "ports", "initContainers", "imagePullSecrets", "tolerations", "readinessGates", "data",
 }  # fmt: skip
 
 
@@ -97,7 +97,8 @@ def applied(kind: Kind, live: Object | None, config: Object, writer: Manager, *,
     merged = copied(_merged(kind.name, (), base, config))
     others = {manager: share for manager, share in managers.items() if manager != writer}
     given_up = (before.fields if before else frozenset()) - named
-    for path in sorted(given_up, key=len, reverse=True):
+    # An item before what is in it: that goes with it.
+    for path in sorted(given_up, key=len):
         if not any(path in share.fields or _is_held(path, share.fields) for share in others.values()) and not _is_held(path, named):
             _remove(kind.name, merged, path)
     merged = _trimmed(merged)
@@ -110,7 +111,7 @@ def applied(kind: Kind, live: Object | None, config: Object, writer: Manager, *,
             others[manager] = Share(others[manager].fields - hit, others[manager].time)
     share = before if before and before.fields == named and merged == live else Share(named, now())
     merged["metadata"]["managedFields"] = told(kind, others | {writer: share})
-    return merged
+    return merged  # type: ignore[no-any-return]
 
 
 def _is_held(path: tuple[Element, ...], by: Fields) -> bool:

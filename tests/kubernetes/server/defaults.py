@@ -1,13 +1,14 @@
 """
 What the server fills in, so that what is read is not what was written.
 
-Source: SetDefaults_* and SetObjectDefaults_* in pkg/apis/{core,apps,batch,discovery}/v1 of kubernetes/kubernetes, and the strategies' PrepareForCreate.
+Source: SetDefaults_* and SetObjectDefaults_* in pkg/apis/{core,apps,batch,discovery}/v1 of kubernetes/kubernetes, and PrepareForCreate
+of the strategies.
 """
 
 import base64
 import secrets
 
-from tests.kubernetes.server.objects import Object, at, copied, name_of
+from tests.kubernetes.server.objects import Object, at, name_of
 
 _TEMPLATED = {"StatefulSet", "Deployment", "ReplicaSet", "Job", "DaemonSet"}
 # Not there before the object is: the API server's own admission sets them for pods, not in templates.
@@ -17,41 +18,43 @@ _TOLERATIONS = ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"
 def fill(obj: Object) -> None:
     """Fill in the defaults of an object, in place."""
     kind = obj["kind"]
-    if kind == "Pod":
-        _pod_spec(obj.setdefault("spec", {}))
-        _pod(obj)
-    elif kind in _TEMPLATED:
+    if kind in _TEMPLATED:
         spec = obj.setdefault("spec", {})
         template = spec.setdefault("template", {})
         template.setdefault("metadata", {})
         _pod_spec(template.setdefault("spec", {}))
         _WORKLOADS[kind](spec)
-    elif kind == "Service":
-        _service(obj.setdefault("spec", {}))
-    elif kind == "Secret":
-        obj.setdefault("type", "Opaque")
-        _encode(obj)
-    elif kind == "EndpointSlice":
-        for port in obj.get("ports") or []:
-            port.setdefault("name", "")
-            port.setdefault("protocol", "TCP")
-    elif kind == "Namespace":
-        obj.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
-        obj["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", name_of(obj))
-        obj.setdefault("status", {}).setdefault("phase", "Active")
-    elif kind == "RoleBinding":
-        for subject in obj.get("subjects") or []:
-            if subject["kind"] != "ServiceAccount":
-                subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+    elif kind in _OTHERS:
+        _OTHERS[kind](obj)
 
 
-def _encode(obj: Object) -> None:
+def _slice(obj: Object) -> None:
+    for port in obj.get("ports") or []:
+        port.setdefault("name", "")
+        port.setdefault("protocol", "TCP")
+
+
+def _namespace(obj: Object) -> None:
+    obj.setdefault("spec", {}).setdefault("finalizers", ["kubernetes"])
+    obj["metadata"].setdefault("labels", {}).setdefault("kubernetes.io/metadata.name", name_of(obj))
+    obj.setdefault("status", {}).setdefault("phase", "Active")
+
+
+def _binding(obj: Object) -> None:
+    for subject in obj.get("subjects") or []:
+        if subject["kind"] != "ServiceAccount":
+            subject.setdefault("apiGroup", "rbac.authorization.k8s.io")
+
+
+def _secret(obj: Object) -> None:
+    obj.setdefault("type", "Opaque")
     for key, value in (obj.pop("stringData", None) or {}).items():
         obj.setdefault("data", {})[key] = base64.b64encode(value.encode()).decode()
 
 
 def _pod(pod: Object) -> None:
-    spec, status = pod["spec"], pod.setdefault("status", {})
+    spec, status = pod.setdefault("spec", {}), pod.setdefault("status", {})
+    _pod_spec(spec)
     spec.setdefault("serviceAccountName", "default")
     spec.setdefault("serviceAccount", spec["serviceAccountName"])
     spec.setdefault("enableServiceLinks", True)
@@ -191,7 +194,8 @@ def own_selector(job: Object) -> None:
     job["spec"]["selector"] = {"matchLabels": {"batch.kubernetes.io/controller-uid": uid}}
 
 
-def _service(spec: Object) -> None:
+def _service(obj: Object) -> None:
+    spec = obj.setdefault("spec", {})
     spec.setdefault("type", "ClusterIP")
     spec.setdefault("sessionAffinity", "None")
     for port in spec.get("ports") or []:
@@ -207,17 +211,28 @@ def _service(spec: Object) -> None:
     spec.setdefault("ipFamilyPolicy", "SingleStack")
 
 
+_OTHERS = {
+    "Pod": _pod,
+    "Service": _service,
+    "Secret": _secret,
+    "EndpointSlice": _slice,
+    "Namespace": _namespace,
+    "RoleBinding": _binding,
+}
+
+
+_STARTING: dict[str, Object] = {
+    "StatefulSet": {"replicas": 0, "availableReplicas": 0},
+    "Deployment": {},
+    "ReplicaSet": {"replicas": 0},
+    "Job": {},
+    "PodDisruptionBudget": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
+    "Service": {"loadBalancer": {}},
+    "DaemonSet": {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0},
+    "PersistentVolumeClaim": {"phase": "Pending"},
+}
+
+
 def starting_status(kind: str) -> Object | None:
     """Return what a new object's status is before anybody has written to it; fields without omitempty are there."""
-    return copied(
-        {
-            "StatefulSet": {"replicas": 0, "availableReplicas": 0},
-            "Deployment": {},
-            "ReplicaSet": {"replicas": 0},
-            "Job": {},
-            "PodDisruptionBudget": {"disruptionsAllowed": 0, "currentHealthy": 0, "desiredHealthy": 0, "expectedPods": 0},
-            "Service": {"loadBalancer": {}},
-            "DaemonSet": {"currentNumberScheduled": 0, "numberMisscheduled": 0, "desiredNumberScheduled": 0, "numberReady": 0},
-            "PersistentVolumeClaim": {"phase": "Pending"},
-        }.get(kind)
-    )  # type: ignore[no-any-return]
+    return dict(_STARTING[kind]) if kind in _STARTING else None

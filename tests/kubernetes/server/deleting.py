@@ -1,8 +1,9 @@
 """
 Deleting: with grace, preconditions and finalizers.
 
-Source: staging/src/k8s.io/apiserver/pkg/registry/rest/delete.go (BeforeDelete) and generic/registry/store.go (Delete) in kubernetes/kubernetes;
-CheckGracefulDelete of pkg/registry/core/pod/strategy.go; https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination.
+Source: staging/src/k8s.io/apiserver/pkg/registry/rest/delete.go (BeforeDelete) and generic/registry/store.go (Delete) in
+kubernetes/kubernetes; CheckGracefulDelete of pkg/registry/core/pod/strategy.go;
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination.
 """
 
 from dataclasses import dataclass

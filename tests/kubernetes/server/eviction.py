@@ -1,7 +1,8 @@
 """
 The eviction of a pod, as far as its disruption budget lets it go.
 
-Source: https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/; pkg/registry/core/pod/storage/eviction.go in kubernetes/kubernetes.
+Source: https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/; pkg/registry/core/pod/storage/eviction.go in
+kubernetes/kubernetes.
 """
 
 from tests.kubernetes.server import deleting

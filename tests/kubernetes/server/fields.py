@@ -1,10 +1,11 @@
 """
 Who owns which fields: sets of paths, and metadata.managedFields.
 
-A path is a tuple of elements as FieldsV1 writes them: `f:name` for a field, `k:{"name":"a"}` for an item of a list with keys, `v:"a"` for one
-of a set. An item's own path is a member besides its fields (written "."), and so is a map's whose keys are free.
+A path is a tuple of elements as FieldsV1 writes them: `f:name` for a field, `k:{"name":"a"}` for an item of a list with keys, `v:"a"` for
+one of a set. An item's own path is a member besides its fields (written "."), and so is a map's whose keys are free.
 
-Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management; fieldpath and typed of sigs.k8s.io/structured-merge-diff.
+Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management; fieldpath and typed of
+sigs.k8s.io/structured-merge-diff.
 """
 
 import json
@@ -20,8 +21,8 @@ Fields: TypeAlias = frozenset[tuple[Element, ...]]
 # Nobody owns these. Source: stripmeta.go of staging/src/k8s.io/apimachinery/pkg/util/managedfields/internal.
 _UNOWNED = {
     ("apiVersion",), ("kind",), ("metadata",), ("metadata", "name"), ("metadata", "namespace"), ("metadata", "creationTimestamp"),
-    ("metadata", "uid"), ("metadata", "resourceVersion"), ("metadata", "managedFields"), ("metadata", "generation"), ("metadata", "selfLink"),
-    ("metadata", "deletionTimestamp"), ("metadata", "deletionGracePeriodSeconds"),
+    ("metadata", "uid"), ("metadata", "resourceVersion"), ("metadata", "managedFields"), ("metadata", "generation"),
+    ("metadata", "selfLink"), ("metadata", "deletionTimestamp"), ("metadata", "deletionGracePeriodSeconds"),
 }  # fmt: skip
 # An item of a list is told apart by what is there after defaults.
 _KEY_DEFAULTS = {"protocol": "TCP"}

@@ -2,8 +2,8 @@
 
 import json
 import socket
+import traceback
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
 
 import yaml
 
@@ -29,6 +29,8 @@ class Desk:
         self.access = access.Access(self.store)
         self.answers = Answers(self.resources, self.access)
         self.ended = Ended(self.store)
+        # What went wrong in the stand-in itself: running.py.
+        self.failures: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.throttled = 0
         self.retry_after_s = 0
@@ -57,14 +59,13 @@ class Listener(ThreadingHTTPServer):
     def handle_error(self, *_: object) -> None:
         """Say nothing of callers that went away."""
 
-    def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = super().get_request()
-        self.connections.add(connection)
-        return connection, address
-
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401: the base class has it so
-        self.connections.discard(request)
-        super().shutdown_request(request)
+    def finish_request(self, request: socket.socket | tuple[bytes, socket.socket], address: Value) -> None:
+        assert isinstance(request, socket.socket)
+        self.connections.add(request)
+        try:
+            super().finish_request(request, address)
+        finally:
+            self.connections.discard(request)
 
     def end_connections(self) -> None:
         for connection in list(self.connections):
@@ -84,7 +85,17 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve()
 
-    do_POST = do_PUT = do_PATCH = do_DELETE = do_GET
+    def do_POST(self) -> None:
+        self._serve()
+
+    def do_PUT(self) -> None:
+        self._serve()
+
+    def do_PATCH(self) -> None:
+        self._serve()
+
+    def do_DELETE(self) -> None:
+        self._serve()
 
     def _serve(self) -> None:
         desk = self.server.desk
@@ -102,6 +113,12 @@ class Handler(BaseHTTPRequestHandler):
         except RefusedError as refused:
             after = refused.details.get("retryAfterSeconds")
             self._say(refused.code, refused.status(), {"Retry-After": str(after)} if after else {})
+        except OSError:
+            # The caller has gone.
+            self.close_connection = True
+        except Exception as error:
+            desk.failures.append(traceback.format_exc())
+            self._say(500, RefusedError(500, "InternalError", f"{type(error).__name__}: {error}").status(), {})
 
     def _answer(self, desk: Desk, raw: bytes, agent: str) -> None:
         asked = paths.read(self.path)
@@ -109,8 +126,8 @@ class Handler(BaseHTTPRequestHandler):
             self._say(200, "ok", {})
             return
         user = desk.access.user(self.headers.get("Authorization"))
-        if (said := paths.discovered(asked.parts)) is not None and self.command == "GET":
-            self._say(200, said, {})
+        if (known := paths.discovered(asked.parts)) is not None and self.command == "GET":
+            self._say(200, known, {})
             return
         how = (self.headers.get("Content-Type") or "").partition(";")[0].strip()
         body = _body(raw, how)
@@ -159,7 +176,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _has_gone(self) -> bool:
         try:
-            return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+            return not bytes(self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
         except BlockingIOError:
             return False
         except OSError:

@@ -17,9 +17,10 @@ from tests.kubernetes.server.selectors import Test, by_fields, by_labels
 from tests.kubernetes.server.store import Store
 
 _TOO_OLD = (
-    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use "
-    "the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list "
-    "- objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue "
+    "parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token "
+    "results in an inconsistent list - objects that were created, modified, or deleted between the time "
+    "the first chunk was returned and now may show up in the list."
 )
 
 
@@ -68,7 +69,7 @@ def listed(store: Store, which: Wanted, query: Mapping[str, str]) -> Object:
         if not which.selective:
             metadata["remainingItemCount"] = len(shown) - limit
         shown = shown[:limit]
-    # Items of a typed list carry neither kind nor apiVersion: staging/src/k8s.io/apiserver/pkg/endpoints/handlers/get.go answers as encoded.
+    # Items of a typed list carry neither kind nor apiVersion: they are encoded as parts of the list.
     items = [{key: value for key, value in obj.items() if key not in {"kind", "apiVersion"}} for obj in shown]
     return {"kind": f"{which.kind.name}List", "apiVersion": which.kind.api_version, "metadata": metadata, "items": items}
 

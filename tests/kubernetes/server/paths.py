@@ -70,7 +70,8 @@ def _has(kind: Kind, subresource: str) -> bool:
 def discovered(parts: tuple[str, ...]) -> Object | None:
     """Return what the discovery documents say: which groups there are, and which resources."""
     if parts == ("version",):
-        return {"major": "1", "minor": "36", "gitVersion": "v1.36.0", "platform": "linux/amd64"}
+        build = dict.fromkeys(("gitCommit", "gitTreeState", "buildDate", "goVersion", "compiler"), "")
+        return {"major": "1", "minor": "36", "gitVersion": "v1.36.0", "platform": "linux/amd64", **build}
     if parts == ("api",):
         return {"kind": "APIVersions", "versions": ["v1"]}
     groups = sorted({(kind.group, kind.version) for kind in KINDS if kind.group} | {key[:2] for key in REVIEWS})

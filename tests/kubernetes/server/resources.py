@@ -1,8 +1,8 @@
 """
 Creating, changing and deleting objects: what both the server's callers and its controllers do.
 
-Source, unless said elsewhere: staging/src/k8s.io/apiserver/pkg/registry/generic/registry/store.go and endpoints/handlers/{create,update,patch}.go
-in kubernetes/kubernetes; https://kubernetes.io/docs/reference/using-api/api-concepts/.
+Source, unless said elsewhere: staging/src/k8s.io/apiserver/pkg/registry/generic/registry/store.go and
+endpoints/handlers/{create,update,patch}.go in kubernetes/kubernetes; https://kubernetes.io/docs/reference/using-api/api-concepts/.
 """
 
 import secrets
@@ -63,15 +63,7 @@ class Resources:
         metadata = obj["metadata"] = obj.get("metadata") or {}
         obj["apiVersion"], obj["kind"] = kind.api_version, kind.name
         self._place(kind, namespace, metadata)
-        if metadata.get("resourceVersion"):
-            raise RefusedError(500, "InternalError", "resourceVersion should not be set on objects to be created")
-        if not metadata.get("name"):
-            if not metadata.get("generateName"):
-                why = "Required value: name or generateName is required"
-                raise invalid(kind, "", [("FieldValueRequired", why, "metadata.name")])
-            metadata["name"] = metadata["generateName"] + letters()
-        for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
-            metadata.pop(field, None)
+        _named(kind, metadata)
         if kind.status:
             obj.pop("status", None)
         with self.store.held():
@@ -84,13 +76,8 @@ class Resources:
                 metadata["generation"] = 1
             if (status := defaults.starting_status(kind.name)) is not None:
                 obj["status"] = status
-            validation.labels(kind, obj)
-            _filled(kind, obj)
-            if kind.name == "Job":
-                defaults.own_selector(obj)
-            validation.on_create(kind, obj)
-            validation.times(obj)
-            if "managedFields" not in metadata or not metadata["managedFields"]:
+            _checked(kind, obj)
+            if not metadata.get("managedFields"):
                 metadata.pop("managedFields", None)
                 metadata["managedFields"] = after_update(kind, None, obj, Manager(by.manager, applies=False))
             return obj if by.dry_run else self.store.write(kind, obj)
@@ -146,7 +133,7 @@ class Resources:
                 return self._applied(kind, (namespace, name), old, patch, by)
             if old is None:
                 raise not_found(kind, name)
-            return self._written(kind, old, patched(kind.name, old, how, patch), by), False
+            return self._written(kind, old, patched(kind.name, copied(old), how, patch), by), False
 
     def _applied(self, kind: Kind, where: tuple[str, str], old: Object | None, said: Value, by: Writer) -> tuple[Object, bool]:
         if not by.manager:
@@ -179,17 +166,10 @@ class Resources:
 
     def _written(self, kind: Kind, old: Object, new: Object, by: Writer, *, applies: bool = False) -> Object:
         """Put a new state of an object in place of an old one, once it is seen to be allowed. *new* is handed over."""
-        name = name_of(old)
         was, metadata = old["metadata"], new["metadata"]
         if metadata.get("resourceVersion") not in {None, "", was["resourceVersion"]}:
-            raise stale(kind, name)
-        for field in ("uid", "name", "namespace", "creationTimestamp"):
-            if field in was and not metadata.get(field):
-                metadata[field] = was[field]
-        for field in ("generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
-            metadata.pop(field, None)
-            if field in was:
-                metadata[field] = was[field]
+            raise stale(kind, name_of(old))
+        _kept(was, metadata)
         _untouched(kind, old, new, by.subresource)
         validation.labels(kind, new)
         _filled(kind, new)
@@ -198,10 +178,10 @@ class Resources:
         validation.times(new)
         if _counts(kind, old, new):
             metadata["generation"] = was.get("generation", 0) + 1
-        managed = metadata.get("managedFields")
+        cleared = not applies and metadata.get("managedFields") == []
         if not applies:
             metadata["managedFields"] = after_update(kind, old, new, Manager(by.manager, applies=False, subresource=by.subresource))
-        if _same(old, new) and (applies or managed != []) and (not applies or _shares(old) == _shares(new)):
+        if _same(old, new) and not cleared and (not applies or _shares(old) == _shares(new)):
             return old
         if by.dry_run:
             return new
@@ -248,6 +228,40 @@ class Resources:
             scheduled = {"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now()}
             new["status"]["conditions"] = [*others, scheduled]
             self._written(kind, pod, new, replace(by, subresource="binding"))
+
+
+def _named(kind: Kind, metadata: Object) -> None:
+    """Give a new object a name if it has none, and take away what only the server says."""
+    if metadata.get("resourceVersion"):
+        raise RefusedError(500, "InternalError", "resourceVersion should not be set on objects to be created")
+    if not metadata.get("name"):
+        if not metadata.get("generateName"):
+            why = "Required value: name or generateName is required"
+            raise invalid(kind, "", [("FieldValueRequired", why, "metadata.name")])
+        metadata["name"] = metadata["generateName"] + letters()
+    for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        metadata.pop(field, None)
+
+
+def _checked(kind: Kind, obj: Object) -> None:
+    """Fill in and check a new object."""
+    validation.labels(kind, obj)
+    _filled(kind, obj)
+    if kind.name == "Job":
+        defaults.own_selector(obj)
+    validation.on_create(kind, obj)
+    validation.times(obj)
+
+
+def _kept(was: Object, metadata: Object) -> None:
+    """Keep what a writer may leave out, and what only the server says."""
+    for field in ("uid", "name", "namespace", "creationTimestamp"):
+        if field in was and not metadata.get(field):
+            metadata[field] = was[field]
+    for field in ("generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
+        metadata.pop(field, None)
+        if field in was:
+            metadata[field] = was[field]
 
 
 def _reached(kind: Kind, config: Object, by: Writer) -> Object:

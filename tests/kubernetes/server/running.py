@@ -111,6 +111,7 @@ def serving(place: Path) -> Iterator[Serving]:
         yield Serving(kubeconfig, server)
     finally:
         server.end()
+    assert not server.desk.failures, "\n".join(server.desk.failures)
 
 
 def _kubeconfig(port: int, token: str) -> dict[str, object]:

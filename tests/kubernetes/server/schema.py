@@ -34,8 +34,8 @@ _KEYS: dict[str, tuple[str, ...]] = {
 _MERGED_BY = {name: keys[0] for name, keys in _KEYS.items()}
 _SETS = ("finalizers",)
 _ATOMIC_MAPS = {
-    "selector", "matchLabels", "nodeSelector", "labelSelector", "fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "scaleTargetRef",
-    "objectReference", "roleRef", "claimRef", "targetRef", "namespaceSelector", "fieldsV1", "involvedObject",
+    "selector", "matchLabels", "nodeSelector", "labelSelector", "fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef",
+    "scaleTargetRef", "objectReference", "roleRef", "claimRef", "targetRef", "namespaceSelector", "fieldsV1", "involvedObject",
 }  # fmt: skip
 # Maps whose keys are anybody's; all others have the fields of their type.
 _FREE_MAPS = {"labels", "annotations", "data", "binaryData", "stringData", "limits", "requests", "capacity", "allocatable", "disruptedPods"}

@@ -1,8 +1,8 @@
 """
 What the stand-in knows: objects, one count of revisions for all of them, and what changed at which revision.
 
-As in etcd, every write gets a revision of its own, a list can be read as it was at an earlier one, and history older than `compacted` is gone
-(https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
+As in etcd, every write gets a revision of its own, a list can be read as it was at an earlier one, and history older than `compacted` is
+gone (https://kubernetes.io/docs/reference/using-api/api-concepts/#resource-versions).
 """
 
 import threading

@@ -9,7 +9,7 @@ import re
 from datetime import UTC, datetime
 
 from tests.kubernetes.server.kinds import Kind
-from tests.kubernetes.server.objects import Object, at, labels_of, name_of
+from tests.kubernetes.server.objects import Object, at, name_of
 from tests.kubernetes.server.refusals import RefusedError, bad_request, invalid
 from tests.kubernetes.server.selectors import matches
 
@@ -48,8 +48,9 @@ def on_create(kind: Kind, obj: Object) -> None:
 
 
 _NAME_RULE = (
-    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric "
-    "character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
+    "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an "
+    "alphanumeric character (e.g. 'example.com', regex used for validation is "
+    "'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
 
 
@@ -182,7 +183,8 @@ def times(obj: Object) -> None:
 
 def labels(kind: Kind, obj: Object) -> None:
     """Refuse labels that aren't text."""
-    for key, value in labels_of(obj).items():
+    said: Object = obj["metadata"].get("labels") or {}
+    for key, value in said.items():
         if not isinstance(value, str):
             why = f"json: cannot unmarshal {type(value).__name__} into Go struct field ObjectMeta.metadata.labels of type string"
             raise RefusedError(

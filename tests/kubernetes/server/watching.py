@@ -26,10 +26,11 @@ def watched(store: Store, which: Wanted, query: Mapping[str, str], ended: "Ended
     bookmarks = query.get("allowWatchBookmarks") in {"true", "1"}
     initial = query.get("sendInitialEvents")
     with store.held():
+        refused: Object | None = None
+        seen, begun = 0, list[Object]()
         if asked and asked < store.watchable and initial != "true":
-            seen, refused = 0, expired(f"too old resource version: {asked} ({store.watchable})").status()
+            refused = expired(f"too old resource version: {asked} ({store.watchable})").status()
         else:
-            refused = None
             from_now = not asked or initial == "true"
             seen = store.revision if from_now else asked or 0
             begun = [obj for obj in store.all(which.kind, which.namespace) if which.has(obj)] if from_now and initial != "false" else []
@@ -65,7 +66,7 @@ def _followed(store: Store, which: Wanted, seen: int, until: float, ended: Ended
         with store.changed:
             if store.revision == seen and not mark and ended.count == at_first:
                 store.changed.wait(min(left, 0.5))
-            lost = seen < store.compacted < store.revision + 1 and seen < store.compacted and store.revision != seen
+            lost = seen < store.compacted and store.revision != seen
             new = _since(store, seen)
             now = store.revision
         if lost:
