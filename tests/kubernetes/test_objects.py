@@ -48,7 +48,8 @@ def test_put_of_a_stale_version_is_refused(control_plane: ControlPlane) -> None:
     with refused(409, "Conflict") as told:
         it.put(first | {"data": {"x": "3"}})
     assert told["message"] == (
-        'Operation cannot be fulfilled on configmaps "a": the object has been modified; please apply your changes to the latest version and try again'
+        'Operation cannot be fulfilled on configmaps "a": '
+        "the object has been modified; please apply your changes to the latest version and try again"
     )
     assert it.get("ConfigMap", "a")["data"] == {"x": "2"}
 
