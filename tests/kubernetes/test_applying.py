@@ -21,7 +21,7 @@ def _begin(it: Hand) -> Object:
 def _owned(obj: Object, manager: str) -> Object:
     """Return what a manager that applies owns of the spec."""
     found = [one for one in obj["metadata"]["managedFields"] if one["manager"] == manager and one["operation"] == "Apply"]
-    return found[0]["fieldsV1"]["f:spec"] if found else {}  # type: ignore[no-any-return]
+    return found[0]["fieldsV1"]["f:spec"] if found else {}
 
 
 def _image_of(obj: Object) -> str:

@@ -2,7 +2,7 @@
 
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.hand import MERGE, Hand, deployment, eventually, hand, image_patch, stays
-from tests.kubernetes.kubelet.api import Object
+from tests.kubernetes.kubelet.api import Object, Value
 
 _NEW = "example.org/a:2"
 _ONE_FIRST = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
@@ -27,7 +27,7 @@ def _make_ready(it: Hand) -> None:
             it.ready(name)
 
 
-def _whole(it: Hand, **more: object) -> None:
+def _whole(it: Hand, **more: Value) -> None:
     it.create(deployment("a", **more))
     eventually(lambda: len(it.pods("app=a")) == 3, "all are there")
     _make_ready(it)

@@ -9,7 +9,7 @@ from kubernetes import client
 
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.hand import JSON_PATCH, MERGE, deployment, hand, image_patch, pod, refused, stateful_set
-from tests.kubernetes.kubelet.api import Object
+from tests.kubernetes.kubelet.api import Object, said
 
 
 def _config(name: str, **data: str) -> Object:
@@ -19,7 +19,7 @@ def _config(name: str, **data: str) -> Object:
 def test_official_client_reads_what_it_wrote(control_plane: ControlPlane) -> None:
     with control_plane.api() as api:
         core = client.CoreV1Api(api)
-        made = core.create_namespaced_config_map(control_plane.namespace, _config("a", x="1"))
+        made = core.create_namespaced_config_map(control_plane.namespace, said(_config("a", x="1")))
         read = core.read_namespaced_config_map("a", control_plane.namespace)
     assert read.data == {"x": "1"}
     assert read.metadata is not None

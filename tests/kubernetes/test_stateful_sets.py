@@ -6,7 +6,7 @@ The tests themselves say which pods are ready, so these run without a node.
 
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.hand import MERGE, Hand, eventually, hand, image_patch, stateful_set, stays
-from tests.kubernetes.kubelet.api import Object
+from tests.kubernetes.kubelet.api import Object, Value
 
 _OLD, _NEW = "example.org/a:1", "example.org/a:2"
 
@@ -19,7 +19,7 @@ def _status(it: Hand) -> Object:
     return it.get("StatefulSet", "a")["status"]  # type: ignore[no-any-return]
 
 
-def _three(it: Hand, **more: object) -> None:
+def _three(it: Hand, **more: Value) -> None:
     it.create(stateful_set("a", **more))
     it.all_ready("a-0", "a-1", "a-2")
     eventually(lambda: _status(it).get("readyReplicas") == 3, "all are ready")

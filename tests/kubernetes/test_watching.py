@@ -15,7 +15,7 @@ from kubernetes import client, watch
 
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.hand import Hand, eventually, hand, refused
-from tests.kubernetes.kubelet.api import LOST, Object
+from tests.kubernetes.kubelet.api import LOST, Object, Value
 from tests.kubernetes.server.faults import Faults
 
 
@@ -102,9 +102,10 @@ def test_official_client_watches(control_plane: ControlPlane) -> None:
     with control_plane.api() as api:
         core = client.CoreV1Api(api)
         seen = []
-        for event in watch.Watch().stream(
-            core.list_namespaced_config_map, control_plane.namespace, label_selector="by=test", timeout_seconds=20
-        ):
+        # It comes without types.
+        watcher: Value = watch
+        query = {"label_selector": "by=test", "timeout_seconds": 20}
+        for event in watcher.Watch().stream(core.list_namespaced_config_map, control_plane.namespace, **query):
             seen.append((event["type"], event["object"].metadata.name))
             if len(seen) == 2:
                 break
