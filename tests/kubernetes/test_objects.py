@@ -249,6 +249,27 @@ def test_lists_by_fields(control_plane: ControlPlane) -> None:
         it.list("Pod", fieldSelector="spec.hostname=x")
 
 
+def test_what_is_of_another_type_is_not_read(control_plane: ControlPlane) -> None:
+    """By POST as what it isn't, by a patch as what would come of it; nothing of it is kept, and the controllers go on."""
+    it = hand(control_plane)
+    wrong = stateful_set("a")
+    wrong["spec"]["replicas"] = "two"
+    with refused(400, "BadRequest"):
+        it.create(wrong)
+    it.create(stateful_set("a", replicas=0))
+    with refused(422, "Invalid") as told:
+        it.patch("StatefulSet", "a", {"spec": {"replicas": "x"}}, MERGE)
+    assert told["details"]["causes"][0]["field"] == "patch"
+    it.patch("StatefulSet", "a", {"spec": {"replicas": 1}}, MERGE)
+    it.wait_for_pod("a-0")
+
+
+@pytest.mark.parametrize("query", [{"limit": "abc"}, {"resourceVersion": "abc"}, {"watch": "true", "resourceVersion": "abc"}])
+def test_query_that_makes_no_sense(control_plane: ControlPlane, query: dict[str, str]) -> None:
+    with refused(400, "BadRequest"):
+        hand(control_plane).list("ConfigMap", **query)
+
+
 def test_pod_is_bound_once(control_plane: ControlPlane) -> None:
     it = hand(control_plane)
     it.create(pod("a"))

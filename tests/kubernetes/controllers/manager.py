@@ -2,6 +2,7 @@
 
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import TypeAlias
 
@@ -75,5 +76,8 @@ class Controllers:
                 except RefusedError:
                     # As their queues do: what was refused is tried again.
                     wanted = 0.2
+                except Exception:  # noqa: BLE001 - whatever it is, the others go on, and the test fails of it
+                    self._resources.failures.append(traceback.format_exc())
+                    wanted = 1.0
                 again = min(again, wanted if wanted is not None else again)
         return again

@@ -29,8 +29,6 @@ class Desk:
         self.access = access.Access(self.store)
         self.answers = Answers(self.resources, self.access)
         self.ended = Ended(self.store)
-        # What went wrong in the stand-in itself: running.py.
-        self.failures: list[str] = []
         self.asked: list[tuple[str, str]] = []
         self.throttled = 0
         self.retry_after_s = 0
@@ -117,7 +115,7 @@ class Handler(BaseHTTPRequestHandler):
             # The caller has gone.
             self.close_connection = True
         except Exception as error:  # noqa: BLE001 - whatever it is, the test must fail of it
-            desk.failures.append(traceback.format_exc())
+            desk.resources.failures.append(traceback.format_exc())
             self._say(500, RefusedError(500, "InternalError", f"{type(error).__name__}: {error}").status(), {})
 
     def _answer(self, desk: Desk, raw: bytes, agent: str) -> None:

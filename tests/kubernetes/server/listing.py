@@ -55,9 +55,16 @@ def revision_in(query: Mapping[str, str]) -> int | None:
     return int(said)
 
 
+def number_in(query: Mapping[str, str], key: str) -> int:
+    said = query.get(key, "")
+    if said and not said.isdigit():
+        raise bad_request(f'strconv.ParseInt: parsing "{said}": invalid syntax')
+    return int(said or 0)
+
+
 def listed(store: Store, which: Wanted, query: Mapping[str, str]) -> Object:
     """Return a list, as it is answered."""
-    limit = int(query.get("limit") or 0)
+    limit = number_in(query, "limit")
     with store.held():
         revision, after = _start(store, query)
         there = store.all_at(revision, which.kind, which.namespace)

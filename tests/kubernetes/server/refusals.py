@@ -33,6 +33,14 @@ class RefusedError(Exception):
         return said | {"code": self.code}
 
 
+class UndecodableError(RefusedError):
+    """An object that isn't of its kind's types."""
+
+    def __init__(self, kind: Kind, why: str) -> None:
+        what = f'{kind.name} in version "{kind.version}" cannot be handled as a {kind.name}: {why}'
+        super().__init__(400, "BadRequest", what)
+
+
 def _about(kind: Kind, name: str) -> dict[str, Any]:
     group = {"group": kind.group} if kind.group else {}
     return ({"name": name} if name else {}) | group | {"kind": kind.plural}

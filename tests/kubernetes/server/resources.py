@@ -10,13 +10,14 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tests.kubernetes.server import defaults, validation
+from tests.kubernetes.server import decoding, defaults, validation
 from tests.kubernetes.server.apply import Manager, after_update, applied
 from tests.kubernetes.server.kinds import BY_NAME, Kind
 from tests.kubernetes.server.objects import Object, Value, at, copied, name_of, namespace_of, now
 from tests.kubernetes.server.patching import APPLY, patched
 from tests.kubernetes.server.refusals import (
     RefusedError,
+    UndecodableError,
     bad_request,
     conflict,
     exists,
@@ -50,6 +51,8 @@ class Resources:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        # What went wrong in the stand-in itself: running.py.
+        self.failures: list[str] = []
 
     def get(self, kind: Kind, namespace: str, name: str) -> Object:
         found = self.store.get(kind, namespace, name)
@@ -133,7 +136,12 @@ class Resources:
                 return self._applied(kind, (namespace, name), old, patch, by)
             if old is None:
                 raise not_found(kind, name)
-            return self._written(kind, old, patched(kind.name, copied(old), how, patch), by), False
+            try:
+                return self._written(kind, old, patched(kind.name, copied(old), how, patch), by), False
+            except UndecodableError as error:
+                # Of a patch it is what comes of it that can't be read: endpoints/handlers/patch.go.
+                why = f"Invalid value: {error.message}"
+                raise RefusedError(422, "Invalid", f' "" is invalid: patch: {why}', _patch_cause(why)) from None
 
     def _applied(self, kind: Kind, where: tuple[str, str], old: Object | None, said: Value, by: Writer) -> tuple[Object, bool]:
         if not by.manager:
@@ -230,6 +238,10 @@ class Resources:
             self._written(kind, pod, new, replace(by, subresource="binding"))
 
 
+def _patch_cause(why: str) -> Object:
+    return {"causes": [{"reason": "FieldValueInvalid", "message": why, "field": "patch"}]}
+
+
 def _named(kind: Kind, metadata: Object) -> None:
     """Give a new object a name if it has none, and take away what only the server says."""
     if metadata.get("resourceVersion"):
@@ -274,6 +286,7 @@ def _reached(kind: Kind, config: Object, by: Writer) -> Object:
 
 
 def _filled(kind: Kind, obj: Object) -> None:
+    decoding.types(kind, obj)
     try:
         defaults.fill(obj)
     except (AttributeError, KeyError, TypeError) as error:

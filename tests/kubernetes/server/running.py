@@ -111,7 +111,7 @@ def serving(place: Path) -> Iterator[Serving]:
         yield Serving(kubeconfig, server)
     finally:
         server.end()
-    assert not server.desk.failures, "\n".join(server.desk.failures)
+    assert not server.desk.resources.failures, "\n".join(server.desk.resources.failures)
 
 
 def _kubeconfig(port: int, token: str) -> dict[str, object]:

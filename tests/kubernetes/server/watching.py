@@ -8,7 +8,7 @@ staging/src/k8s.io/apiserver/pkg/storage/cacher/cacher.go (too old a version is 
 import time
 from collections.abc import Iterator, Mapping
 
-from tests.kubernetes.server.listing import Wanted, revision_in
+from tests.kubernetes.server.listing import Wanted, number_in, revision_in
 from tests.kubernetes.server.objects import Object
 from tests.kubernetes.server.refusals import expired
 from tests.kubernetes.server.store import Change, Store
@@ -20,9 +20,15 @@ _BOOKMARK_BEFORE_END_S = 2.0
 
 
 def watched(store: Store, which: Wanted, query: Mapping[str, str], ended: "Ended") -> Iterator[Object | None]:
-    """Yield events; None, now and then, while there are none. Ends in time, and when *ended* says so."""
-    until = time.monotonic() + (int(query.get("timeoutSeconds") or 0) or _LASTS_S)
-    asked = revision_in(query)
+    """Return events; None, now and then, while there are none. They end in time, and when *ended* says so. Raises 400 at once."""
+    asked, lasts_s = revision_in(query), number_in(query, "timeoutSeconds") or _LASTS_S
+    return _watched(store, which, query, ended, (asked, time.monotonic() + lasts_s))
+
+
+def _watched(
+    store: Store, which: Wanted, query: Mapping[str, str], ended: "Ended", bounds: tuple[int | None, float]
+) -> Iterator[Object | None]:
+    asked, until = bounds
     bookmarks = query.get("allowWatchBookmarks") in {"true", "1"}
     initial = query.get("sendInitialEvents")
     with store.held():
