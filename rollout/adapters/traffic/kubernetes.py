@@ -112,7 +112,7 @@ class KubernetesTraffic:
     def admit_acts(self, server: Server, weight: int, timeout_s: float) -> Acts:
         """See ports.acts."""
         if weight != FULL_WEIGHT:
-            remedy = "no `ramp` in the playbook, or `traffic_driver: haproxy` for a HAProxy in the cluster"
+            remedy = "`ramp: {weights: [100], step_s: 0}` in the playbook"
             raise PermanentDriverError("a Service has no weights", where=server.name, why=f"{weight} % was asked for", remedy=remedy)
         return self._acts(server, IN, timeout_s)
 
@@ -179,7 +179,7 @@ class KubernetesTraffic:
     def _no_hold(self, server: Server) -> PermanentDriverError:
         self._service(server, ASK_S)
         what = f"Service {server.backend} can't let requests wait"
-        raise PermanentDriverError(what, where=server.name, remedy="`traffic_driver: haproxy` for a HAProxy in the cluster, with hold.lua")
+        raise PermanentDriverError(what, where=server.name, remedy="no `hold` at this pool in the inventory")
 
     def _pods(self, timeout_s: float) -> dict[str, Object]:
         return {name_of(pod): pod for pod in self._looking.all_of(PODS, self._settings.selector, timeout_s)}
