@@ -43,7 +43,7 @@ KIND = "kubernetes"
 HOST = "the cluster"
 POLL_S = 0.2
 # A container that ends at once is seen to run for a moment; the node tells of its end a little later.
-SETTLED_S = 1.0
+SETTLED_S = 2.0
 # One request among several of an act that is done in any case.
 REQUEST_S = 10.0
 # A status that moves under our hands is read again; more often than this it is somebody who writes without end.
