@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,7 +64,30 @@ class ControlPlane:
         settings["users"] = [{"name": "test", "user": {"token": token}}]
         place = self.kubeconfig.with_name(f"kubeconfig-{name}")
         place.write_text(json.dumps(settings))
+        if rules:
+            wait_until(lambda: self._may(place, rules[-1]), 10, f"{name} may do what was said")
         return place
+
+    def _may(self, kubeconfig: Path, rule: Mapping[str, Any]) -> bool:
+        """Tell whether the server knows of a rule yet: it hears of new roles by a watch of its own."""
+        resource, _, subresource = rule["resources"][0].partition("/")
+        attributes = {
+            "namespace": self.namespace,
+            "group": rule["apiGroups"][0],
+            "resource": resource,
+            "subresource": subresource,
+            "verb": rule["verbs"][0],
+            "name": (rule.get("resourceNames") or [""])[0],
+        }
+        with self.api(kubeconfig) as api:
+            review = said({"spec": {"resourceAttributes": attributes}})
+            status = client.AuthorizationV1Api(api).create_self_subject_access_review(review).status
+        return status is not None and bool(status.allowed)
+
+
+def hand_node(namespace: str) -> str:
+    """Return the name of the Node that tests of a namespace bind pods to by hand."""
+    return f"hand-{namespace.rpartition('-')[2]}"
 
 
 @pytest.fixture
@@ -105,6 +128,8 @@ def _namespace(administrator: Path, place: Path, faults: Faults | None) -> Itera
         finally:
             if faults is None:
                 core.delete_namespace(name)
+                with suppress(client.ApiException):
+                    core.delete_node(hand_node(name))
 
 
 def _default_account(core: client.CoreV1Api, namespace: str) -> None:

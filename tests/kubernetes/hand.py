@@ -12,7 +12,7 @@ from kubernetes import client
 
 from rollout.lab.processes import wait_until
 from rollout.model.errors import TransientDriverError
-from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.bed import ControlPlane, hand_node
 from tests.kubernetes.kubelet.api import STRATEGIC, Object, Server, Value
 from tests.kubernetes.server.kinds import BY_NAME
 
@@ -82,7 +82,7 @@ def stays(look: Callable[[], bool], for_s: float = 1.0) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Hand:
-    """Somebody at the API server, who reads and writes objects as they are, and is also the kubelet of a node that doesn't exist."""
+    """Somebody at the API server, who reads and writes objects as they are, and is also the kubelet of a node with nothing behind it."""
 
     server: Server
     namespace: str
@@ -132,8 +132,16 @@ class Hand:
         query = {"labelSelector": selector} if selector else {}
         return {one["metadata"]["name"]: one for one in self.list("Pod", **query)["items"]}
 
-    def bind(self, name: str, node: str = "by-hand") -> Object:
-        target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    @property
+    def node(self) -> str:
+        """Return the name of a Node, which is there: pods on one that isn't are no endpoints."""
+        name = hand_node(self.namespace)
+        if self.find("Node", name) is None:
+            self.create({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
+        return name
+
+    def bind(self, name: str, node: str = "") -> Object:
+        target = {"apiVersion": "v1", "kind": "Node", "name": node or self.node}
         body = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name}, "target": target}
         return self.server.ask("POST", self.path("Pod", name, "binding"), body)
 

@@ -43,7 +43,7 @@ def test_ready_pods_are_endpoints_and_pods_that_end_serve_on(control_plane: Cont
     one = _endpoints(it)["a"]
     assert one["addresses"] == ["10.9.0.1"]
     assert one["targetRef"]["uid"] == made["metadata"]["uid"]
-    assert one["nodeName"] == "by-hand"
+    assert one["nodeName"] == it.node
     slice_ = it.list("EndpointSlice", labelSelector="kubernetes.io/service-name=s")["items"][0]
     assert slice_["ports"] == [{"name": "http", "port": 8080, "protocol": "TCP"}]
     assert slice_["metadata"]["labels"]["endpointslice.kubernetes.io/managed-by"] == "endpointslice-controller.k8s.io"
@@ -69,6 +69,19 @@ def test_service_may_publish_those_that_are_not_ready(control_plane: ControlPlan
     _service(it, publishNotReadyAddresses=True, clusterIP="None")
     _pod(it, "a", "10.9.0.1", ready=False)
     _are(it, a=(True, False, False))
+
+
+def test_pod_of_a_node_that_is_not_there_is_no_endpoint(control_plane: ControlPlane) -> None:
+    it = hand(control_plane)
+    _service(it)
+    one = pod("lost")
+    one["metadata"]["labels"]["tier"] = "a"
+    one["spec"]["containers"][0]["ports"] = [{"name": "web", "containerPort": 8080}]
+    it.create(one)
+    it.bind("lost", "nowhere")
+    it.ready("lost", address="10.9.0.3")
+    _pod(it, "a", "10.9.0.1")
+    _are(it, a=(True, True, False))
 
 
 def test_slices_of_ones_own_are_left_alone_and_checked(control_plane: ControlPlane) -> None:

@@ -38,7 +38,7 @@ def test_second_eviction_waits_for_the_first_pod(control_plane: ControlPlane, bu
     for name in ["a-2", "a-1"][:most]:
         assert it.evict(name)["status"] == "Success"
         assert it.get("Pod", name)["metadata"]["deletionTimestamp"]
-    eventually(lambda: _status(it)["disruptionsAllowed"] == 0, "none may go")
+    eventually(lambda: _status(it)["disruptionsAllowed"] == 0 and _status(it)["currentHealthy"] == 3 - most, "none may go")
     with refused(429, "TooManyRequests") as told:
         it.evict("a-0")
     assert told["message"] == "Cannot evict pod as it would violate the pod's disruption budget."

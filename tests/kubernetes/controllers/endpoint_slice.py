@@ -12,7 +12,7 @@ from tests.kubernetes.server.objects import Object, at, labels_of, name_of, name
 from tests.kubernetes.server.resources import Resources
 from tests.kubernetes.server.selectors import matches
 
-_SERVICE, _SLICE = BY_NAME["Service"], BY_NAME["EndpointSlice"]
+_SERVICE, _SLICE, _NODE = BY_NAME["Service"], BY_NAME["EndpointSlice"], BY_NAME["Node"]
 _OF_SERVICE, _BY = "kubernetes.io/service-name", "endpointslice.kubernetes.io/managed-by"
 _MANAGED = "endpointslice-controller.k8s.io"
 
@@ -27,6 +27,9 @@ def endpoint_slices(resources: Resources) -> float | None:
 def _sync(resources: Resources, service: Object) -> None:
     selector = {"matchLabels": service["spec"]["selector"]}
     pods = [pod for pod in resources.store.all(POD, namespace_of(service)) if matches(selector, labels_of(pod)) and _counts(pod)]
+    if not service["spec"].get("publishNotReadyAddresses"):
+        # Those of a node that isn't there are left out: reconciler.go of staging/src/k8s.io/endpointslice.
+        pods = [pod for pod in pods if resources.store.get(_NODE, "", pod["spec"].get("nodeName", "")) is not None]
     # Pods that know a named port by different numbers are in different slices.
     by_ports: dict[tuple[tuple[str, int, str], ...], list[Object]] = {}
     for pod in pods:

@@ -158,8 +158,6 @@ def _lease(obj: Object) -> list[Cause]:
         causes.append(("FieldValueInvalid", f"Invalid value: {seconds}: must be greater than 0", "spec.leaseDurationSeconds"))
     if transitions is not None and transitions < 0:
         causes.append(("FieldValueInvalid", f"Invalid value: {transitions}: must be greater than or equal to 0", "spec.leaseTransitions"))
-    if spec.get("holderIdentity") == "":
-        causes.append(("FieldValueInvalid", 'Invalid value: "": must not be empty', "spec.holderIdentity"))
     return causes
 
 
