@@ -32,6 +32,10 @@ def _replaced(it: Hand, name: str, uid: str) -> None:
     eventually(lambda: (found := it.find("Pod", name)) is not None and found["metadata"]["uid"] != uid, f"{name} is new")
 
 
+def _ending(it: Hand) -> list[str]:
+    return [name for name, one in it.pods("app=a").items() if "deletionTimestamp" in one["metadata"]]
+
+
 def _uid(it: Hand, name: str) -> str:
     return str(it.get("Pod", name)["metadata"]["uid"])
 
@@ -67,7 +71,7 @@ def test_new_template_rolls_from_the_last_pod_each_after_the_one_before(control_
     for name in ("a-2", "a-1", "a-0"):
         _replaced(it, name, uids[name])
         assert _images(it)[name] == _NEW
-        assert stays(lambda: sum("deletionTimestamp" in one["metadata"] for one in it.pods("app=a").values()) == 0, 0.5)
+        assert stays(lambda: not _ending(it), 0.5)
         it.ready(name)
     done = eventually(lambda: (status := _status(it))["currentRevision"] == status["updateRevision"] and status, "it is done")
     assert isinstance(done, dict)
@@ -81,7 +85,7 @@ def test_on_delete_replaces_nobody_by_itself(control_plane: ControlPlane) -> Non
     _three(it, updateStrategy={"type": "OnDelete"})
     it.patch("StatefulSet", "a", image_patch(_NEW))
     eventually(lambda: _status(it)["observedGeneration"] == 2, "it is seen")
-    assert stays(lambda: set(_images(it).values()) == {_OLD})
+    assert stays(lambda: set(_images(it).values()) == {_OLD} and not _ending(it))
     for name in ("a-0", "a-1", "a-2"):
         uid = _uid(it, name)
         it.delete("Pod", name)
@@ -95,7 +99,7 @@ def test_on_delete_replaces_nobody_by_itself(control_plane: ControlPlane) -> Non
     assert status["currentRevision"] != status["updateRevision"]
     it.patch("StatefulSet", "a", {"spec": {"updateStrategy": {"type": "RollingUpdate"}}})
     eventually(lambda: (told := _status(it))["currentRevision"] == told["updateRevision"], "it is done once it may roll")
-    assert stays(lambda: all("deletionTimestamp" not in one["metadata"] for one in it.pods("app=a").values()))
+    assert stays(lambda: not _ending(it))
 
 
 def test_partition_keeps_those_below_it_at_the_old_revision(control_plane: ControlPlane) -> None:
@@ -106,7 +110,7 @@ def test_partition_keeps_those_below_it_at_the_old_revision(control_plane: Contr
     it.patch("StatefulSet", "a", image_patch(_NEW))
     _replaced(it, "a-2", uids["a-2"])
     it.ready("a-2")
-    assert stays(lambda: _images(it) == {"a-0": _OLD, "a-1": _OLD, "a-2": _NEW})
+    assert stays(lambda: _images(it) == {"a-0": _OLD, "a-1": _OLD, "a-2": _NEW} and not _ending(it))
     it.delete("Pod", "a-0")
     _replaced(it, "a-0", uids["a-0"])
     assert _images(it)["a-0"] == _OLD
