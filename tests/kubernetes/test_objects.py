@@ -264,6 +264,19 @@ def test_what_is_of_another_type_is_not_read(control_plane: ControlPlane) -> Non
     it.wait_for_pod("a-0")
 
 
+def test_field_that_nobody_knows_is_left_out_or_refused(control_plane: ControlPlane) -> None:
+    it = hand(control_plane)
+    one = stateful_set("a", replicas=0, nothing="x")
+    with refused(400, "BadRequest") as told:
+        it.create(one, fieldValidation="Strict")
+    assert 'unknown field "spec.nothing"' in told["message"]
+    assert "nothing" not in it.create(one)["spec"]
+    assert "nothing" not in it.patch("StatefulSet", "a", {"spec": {"nothing": "x"}}, MERGE)["spec"]
+    with pytest.raises(client.ApiException) as caught:
+        it.apply(one, "ours")
+    assert ".spec.nothing: field not declared in schema" in str(caught.value.body)
+
+
 @pytest.mark.parametrize("query", [{"limit": "abc"}, {"resourceVersion": "abc"}, {"watch": "true", "resourceVersion": "abc"}])
 def test_query_that_makes_no_sense(control_plane: ControlPlane, query: dict[str, str]) -> None:
     with refused(400, "BadRequest"):

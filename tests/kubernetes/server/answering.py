@@ -3,7 +3,7 @@
 import ssl
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlencode
 
@@ -31,6 +31,7 @@ class Request:
     how: str
     agent: str
     user: User
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def dry_run(self) -> bool:
@@ -44,7 +45,8 @@ class Request:
         # Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/#managers.
         default = "" if self.how == patching.APPLY else self.agent.partition("/")[0]
         force = self.query.get("force") in {"true", "1"}
-        return Writer(self.query.get("fieldManager") or default, self.dry_run, self.place.subresource, force)
+        strict = self.query.get("fieldValidation") == "Strict"
+        return Writer(self.query.get("fieldManager") or default, self.dry_run, self.place.subresource, force, strict, self.warnings)
 
 
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", "GET": "get"}
@@ -97,6 +99,9 @@ class Answers:
         where = request.place
         if where.name or where.subresource or not isinstance(request.body, dict):
             raise RefusedError(405, "MethodNotAllowed", "the server does not allow this method on the requested resource")
+        if request.how not in {"", "application/json", "application/yaml"}:
+            why = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
+            raise RefusedError(415, "UnsupportedMediaType", why)
         namespace = where.namespace or ("" if not where.kind.namespaced else at(request.body, "metadata", "namespace") or "")
         return 201, self._resources.create(where.kind, namespace, request.body, request.writer())
 

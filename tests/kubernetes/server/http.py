@@ -137,7 +137,8 @@ class Handler(BaseHTTPRequestHandler):
             self._watch(desk, request)
             return
         code, said = desk.answers.to(request)
-        self._say(code, said, {})
+        warnings = ", ".join('299 - "{}"'.format(one.replace('"', '\\"')) for one in request.warnings)
+        self._say(code, said, {"Warning": warnings} if warnings else {})
 
     def _say(self, code: int, said: Object | str, more: dict[str, str]) -> None:
         plain = isinstance(said, str)

@@ -8,9 +8,9 @@ endpoints/handlers/{create,update,patch}.go in kubernetes/kubernetes; https://ku
 import secrets
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from tests.kubernetes.server import decoding, defaults, validation
+from tests.kubernetes.server import decoding, defaults, pruning, validation
 from tests.kubernetes.server.apply import Manager, after_update, applied
 from tests.kubernetes.server.kinds import BY_NAME, Kind
 from tests.kubernetes.server.objects import Object, Value, at, copied, name_of, namespace_of, now
@@ -40,6 +40,8 @@ class Writer:
     dry_run: bool = False
     subresource: str = ""
     force: bool = False
+    strict: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 def letters(count: int = 5) -> str:
@@ -79,7 +81,7 @@ class Resources:
                 metadata["generation"] = 1
             if (status := defaults.starting_status(kind.name)) is not None:
                 obj["status"] = status
-            _checked(kind, obj)
+            _checked(kind, obj, by)
             if not metadata.get("managedFields"):
                 metadata.pop("managedFields", None)
                 metadata["managedFields"] = after_update(kind, None, obj, Manager(by.manager, applies=False))
@@ -147,16 +149,9 @@ class Resources:
         if not by.manager:
             why = "metadata.fieldManager: Required value: is required for apply patch"
             raise RefusedError(422, "Invalid", f'PatchOptions.meta.k8s.io "" is invalid: {why}')
-        config = copied(said)
-        if not isinstance(config, dict) or config.get("kind") != kind.name or config.get("apiVersion") != kind.api_version:
-            raise bad_request(f"invalid object type: expected {kind.api_version} {kind.name}")
-        metadata = config.setdefault("metadata", {})
-        if metadata.get("managedFields"):
-            raise bad_request("metadata.managedFields must be nil")
         namespace, name = where
-        metadata.setdefault("name", name)
-        if metadata["name"] != name:
-            raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+        config = _configuration(kind, namespace, name, said)
+        metadata = config["metadata"]
         version = metadata.pop("resourceVersion", None)
         if old is None:
             if metadata.get("uid"):
@@ -180,7 +175,7 @@ class Resources:
         _kept(was, metadata)
         _untouched(kind, old, new, by.subresource)
         validation.labels(kind, new)
-        _filled(kind, new)
+        _filled(kind, new, by)
         if by.subresource != "binding":
             validation.on_update(kind, old, new)
         validation.times(new)
@@ -238,6 +233,22 @@ class Resources:
             self._written(kind, pod, new, replace(by, subresource="binding"))
 
 
+def _configuration(kind: Kind, namespace: str, name: str, said: Value) -> Object:
+    """Return what is to be applied, once it is seen to be an object of that kind and name."""
+    config: Object = copied(said)
+    if not isinstance(said, dict) or config.get("kind") != kind.name or config.get("apiVersion") != kind.api_version:
+        raise bad_request(f"invalid object type: expected {kind.api_version} {kind.name}")
+    metadata = config.setdefault("metadata", {})
+    if metadata.get("managedFields"):
+        raise bad_request("metadata.managedFields must be nil")
+    if unknown := pruning.pruned(kind, config):
+        why = f"failed to create typed patch object ({namespace}/{name}; {kind.api_version}, Kind={kind.name})"
+        raise RefusedError(500, "", f"{why}: .{unknown[0]}: field not declared in schema")
+    if metadata.setdefault("name", name) != name:
+        raise bad_request(f"the name of the object ({metadata['name']}) does not match the name on the URL ({name})")
+    return config
+
+
 def _patch_cause(why: str) -> Object:
     return {"causes": [{"reason": "FieldValueInvalid", "message": why, "field": "patch"}]}
 
@@ -251,14 +262,14 @@ def _named(kind: Kind, metadata: Object) -> None:
             why = "Required value: name or generateName is required"
             raise invalid(kind, "", [("FieldValueRequired", why, "metadata.name")])
         metadata["name"] = metadata["generateName"] + letters()
-    for field in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        metadata.pop(field, None)
+    for key in ("uid", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds"):
+        metadata.pop(key, None)
 
 
-def _checked(kind: Kind, obj: Object) -> None:
+def _checked(kind: Kind, obj: Object, by: Writer) -> None:
     """Fill in and check a new object."""
     validation.labels(kind, obj)
-    _filled(kind, obj)
+    _filled(kind, obj, by)
     if kind.name == "Job":
         defaults.own_selector(obj)
     validation.on_create(kind, obj)
@@ -267,13 +278,13 @@ def _checked(kind: Kind, obj: Object) -> None:
 
 def _kept(was: Object, metadata: Object) -> None:
     """Keep what a writer may leave out, and what only the server says."""
-    for field in ("uid", "name", "namespace", "creationTimestamp"):
-        if field in was and not metadata.get(field):
-            metadata[field] = was[field]
-    for field in ("generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
-        metadata.pop(field, None)
-        if field in was:
-            metadata[field] = was[field]
+    for key in ("uid", "name", "namespace", "creationTimestamp"):
+        if key in was and not metadata.get(key):
+            metadata[key] = was[key]
+    for key in ("generation", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"):
+        metadata.pop(key, None)
+        if key in was:
+            metadata[key] = was[key]
 
 
 def _reached(kind: Kind, config: Object, by: Writer) -> Object:
@@ -285,7 +296,13 @@ def _reached(kind: Kind, config: Object, by: Writer) -> Object:
     return {key: value for key, value in config.items() if key != "status"}
 
 
-def _filled(kind: Kind, obj: Object) -> None:
+def _filled(kind: Kind, obj: Object, by: Writer) -> None:
+    """Leave out what isn't known, refuse what isn't of its type, and fill in the defaults."""
+    unknown = [f'unknown field "{one}"' for one in pruning.pruned(kind, obj)]
+    if unknown and by.strict:
+        why = f"strict decoding error: {', '.join(unknown)}"
+        raise UndecodableError(kind, why)
+    by.warnings.extend(unknown)
     decoding.types(kind, obj)
     try:
         defaults.fill(obj)
@@ -300,10 +317,10 @@ def _untouched(kind: Kind, old: Object, new: Object, subresource: str) -> None:
         for key in [key for key in new if key not in {"apiVersion", "kind", "metadata", "status"}]:
             del new[key]
         new |= {key: value for key, value in old.items() if key not in {"apiVersion", "kind", "metadata", "status"}}
-        for field in ("ownerReferences", "finalizers"):
-            new["metadata"].pop(field, None)
-            if field in old["metadata"]:
-                new["metadata"][field] = old["metadata"][field]
+        for key in ("ownerReferences", "finalizers"):
+            new["metadata"].pop(key, None)
+            if key in old["metadata"]:
+                new["metadata"][key] = old["metadata"][key]
     elif kind.status and subresource != "binding":
         new.pop("status", None)
         if "status" in old:

@@ -84,6 +84,8 @@ def _fixed(kind: Kind, old: Object, new: Object) -> list[Cause]:
         return [("FieldValueInvalid", "Invalid value: field is immutable", "spec.template")]
     if kind.name == "ControllerRevision" and old.get("data") != new.get("data"):
         return [("FieldValueInvalid", "Invalid value: field is immutable", "data")]
+    if kind.name == "EndpointSlice" and old["addressType"] != new.get("addressType"):
+        return [("FieldValueInvalid", f'Invalid value: "{new.get("addressType")}": field is immutable', "addressType")]
     if kind.name == "RoleBinding" and old["roleRef"] != new["roleRef"]:
         return [("FieldValueInvalid", "Invalid value: cannot change roleRef", "roleRef")]
     return []
@@ -122,6 +124,10 @@ def _workload(obj: Object) -> list[Cause]:
         causes.append(("FieldValueInvalid", why, "spec.template.metadata.labels"))
     if isinstance(spec.get("replicas"), int) and spec["replicas"] < 0:
         causes.append(("FieldValueInvalid", f"Invalid value: {spec['replicas']}: must be greater than or equal to 0", "spec.replicas"))
+    partition = at(spec, "updateStrategy", "rollingUpdate", "partition")
+    if partition is not None and partition < 0:
+        why = f"Invalid value: {partition}: must be greater than or equal to 0"
+        causes.append(("FieldValueInvalid", why, "spec.updateStrategy.rollingUpdate.partition"))
     if at(spec, "updateStrategy", "type") == "OnDelete" and at(spec, "updateStrategy", "rollingUpdate") is not None:
         why = "Invalid value: only allowed for updateStrategy 'RollingUpdate'"
         causes.append(("FieldValueInvalid", why, "spec.updateStrategy.rollingUpdate"))
