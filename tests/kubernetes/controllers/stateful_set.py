@@ -21,6 +21,7 @@ from tests.kubernetes.controllers.common import (
     owned,
     record,
     reference,
+    scaled,
     soonest,
 )
 from tests.kubernetes.server.kinds import BY_NAME
@@ -121,7 +122,8 @@ def _act(resources: Resources, stateful_set: Object, revisions: _Revisions, pods
     if at(stateful_set, "spec", "updateStrategy", "type") == "OnDelete":
         return
     lowest = int(at(stateful_set, "spec", "updateStrategy", "rollingUpdate", "partition") or 0)
-    most = at(stateful_set, "spec", "updateStrategy", "rollingUpdate", "maxUnavailable") or 1
+    # Rounded down, but never to nobody: getStatefulSetMaxUnavailable.
+    most = max(1, scaled(at(stateful_set, "spec", "updateStrategy", "rollingUpdate", "maxUnavailable") or 1, count, up=False))
     for place in sorted(places, reverse=True):
         pod = places[place]
         if place < lowest or pod is None:
@@ -129,7 +131,7 @@ def _act(resources: Resources, stateful_set: Object, revisions: _Revisions, pods
         if revision_of(pod) != name_of(revisions.update) and not is_terminating(pod):
             out = sum(_is_unavailable(one, minimum) for one in places.values())
             # One more may go out; one that is out already does no harm by going.
-            if out < int(most) or _is_unavailable(pod, minimum):
+            if out < most or _is_unavailable(pod, minimum):
                 _delete(resources, stateful_set, pod)
             return
         if _is_unavailable(pod, minimum):
