@@ -67,6 +67,11 @@ class Probe:
         del paths, timeout_s
         return {}
 
+    def unavailable(self, timeout_s: float) -> str:
+        """See ports.probe."""
+        del timeout_s
+        return "nobody is there to be asked"
+
 
 def measure(place: Path) -> list[Row]:
     """Make them, and plan some times."""
