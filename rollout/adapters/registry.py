@@ -20,9 +20,18 @@ DRIVERS: dict[str, dict[str, str]] = {
     "workers": {
         "supervisor": "rollout.adapters.workers.supervisor:build",
         "systemd_ssh": "rollout.adapters.workers.systemd_ssh:build",
+        "kubernetes": "rollout.adapters.workers.kubernetes:build",
     },
-    "releases": {"venv": "rollout.adapters.releases.venv:build", "command": "rollout.adapters.releases.command:build"},
-    "traffic": {"haproxy": "rollout.adapters.traffic.haproxy:build", "nginx": "rollout.adapters.traffic.nginx:build"},
+    "releases": {
+        "venv": "rollout.adapters.releases.venv:build",
+        "command": "rollout.adapters.releases.command:build",
+        "kubernetes": "rollout.adapters.releases.kubernetes:build",
+    },
+    "traffic": {
+        "haproxy": "rollout.adapters.traffic.haproxy:build",
+        "nginx": "rollout.adapters.traffic.nginx:build",
+        "kubernetes": "rollout.adapters.traffic.kubernetes:build",
+    },
     "metrics": {
         "scrape": "rollout.adapters.metrics.scrape:build",
         "prometheus": "rollout.adapters.metrics.prometheus:build",
@@ -32,11 +41,16 @@ DRIVERS: dict[str, dict[str, str]] = {
     "database": {"postgresql": "rollout.adapters.database.postgresql:build"},
     "notifier": {"webhook": "rollout.adapters.notifier.webhook:build"},
     "warming": {"application_service": "rollout.adapters.warming.application_service:build"},
-    "ledger": {"file": "rollout.adapters.ledger.file:build", "ssh": "rollout.adapters.ledger.ssh:build"},
+    "ledger": {
+        "file": "rollout.adapters.ledger.file:build",
+        "ssh": "rollout.adapters.ledger.ssh:build",
+        "kubernetes": "rollout.adapters.ledger.kubernetes:build",
+    },
     "lease": {
         "file": "rollout.adapters.lease.file:build",
         "postgresql": "rollout.adapters.lease.postgresql:build",
         "ssh": "rollout.adapters.lease.ssh:build",
+        "kubernetes": "rollout.adapters.lease.kubernetes:build",
     },
 }
 

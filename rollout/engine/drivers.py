@@ -61,9 +61,11 @@ def open_drivers(inventory: Inventory) -> Drivers:
 
 
 def lease_settings(inventory: Inventory) -> DriverSettings:
-    """Say where the lease is kept: where the inventory says, or else in a file beside the ledger. Raises InvalidFileError."""
+    """Say where the lease is kept: where the inventory says, or else beside the ledger. Raises InvalidFileError."""
     if inventory.lease_driver is not None:
         return inventory.lease_driver
+    if inventory.ledger_driver.driver == "kubernetes":
+        return DriverSettings(driver="kubernetes")
     ledger = inventory.ledger_driver.settings().get("path")
     if not isinstance(ledger, str):
         raise InvalidFileError(

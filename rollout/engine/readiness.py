@@ -26,7 +26,7 @@ from rollout.model.sighting import Observation, Sighting
 from rollout.planning.preflight import Findings
 from rollout.planning.preflight_database import WAIT_LONG_S
 from rollout.ports.clock import Clock
-from rollout.ports.privileges import Privileged
+from rollout.ports.privileges import Granted, Privileged
 
 _T = TypeVar("_T")
 
@@ -141,6 +141,7 @@ class Readiness:
             past_s = {worker: one if isinstance(one, str) else one.until_s - one.since_s for worker, one in tallies.items()}
         acting = (self._drivers.workers, self._drivers.releases, self._drivers.traffic, self._drivers.ledger)
         privileged = [driver for driver in acting if isinstance(driver, Privileged) and driver.privileges()]
+        granted = [driver for driver in (*acting, self._drivers.lease) if isinstance(driver, Granted)]
         return Findings(
             observation=seen.observation,
             unmeasured=seen.unmeasured,
@@ -150,6 +151,7 @@ class Readiness:
             room=room,
             connections=connections,
             not_allowed=_or_why(lambda: _not_allowed(privileged)) if privileged else None,
+            not_granted=_or_why(lambda: _not_granted(granted)) if granted else None,
             past_s=past_s,
         )
 
@@ -196,6 +198,11 @@ def may_run(sighting: Sighting | None) -> bool:
 
 def _not_allowed(privileged: Sequence[Privileged]) -> tuple[str, ...]:
     return tuple(line for one in privileged for line in one.not_allowed(CONDITIONS_TIMEOUT_S))
+
+
+def _not_granted(granted: Sequence[Granted]) -> tuple[str, ...]:
+    # Several drivers do some of the same.
+    return tuple(dict.fromkeys(line for one in granted for line in one.not_granted(CONDITIONS_TIMEOUT_S)))
 
 
 def _or_why(ask: Callable[[], _T]) -> _T | str:

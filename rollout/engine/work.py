@@ -9,8 +9,10 @@ from rollout.model.effect import FULL_WEIGHT, Effect, drains_in_part
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, Verb
-from rollout.ports.acts import Acts, Addressed, ReleasesActs, TrafficActs, WayBack, Work, WorkersActs
+from rollout.ports.acts import Acts, Addressed, ReleasesActs, ReplacesActs, SwitchActs, TrafficActs, WayBack, Work, WorkersActs
+from rollout.ports.releases import Releases
 from rollout.ports.traffic import HoldBound, Server
+from rollout.ports.workers import Replaces
 
 # A proxy answers in a millisecond; the rest of an effect's deadline belongs to what is waited for afterwards.
 PROXY_TIMEOUT_S = 5.0
@@ -89,8 +91,10 @@ def _hold(drivers: Drivers, server: Server, bound: HoldBound, back: WayBack | No
 
 
 def _restart(effect: Effect, worker: WorkerId, drivers: Drivers, left_s: float) -> Work:
-    """Stopped before it is switched: a process then always runs what its link named when it started."""
+    """Stopped before it is switched: a process then always runs what its link named when it started. One that is replaced is told first."""
     workers, releases = drivers.workers, drivers.releases
+    if isinstance(workers, Replaces):
+        return _replacement(effect, worker, workers, releases, left_s)
 
     def here() -> None:
         workers.stop(worker, left_s)
@@ -101,4 +105,15 @@ def _restart(effect: Effect, worker: WorkerId, drivers: Drivers, left_s: float) 
     if isinstance(workers, WorkersActs) and isinstance(releases, ReleasesActs):
         switch = releases.activate_acts(worker, effect.release)
         acts = (*workers.stop_acts(worker, left_s), *switch, *workers.start_acts(worker, left_s))
+    return Work(here, acts)
+
+
+def _replacement(effect: Effect, worker: WorkerId, workers: Replaces, releases: Releases, left_s: float) -> Work:
+    def here() -> None:
+        releases.activate(worker, effect.release)
+        workers.replace(worker, left_s)
+
+    acts: Acts | None = None
+    if isinstance(workers, ReplacesActs) and isinstance(releases, SwitchActs):
+        acts = (*releases.activate_acts(worker, effect.release), *workers.replace_acts(worker, left_s))
     return Work(here, acts)

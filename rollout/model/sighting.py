@@ -83,6 +83,7 @@ class PoolSighting:
     requests pass through the hold.
     *held* and the rest are as in ProxySighting and HoldSighting. *algorithm* is how the proxy calls its way to choose a server, "" where it
     doesn't say; *hash_points* are the points that each server has at least on its hash ring, 0 where there is none or it isn't known.
+    *weighs*: its servers can be given a part of their weight.
     """
 
     requests: int | None
@@ -92,6 +93,7 @@ class PoolSighting:
     hold: HoldSighting = HoldSighting()
     algorithm: str = ""
     hash_points: int = 0
+    weighs: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from rollout.homeservers.synapse import schema_rules, topology
 from rollout.homeservers.synapse.roles import evidence_of
+from rollout.model.effect import FULL_WEIGHT
 from rollout.model.gate import GUARDS_OF_PAGES
 from rollout.model.plan import Worker
 from rollout.model.playbook import Playbook
@@ -71,6 +72,17 @@ def unmeasurable_guards(situation: Situation) -> Iterator[str]:
         for entry in situation.playbook.guards:
             if entry.guard not in GUARDS_OF_PAGES:
                 yield f"guard {entry.guard}: the inventory has no database_driver to read it with"
+
+
+def unweighable_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[str]:
+    """Where a worker is in or out and nothing between, a ramp would fail at its first step."""
+    ramp = situation.playbook.strategy.ramp
+    if ramp.weights == (FULL_WEIGHT,) and not ramp.down and ramp.utilisation_max is None:
+        return
+    for pool in dict.fromkeys(worker.pool for worker in rolled if worker.pool is not None):
+        seen = situation.observation.pools.get(pool)
+        if seen is not None and not seen.weighs:
+            yield f"pool {pool}: its traffic_driver has no weights, so nobody is ramped there; let `ramp` be {{weights: [100], step_s: 0}}"
 
 
 def misplaced_canary(situation: Situation) -> Iterator[str]:

@@ -60,8 +60,8 @@ class Findings:
     *unmeasured* says whose metrics can't be read or believed, and why. *broken* are the guards that don't hold, and why. *conditions* is
     None where the inventory names no database. *room* is a sentence where it can't be told. *connections* are what each worker's pool may
     open on the new release; who isn't in it is unknown. *not_allowed* says what the hosts' sudo would refuse; a sentence where it can't be
-    asked, None where nothing is done as root. *past_s* is of how many seconds of each worker on what it runs now a Prometheus has kept the
-    metrics, or a sentence; None where the inventory names none.
+    asked, None where nothing is done as root; *not_granted* the same of a cluster. *past_s* is of how many seconds of each worker on what
+    it runs now a Prometheus has kept the metrics, or a sentence; None where the inventory names none.
     """
 
     observation: Observation
@@ -72,6 +72,7 @@ class Findings:
     room: Room | str | None = None
     connections: Mapping[WorkerId, int] = field(default_factory=dict)
     not_allowed: tuple[str, ...] | str | None = None
+    not_granted: tuple[str, ...] | str | None = None
     past_s: Mapping[WorkerId, float | str] | None = None
 
 
@@ -211,6 +212,17 @@ def of_sudo(question: Question) -> Iterator[Check]:
         yield from (Check("sudo", Result.NO, one, "install on that host what `rollout sudoers` prints") for one in found)
         if not found:
             yield Check("sudo", Result.OK, "the hosts allow all that is done as root")
+
+
+def of_grants(question: Question) -> Iterator[Check]:
+    """Look at what drivers would do in a cluster."""
+    found = question.findings.not_granted
+    if isinstance(found, str):
+        yield Check("rbac", Result.UNKNOWN, f"what the cluster allows can't be asked: {found}", "rollout status")
+    elif found is not None:
+        yield from (Check("rbac", Result.NO, one, "apply what `rollout rbac` prints") for one in found)
+        if not found:
+            yield Check("rbac", Result.OK, "the cluster allows all that is done there")
 
 
 def of_past(question: Question) -> Iterator[Check]:

@@ -64,6 +64,20 @@ class WorkersActs(Protocol):
 
 
 @runtime_checkable
+class ReplacesActs(Protocol):
+    """The commands of a process manager that replaces (ports.workers.Replaces)."""
+
+    def replace_acts(self, worker: WorkerId, timeout_s: float) -> Acts: ...
+
+
+@runtime_checkable
+class SwitchActs(Protocol):
+    """How a worker is switched."""
+
+    def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts: ...
+
+
+@runtime_checkable
 class ReleasesActs(Protocol):
     """How a worker is switched; *link_of* is the path that names what it runs."""
 

@@ -1,13 +1,18 @@
 """The process manager that runs a homeserver's workers."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rollout.model.ids import WorkerId
 
 
 class ProcessState(Protocol):
-    """What is known of one process; *started_at_s* is seconds since the epoch, to 0.05 s or better, None if it doesn't run."""
+    """
+    What is known of one process; *started_at_s* is seconds since the epoch, to 0.05 s or better, None if it doesn't run.
+
+    A manager that knows whole seconds only tells the latest moment that it may have been; with it comes a driver of `releases` that doesn't
+    go by that (ports.releases.Activation), because two times of one second can't be compared.
+    """
 
     @property
     def running(self) -> bool: ...
@@ -36,4 +41,18 @@ class Workers(Protocol):
 
     def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
         """Return the last lines that the worker wrote, oldest first; empty when there are none or they cannot be read."""
+        ...
+
+
+@runtime_checkable
+class Replaces(Protocol):
+    """A process manager that starts the next process whenever the last one is gone: what shall run is told to it before."""
+
+    def replace(self, worker: WorkerId, timeout_s: float) -> None:
+        """
+        End the worker's process, and return once another one runs; it need not answer requests yet.
+
+        TransientDriverError when it isn't allowed to end in time, PermanentDriverError when the next one exits at once or can't be had,
+        OutcomeUnknownError when it doesn't run in time.
+        """
         ...

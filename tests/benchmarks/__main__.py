@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from tests.benchmarks import disruption, forecast, hold, overhead, ramp, releases, ssh
+from tests.benchmarks import disruption, forecast, hold, kubernetes, overhead, ramp, releases, ssh
 from tests.benchmarks.gates import table as gates
 
 BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
@@ -16,6 +16,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[dict[str, object]]]] = {
     "forecast": forecast.measure,
     "gates": gates.measure,
     "hold": hold.measure,
+    "kubernetes": kubernetes.measure,
     "overhead": overhead.measure,
     "ramp": ramp.measure,
     "releases": releases.measure,

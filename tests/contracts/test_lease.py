@@ -1,4 +1,4 @@
-"""What every driver of the port `lease` promises: the file here and on a real host, the row in a real PostgreSQL, and the simulated one."""
+"""What every driver of the port `lease` promises: files here and on a host, a row in PostgreSQL, a cluster's, the simulated one."""
 
 import itertools
 import time
@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.lease.file import FileLease
+from rollout.adapters.lease.kubernetes import KubernetesLease, LeaseSettings
 from rollout.adapters.lease.postgresql import PostgresqlLease
 from rollout.model.errors import LeaseHeldError, TakenOverError
 from rollout.model.ids import DeployId
@@ -20,6 +21,7 @@ from rollout.simulation.virtual_clock import VirtualClock
 from tests.contracts.database import Server, postgresql
 from tests.hosts.agents import DIRECTORY, lease_on
 from tests.hosts.bed import USER, Bed, hosts
+from tests.kubernetes.bed import ControlPlane
 
 TIMEOUT_S = 5.0
 TTL_S = 1.0
@@ -52,7 +54,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         yield bed
 
 
-@pytest.fixture(params=["file", "ssh", "postgresql", "simulated"])
+@pytest.fixture(params=["file", "ssh", "postgresql", "kubernetes", "simulated"])
 def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
     """Every driver in turn, of a homeserver that nobody has held yet."""
     with ExitStack() as opened:
@@ -68,6 +70,14 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path, name: str, opened: Ex
         bed.run("a", "rm", "-f", f"{DIRECTORY}/lease.json")
         # Each call takes a process there, on a machine that may be busy.
         return Place(lambda ttl_s: opened.enter_context(closing(lease_on(bed, ttl_s))), time.sleep, 5 * TTL_S)
+    if request.param == "kubernetes":
+        plane: ControlPlane = request.getfixturevalue("control_plane")
+
+        def in_cluster(ttl_s: float) -> KubernetesLease:
+            return KubernetesLease(LeaseSettings(namespace=plane.namespace, kubeconfig=plane.kubeconfig, ttl_s=ttl_s), name)
+
+        # The server's clock is known to half a second.
+        return Place(in_cluster, time.sleep)
     if request.param == "postgresql":
         dsn = request.getfixturevalue("server").dsn("rollout_lease")
         return Place(lambda ttl_s: opened.enter_context(closing(PostgresqlLease(dsn, name, ttl_s))), time.sleep)

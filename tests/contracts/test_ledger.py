@@ -1,4 +1,4 @@
-"""What every driver of the port `ledger` promises: the file at a target, the one on a real host over SSH, and the simulated one."""
+"""What every driver of the port `ledger` promises: the file at a target, on a real host over SSH, in a cluster, and the simulated one."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.ledger.file import FileLedger
+from rollout.adapters.ledger.kubernetes import KubernetesLedger, LedgerSettings
 from rollout.model.effect import NEXT, Effect
 from rollout.model.errors import StaleEffectError, TakenOverError, TransientDriverError
 from rollout.model.ids import EffectNumber, ReleaseId, StepId, WorkerId
@@ -18,6 +19,7 @@ from rollout.simulation.drivers import SimulatedLedger
 from rollout.simulation.rehearse import set_stage
 from tests.hosts.agents import DIRECTORY, ledger_on
 from tests.hosts.bed import Bed, hosts
+from tests.kubernetes.bed import ControlPlane
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 NEW, OLD = ReleaseId("2.0.0-0a1b2c3d"), ReleaseId("1.0.0-00000000")
@@ -29,7 +31,7 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
         yield bed
 
 
-@pytest.fixture(params=["file", "ssh", "simulated"])
+@pytest.fixture(params=["file", "ssh", "kubernetes", "simulated"])
 def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
     """Every driver in turn, with nothing written down."""
     if request.param == "file":
@@ -39,6 +41,9 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Ledger]:
         bed.run("a", "rm", "-rf", DIRECTORY)
         with closing(ledger_on(bed, user="root")) as one:
             yield one
+    elif request.param == "kubernetes":
+        plane: ControlPlane = request.getfixturevalue("control_plane")
+        yield KubernetesLedger(LedgerSettings(namespace=plane.namespace, kubeconfig=plane.kubeconfig))
     else:
         yield SimulatedLedger(set_stage({"sync1": ("sync", "sync")}).world)
 

@@ -1,4 +1,4 @@
-"""What every driver of the port `releases` promises: environments and commands, here and on hosts, and the simulated one."""
+"""What every driver of the port `releases` promises: environments and commands, here and on hosts, a cluster's images, simulated ones."""
 
 import threading
 import time
@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.releases.command import CommandReleases
+from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
+from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
 from rollout.adapters.releases.venv import VenvReleases
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
@@ -19,6 +21,9 @@ from rollout.simulation.rehearse import set_stage
 from tests.contracts.artefacts import shared_venvs, write_configuration, write_locks
 from tests.hosts import targets
 from tests.hosts.bed import Bed
+from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.homeserver import IMAGE, homeserver, images
+from tests.kubernetes.kubelet.node import Kubelet
 
 SYNC1, CLIENT1, STRANGER = WorkerId("sync1"), WorkerId("client1"), WorkerId("nobody")
 HOSTS = ("a", "b")
@@ -31,12 +36,13 @@ class Target:
     """
     Where *base* (1.0.0) is prepared, and SYNC1 and CLIENT1 are told to run it. 2.0.0 has a lock and 9.0.0 has none.
 
-    *config* is another configuration; *let_pass* lets seconds pass. *switches*: how often may be switched in a test of moments.
+    *config* is another configuration, None where that is not the driver's to change; *let_pass* lets seconds pass. *switches*: how often
+    may be switched in a test of moments.
     """
 
     releases: Releases
     base: Release
-    config: str
+    config: str | None
     now_s: Callable[[], float]
     let_pass: Callable[[float], None]
     switches: int = 200
@@ -113,7 +119,28 @@ def _simulated() -> Target:
     return Target(stage.drivers.releases, stage.old, "other", now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds))
 
 
-@pytest.fixture(params=["venv", "venv_on_hosts", "command", "command_on_hosts", "simulated"])
+def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Target]:
+    """The base is what somebody has put there. 9.0.0 has no image."""
+    images(kubelet, place, "1.0.0", "2.0.0")
+    with homeserver(plane, kubelet, place) as site:
+        for worker in (SYNC1, CLIENT1):
+            site.has(worker, 1, "1.0.0", service=False)
+        site.await_ready(SYNC1, CLIENT1)
+        named = {version: IMAGE.format(version=version) for version in ("1.0.0", "2.0.0")}
+        pods = {worker: f"{worker}-0" for worker in (SYNC1, CLIENT1)}
+        settings = site.settings(pods=pods, image=IMAGE, images=named, facts=("facts",), migrate=("migrate",))
+        releases = KubernetesReleases(ReleasesSettings.model_validate(settings, strict=False), SYNC1)
+        (base,) = releases.prepared().values()
+        releases.prepare(releases.identify(None, None, base.id, next_generation=False), TIMEOUT_S)
+        for worker in (SYNC1, CLIENT1):
+            releases.activate(worker, base.id)
+        yield Target(releases, releases.prepared()[base.id], None, time.time, time.sleep, switches=10)
+
+
+EVERY = ["venv", "venv_on_hosts", "command", "command_on_hosts", "simulated"]
+
+
+@pytest.fixture(params=[*EVERY, "kubernetes"])
 def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Every driver in turn."""
     match request.param:
@@ -125,8 +152,14 @@ def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pyt
             yield _commands_here(tmp_path)
         case "command_on_hosts":
             yield from _commands_on_hosts(request.getfixturevalue("bed"), tmp_path)
+        case "kubernetes":
+            yield from _in_cluster(request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet"), tmp_path)
         case _:
             yield _simulated()
+
+
+# In a cluster a configuration is in Secrets, and whose they are has them applied.
+CONFIGURING = pytest.mark.parametrize("target", EVERY, indirect=True)
 
 
 def _activations(target: Target) -> dict[WorkerId, Activation]:
@@ -136,12 +169,13 @@ def _activations(target: Target) -> dict[WorkerId, Activation]:
 def test_a_release_is_identified_twice_as_the_same_and_nothing_is_touched(target: Target) -> None:
     """Equal parts give an equal identity, and until it is prepared there is nothing of it that could be run."""
     prepared, activations = target.releases.prepared(), _activations(target)
-    for arguments in ((None, None), ("2.0.0", None), (None, target.config), ("2.0.0", target.config)):
+    for arguments in {(None, None), ("2.0.0", None), (None, target.config), ("2.0.0", target.config)}:
         assert target.identify(*arguments) == target.identify(*arguments)
     assert target.identify(next_generation=True) == target.identify(next_generation=True)
     assert (target.releases.prepared(), _activations(target)) == (prepared, activations)
 
 
+@CONFIGURING
 def test_whatever_differs_makes_another_release(target: Target) -> None:
     """Version, configuration, or a restart; what isn't named stays as it is in the base."""
     version, config, restart = target.identify("2.0.0"), target.identify(None, target.config), target.identify(next_generation=True)
@@ -156,6 +190,19 @@ def test_whatever_differs_makes_another_release(target: Target) -> None:
         target.base.config_digest,
     )
     assert restart.generation == target.base.generation + 1
+
+
+def test_another_version_and_a_restart_are_other_releases(target: Target) -> None:
+    """What isn't named stays as it is in the base."""
+    version, restart = target.identify("2.0.0"), target.identify(next_generation=True)
+    assert target.identify().id == target.base.id
+    assert len({target.base.id, version.id, restart.id}) == 3
+    assert (version.version, version.config_digest) == ("2.0.0", target.base.config_digest)
+    assert (restart.version, restart.artefact_lock, restart.config_digest) == (
+        "1.0.0",
+        target.base.artefact_lock,
+        target.base.config_digest,
+    )
 
 
 def test_every_restart_is_another_one(target: Target) -> None:
@@ -257,6 +304,7 @@ def test_what_is_there_needs_no_room(target: Target) -> None:
     assert target.releases.room(done).needed_bytes == 0
 
 
+@CONFIGURING
 def test_connections_are_told_for_each_worker_by_the_configuration(target: Target) -> None:
     found = target.releases.connections(target.base, [SYNC1, CLIENT1])
     assert found == dict.fromkeys([SYNC1, CLIENT1], 10)

@@ -1,13 +1,17 @@
-"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts over SSH, and the simulated one."""
+"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts, a cluster's, the simulated one."""
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
 from rollout.adapters.traffic.haproxy import Haproxy
+from rollout.adapters.traffic.kubernetes import KubernetesTraffic, TrafficSettings
 from rollout.adapters.traffic.nginx import Nginx
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
@@ -20,6 +24,9 @@ from tests.contracts.nginx import nginx, say_that_it_is_read
 from tests.contracts.proxy import Front, Proxy, haproxy, until
 from tests.hosts import proxies
 from tests.hosts.bed import Bed, hosts
+from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.homeserver import Balancer, homeserver, images
+from tests.kubernetes.kubelet.node import Kubelet
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
@@ -46,7 +53,7 @@ class Plant:
     """
     A proxy with SYNC1 and SYNC2, both up. *begin_requests* begins REQUESTS that stay open, *end_requests* lets all of them end and says
     whether each was answered; *settle* waits until something holds, where time passes by itself; *pass_s* lets time pass; *begun_at* counts
-    the requests that ever reached a worker.
+    the requests that ever reached a worker. *counts_all*: sessions are counted of those that are in, too.
     """
 
     traffic: Traffic
@@ -55,6 +62,7 @@ class Plant:
     settle: Callable[[Callable[[], bool]], None]
     pass_s: Callable[[float], None]
     begun_at: Callable[[WorkerId], int]
+    counts_all: bool = True
 
     def look(self, worker: WorkerId) -> ProxySighting:
         return self.traffic.look(SERVERS, TIMEOUT_S)[worker]
@@ -155,7 +163,46 @@ def _simulated() -> Plant:
     return Plant(traffic, lambda: None, end_requests, settle, pass_s, begun_at)
 
 
-@pytest.fixture(params=["haproxy", "nginx", "nginx that holds", "haproxies", "nginxes", "simulated"])
+@pytest.fixture
+def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Plant]:
+    images(kubelet, tmp_path, "1.0.0")
+    with homeserver(control_plane, kubelet, tmp_path) as site, ExitStack() as opened:
+        site.has("sync", 2, "1.0.0")
+        site.await_ready("sync")
+        pods = {SYNC1: "sync-0", SYNC2: "sync-1"}
+        ways = {worker: site.way_to(pod) for worker, pod in pods.items()}
+        settings = TrafficSettings.model_validate(site.settings(pods=pods, settle_s=0.5), strict=False)
+        traffic = KubernetesTraffic(settings, {worker: f"{way.url}/_synapse/metrics" for worker, way in ways.items()})
+        balancer = opened.enter_context(closing(Balancer(control_plane, "sync")))
+        pool = opened.enter_context(ThreadPoolExecutor(REQUESTS))
+        begun: list[Future[int]] = []
+
+        def ask() -> int:
+            return requests.get(f"{balancer.way.url}/wait?s=4", timeout=TIMEOUT_S * 4).status_code
+
+        def begun_at(worker: WorkerId) -> int:
+            lines = requests.get(f"{ways[worker].url}/_synapse/metrics", timeout=TIMEOUT_S).text.splitlines()
+            counts = [float(line.split()[-1]) for line in lines if "_in_flight_" in line or "_time_seconds_count" in line]
+            return round(sum(counts))
+
+        def begin_requests() -> None:
+            before = sum(map(begun_at, ways))
+            begun.extend(pool.submit(ask) for _ in range(REQUESTS))
+            until(lambda: sum(map(begun_at, ways)) == before + REQUESTS)
+
+        def end_requests() -> bool:
+            return {one.result() for one in begun} == {200}
+
+        until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()) and len(balancer.ready) == len(SERVERS))
+        yield Plant(traffic, begin_requests, end_requests, until, time.sleep, begun_at, counts_all=False)
+
+
+# Those that have no proxy have no weights, no limits, and nothing waits there.
+PROXIES = ["haproxy", "nginx", "nginx that holds", "haproxies", "nginxes", "simulated"]
+PROXYING = pytest.mark.parametrize("plant", PROXIES, indirect=True)
+
+
+@pytest.fixture(params=[*PROXIES, "services"])
 def plant(request: pytest.FixtureRequest) -> Plant:
     match request.param:
         case "haproxy":
@@ -169,7 +216,7 @@ def plant(request: pytest.FixtureRequest) -> Plant:
             holding: NginxProxy = request.getfixturevalue("nginx_that_holds")
             say_that_it_is_read(holding.include)
             return _nginx(holding, Nginx(holding.include, holding.command, holding.pid_file, holding.page))
-        case "haproxies" | "nginxes":
+        case "haproxies" | "nginxes" | "services":
             found: Plant = request.getfixturevalue(request.param)
             return found
         case _:
@@ -205,6 +252,7 @@ def test_a_drain_takes_one_server_out_and_an_admission_brings_it_back(plant: Pla
         assert plant.look(SYNC1).weight == 100
 
 
+@PROXYING
 @pytest.mark.parametrize("weight", [1, 10, 50, 100])
 def test_a_weight_is_seen_as_it_was_given(plant: Plant, weight: int) -> None:
     plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
@@ -223,8 +271,12 @@ def test_what_is_drained_gets_no_new_requests(plant: Plant) -> None:
 def test_open_sessions_outlive_a_drain_and_are_counted_until_they_end(plant: Plant) -> None:
     plant.begin_requests()
     before = plant.look(SYNC1).sessions
-    assert before
+    assert bool(before) is plant.counts_all
     plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+    if not plant.counts_all:
+        assert plant.look(SYNC1).sessions is None, "until everybody has heard of it, nobody knows"
+        before = plant.begun_at(SYNC1)
+        plant.settle(lambda: plant.look(SYNC1).sessions is not None)
     assert plant.look(SYNC1).sessions == before
     assert plant.end_requests(), "nothing is cut"
     plant.settle(lambda: plant.look(SYNC1).sessions == 0)
@@ -290,12 +342,14 @@ def test_a_pool_that_is_not_there_is_neither_held_nor_let_go(plant: Plant) -> No
         plant.traffic.let_go(Server("elsewhere", "sync1"), TIMEOUT_S)
 
 
+@PROXYING
 def test_the_proxy_says_how_much_it_can_take(plant: Plant) -> None:
     limits = plant.traffic.limits(TIMEOUT_S)
     assert 0 <= limits.connections < limits.connections_max
     assert 0 <= limits.files < limits.files_max
 
 
+@PROXYING
 def test_how_requests_find_their_server_is_said(plant: Plant) -> None:
     assert (plant.pool().algorithm, plant.pool().hash_points) == ("roundrobin", 0)
 

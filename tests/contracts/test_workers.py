@@ -1,4 +1,4 @@
-"""What every driver of the port `workers` promises: supervisord's, systemd's over SSH and the simulated one."""
+"""What every driver of the port `workers` promises: supervisord's, systemd's over SSH, Kubernetes' and the simulated one."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import requests
 
+from rollout.adapters.workers.kubernetes import KubernetesWorkers, WorkersSettings
 from rollout.adapters.workers.supervisor import Supervisor
 from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
 from rollout.model.errors import PermanentDriverError
@@ -17,6 +19,9 @@ from rollout.simulation.rehearse import set_stage
 from tests.contracts.supervisord import FAILING, STEADY, began_at_s, supervisord
 from tests.hosts import units
 from tests.hosts.bed import Bed, hosts
+from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.homeserver import CRASHING, homeserver, images
+from tests.kubernetes.kubelet.node import Kubelet
 
 SYNC1, SYNC2, BROKEN, STRANGER = (WorkerId(name) for name in ("sync1", "sync2", "broken", "nobody"))
 TIMEOUT_S = 10.0
@@ -27,13 +32,14 @@ class Plant:
     """
     A process manager that knows SYNC1 and SYNC2, which run well, and BROKEN, which exits at once; none of them runs at first.
 
-    *began_at_s* asks the running process itself; *let_pass* lets seconds pass.
+    *began_at_s* asks the running process itself; *let_pass* lets seconds pass. A start is known to *precision_s*.
     """
 
     workers: Workers
     now_s: Callable[[], float]
     let_pass: Callable[[float], None]
     began_at_s: Callable[[WorkerId], float]
+    precision_s: float = START_PRECISION_S
 
 
 @pytest.fixture(scope="module")
@@ -88,16 +94,53 @@ def _simulated() -> Plant:
     return Plant(stage.drivers.workers, now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds), began_at_s)
 
 
-@pytest.fixture(params=["supervisor", "systemd_ssh", "simulated"])
-def plant(request: pytest.FixtureRequest) -> Plant:
+def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Plant]:
+    """Each is alone in its StatefulSet: of several pods none can be stopped."""
+    images(kubelet, place, "1.0.0", CRASHING)
+    with homeserver(plane, kubelet, place) as site:
+        names = {SYNC1: "1.0.0", SYNC2: "1.0.0", BROKEN: CRASHING}
+        for worker, version in names.items():
+            site.has(worker, 0, version, service=False)
+        pods = {worker: f"{worker}-0" for worker in names}
+
+        def began_at_s(worker: WorkerId) -> float:
+            address = site.address(pods[worker])
+            assert address is not None
+
+            def page() -> str:
+                return requests.get(f"http://{address[0]}:{address[1]}/_synapse/metrics", timeout=5).text
+
+            return next(float(line.split()[1]) for line in _patiently(page).splitlines() if line.startswith("process_start_time_seconds"))
+
+        workers = KubernetesWorkers(WorkersSettings.model_validate(site.settings(pods=pods)))
+        # Kubernetes writes whole seconds.
+        yield Plant(workers, time.time, time.sleep, began_at_s, precision_s=1.0)
+
+
+def _patiently(ask: Callable[[], str]) -> str:
+    """Ask a process that may have only just begun."""
+    end_s = time.monotonic() + TIMEOUT_S
+    while True:
+        try:
+            return ask()
+        except OSError:
+            if time.monotonic() > end_s:
+                raise
+            time.sleep(0.1)
+
+
+@pytest.fixture(params=["supervisor", "systemd_ssh", "kubernetes", "simulated"])
+def plant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plant]:
     """Every driver in turn."""
     match request.param:
         case "supervisor":
-            return _real(request.getfixturevalue("place"))
+            yield _real(request.getfixturevalue("place"))
         case "systemd_ssh":
-            return _on_hosts(*request.getfixturevalue("site"))
+            yield _on_hosts(*request.getfixturevalue("site"))
+        case "kubernetes":
+            yield from _in_cluster(request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet"), tmp_path)
         case _:
-            return _simulated()
+            yield _simulated()
 
 
 def _started_at_s(plant: Plant, worker: WorkerId) -> float:
@@ -145,7 +188,7 @@ def test_a_start_is_known_to_the_promised_precision(plant: Plant) -> None:
         plant.workers.start(SYNC1, TIMEOUT_S)
         started_at_s = _started_at_s(plant, SYNC1)
         # It began after it was told to, and before it could say so itself.
-        assert told_at_s - START_PRECISION_S <= started_at_s <= plant.began_at_s(SYNC1) + START_PRECISION_S
+        assert told_at_s - plant.precision_s <= started_at_s <= plant.began_at_s(SYNC1) + plant.precision_s
         seen_s.append(started_at_s)
         assert _started_at_s(plant, SYNC1) == started_at_s
     assert seen_s == sorted(set(seen_s))

@@ -25,6 +25,7 @@ PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 WALK = ROOT / "examples/lab/README.md"
 REHEARSING = ROOT / "docs/rehearsing.md"
 INVENTORY = ROOT / "docs/inventory.md"
+KUBERNETES = ROOT / "docs/kubernetes.md"
 # On two hosts: tests/end_to_end/test_hosts.py.
 ON_HOSTS = (ROOT / "examples/systemd-haproxy/README.md", ROOT / "examples/systemd-nginx/README.md")
 WALK_TIMEOUT_S = 1200
@@ -40,7 +41,7 @@ def test_every_console_block_is_run_by_a_test() -> None:
     with_commands = {page.relative_to(ROOT).as_posix(): commands(page) for page in PAGES if commands(page)}
     # `make demo` is tests/end_to_end/test_demo.py, `make test` is what runs this.
     assert with_commands.pop("README.md") == ["make demo", "make test"]
-    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING, INVENTORY, *ON_HOSTS)}
+    assert set(with_commands) == {page.relative_to(ROOT).as_posix() for page in (WALK, REHEARSING, INVENTORY, KUBERNETES, *ON_HOSTS)}
 
 
 def test_the_example_of_a_rehearsal(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,6 +60,16 @@ def test_the_example_of_an_inventory_from_files(monkeypatch: pytest.MonkeyPatch)
         assert written.exit_code == 0, written.output
         assert "homeserver: example.org" in written.stdout
         assert "rollout check -i FILE" in written.stderr
+
+
+def test_the_example_in_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed of its account is what lies beside it."""
+    monkeypatch.setenv("ROLLOUT_DSN", "postgresql://nobody@127.0.0.1:1/none")
+    monkeypatch.chdir(ROOT)
+    said = [CliRunner().invoke(cli, command.split()[1:], catch_exceptions=False) for command in commands(KUBERNETES)]
+    assert [one.exit_code for one in said] == [0, 0]
+    assert said[0].stdout == (ROOT / "examples/kubernetes/rbac.yaml").read_text()
+    assert "example.org has 7 workers, 3 pools at the proxy" in said[1].stdout
 
 
 @pytest.mark.end_to_end

@@ -9,8 +9,8 @@ from rollout.model.gate import Metric
 from rollout.model.ids import GateId, PoolId, Role, WorkerId
 from rollout.model.inventory import DriverSettings, Inventory, PoolEntry, WorkerEntry
 from rollout.model.plan import Duty, Plan, Verb, steps_of
-from rollout.model.playbook import GateEntry, GuardEntry, Playbook, Strategy
-from rollout.model.sighting import Observation
+from rollout.model.playbook import GateEntry, GuardEntry, Playbook, Ramp, Strategy
+from rollout.model.sighting import Observation, PoolSighting
 from rollout.planning.planner import make_plan
 from tests.planning.homeserver import NEW, OLD, SCHEMA, release, sighting
 
@@ -97,6 +97,16 @@ def test_a_guard_that_nobody_could_read_is_refused() -> None:
     playbook = PLAYBOOK.model_copy(update={"guards": (GuardEntry(guard="lock_queue", max=0),)})
     with pytest.raises(RefusedError, match="no database_driver"):
         make_plan(playbook, inventory, _seen(inventory), NEW)
+
+
+def test_a_ramp_that_no_proxy_can_do_is_refused() -> None:
+    """A Service of Kubernetes' lets a pod in or not."""
+    inventory = _inventory(2)
+    seen = replace(_seen(inventory), pools={PoolId("sync"): PoolSighting(None, None, weighs=False)})
+    with pytest.raises(RefusedError, match="pool sync: its traffic_driver has no weights"):
+        make_plan(PLAYBOOK, inventory, seen, NEW)
+    at_once = PLAYBOOK.model_copy(update={"strategy": Strategy(ramp=Ramp(weights=(100,), step_s=0))})
+    assert make_plan(at_once, inventory, seen, NEW).ramp.weights == (100,)
 
 
 def test_from_mixed_releases_everybody_goes_back_to_their_own() -> None:

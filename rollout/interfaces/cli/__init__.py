@@ -21,6 +21,7 @@ rehearsing.py rehearse
 completion.py completion
 schema.py     schema
 sudoers.py    sudoers
+rbac.py       rbac
 lab.py        lab, demo
 logging.py    logs on stderr
 
@@ -61,6 +62,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "completion": ("rollout.interfaces.cli.completion:completion", "print the completion script of a shell"),
     "schema": ("rollout.interfaces.cli.schema:schema", "print the JSON Schema of inventory, playbook or plan"),
     "sudoers": ("rollout.interfaces.cli.sudoers:sudoers", "print the sudo rules that rollout needs on hosts"),
+    "rbac": ("rollout.interfaces.cli.rbac:rbac", "print the Role that rollout needs in a Kubernetes namespace"),
     "lab": ("rollout.interfaces.cli.lab:lab", "a real Synapse worker cluster on this machine"),
     "demo": ("rollout.interfaces.cli.lab:demo", "roll the lab to a new release under load"),
 }

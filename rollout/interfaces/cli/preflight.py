@@ -35,7 +35,7 @@ from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
-from rollout.planning.preflight import Check, Result, of_blockers, of_files, of_guards, of_metrics, of_past, of_sudo, of_workers
+from rollout.planning.preflight import Check, Result, of_blockers, of_files, of_grants, of_guards, of_metrics, of_past, of_sudo, of_workers
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
 
@@ -96,6 +96,7 @@ def _look(
         *of_files(asked),
         *of_guards(asked),
         *of_sudo(asked),
+        *of_grants(asked),
         *of_database(asked),
         *of_release(asked),
         *of_past(asked),

@@ -29,7 +29,7 @@ from rollout.model.playbook import Playbook
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
-from rollout.planning.preflight import Check, Findings, Question, Result, of_files, of_past, of_sudo
+from rollout.planning.preflight import Check, Findings, Question, Result, of_files, of_grants, of_past, of_sudo
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
 from rollout.planning.standing import judge
@@ -226,6 +226,7 @@ def _checks(asked: Question) -> Iterator[Check]:
     """Look at what no plan shows. What the planner says by itself is left out."""
     yield from (check for check in of_files(asked) if check.result is Result.NO)
     yield from of_sudo(asked)
+    yield from of_grants(asked)
     yield from of_database(asked)
     yield from (check for check in of_release(asked) if check.name != "way back")
     yield from of_past(asked)

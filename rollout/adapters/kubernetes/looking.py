@@ -1,0 +1,61 @@
+"""
+Lists that several drivers of one inventory share for a moment: a look asks workers, releases, traffic and ledger one after the other, and
+each of them would list the same pods.
+"""
+
+import threading
+from collections.abc import Callable
+from time import monotonic  # noqa: TID251  (how old a list is, whatever clock a rollout goes by)
+from weakref import WeakValueDictionary
+
+from rollout.adapters.kubernetes.access import ClusterSettings
+from rollout.adapters.kubernetes.cluster import Cluster, Door, Object
+from rollout.adapters.kubernetes.kinds import Kind
+
+# Less than the time between two looks, and than what a controller takes to act on anything.
+SHARED_FOR_S = 0.3
+
+_LOCK = threading.Lock()
+_KEPT: "WeakValueDictionary[Door, Looking]" = WeakValueDictionary()
+
+
+class Looking:
+    """One namespace, as all drivers of this process see it. For use by several threads."""
+
+    def __init__(self, door: Door) -> None:
+        self.cluster = Cluster(door)
+        self._lock = threading.Lock()
+        self._lists: dict[tuple[str, str], tuple[float, int, list[Object]]] = {}
+
+    def all_of(self, kind: Kind, labels: str, timeout_s: float) -> list[Object]:
+        """Return all objects of a kind, as they were no longer than a moment ago, and not before anything that we wrote since."""
+        return self._kept((kind.plural, labels), lambda: self.cluster.all_of(kind, timeout_s, labels=labels))
+
+    def get(self, kind: Kind, name: str, timeout_s: float) -> Object | None:
+        """Return one object, as `all_of` does; None if there is none of that name."""
+        return next(iter(self._kept((kind.plural, f"/{name}"), lambda: _some(self.cluster.get(kind, name, timeout_s)))), None)
+
+    def _kept(self, key: tuple[str, str], ask: Callable[[], list[Object]]) -> list[Object]:
+        # Who asks at the same time waits for the same answer.
+        with self._lock:
+            kept = self._lists.get(key)
+            if kept is not None and monotonic() - kept[0] <= SHARED_FOR_S and kept[1] == self.cluster.writes:
+                return kept[2]
+            asked_s, writes = monotonic(), self.cluster.writes
+            found = ask()
+            self._lists[key] = asked_s, writes, found
+            return found
+
+
+def _some(one: Object | None) -> list[Object]:
+    return [] if one is None else [one]
+
+
+def looking(settings: ClusterSettings) -> Looking:
+    """Return what drivers that name the same place share; nothing is connected by that."""
+    door = Door(settings.namespace, None if settings.kubeconfig is None else str(settings.kubeconfig), settings.context)
+    with _LOCK:
+        found = _KEPT.get(door)
+        if found is None:
+            found = _KEPT[door] = Looking(door)
+        return found

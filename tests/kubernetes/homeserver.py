@@ -1,0 +1,270 @@
+"""A homeserver of small pods on a control plane: StatefulSets, Services, what balances between pods, and somebody who asks all the time."""
+
+import random
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+from kubernetes import client
+
+from rollout.lab.processes import wait_until
+from rollout.model.gate import LATENCY_EDGES_S
+from tests.kubernetes import pod_worker
+from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.kubelet.node import Kubelet
+
+IMAGE = "example.org/synapse:v{version}"
+ADMITTED = "rollout.internal/admitted"
+# One crashes at once, the other can't be pulled.
+CRASHING, UNKNOWN = "2.2.0", "2.3.0"
+READY_S = 60
+
+
+def images(kubelet: Kubelet, place: Path, *versions: str, env: Mapping[str, str] | None = None) -> None:
+    """Give a node the images of some versions."""
+    for version in versions:
+        directory = place / f"image-{version}"
+        (directory / "bin").mkdir(parents=True, exist_ok=True)
+        program = directory / "bin/worker"
+        program.write_text(f"#!{sys.executable} -I\n" + Path(pod_worker.__file__).read_text())
+        program.chmod(0o755)
+        for name in ("facts", "migrate"):
+            script = directory / "bin" / name
+            script.write_text(f"#!/bin/sh\nexec worker {name}\n")
+            script.chmod(0o755)
+        lives = {"LIVES_S": "0.2"} if version == CRASHING else {}
+        edges = ",".join([*map(str, LATENCY_EDGES_S), "+Inf"])
+        kubelet.image(IMAGE.format(version=version), directory, {"VERSION": version, "EDGES": edges, **lives, **(env or {})})
+
+
+def stateful_set(name: str, replicas: int, version: str, **spec: object) -> dict[str, Any]:
+    """Write one; *spec* goes over what is usual."""
+    labels = {"app": name, "part-of": "synapse"}
+    probe = {"httpGet": {"path": "/health", "port": pod_worker.PORT}, "periodSeconds": 1, "failureThreshold": 2}
+    container = {
+        "name": "synapse",
+        "image": IMAGE.format(version=version),
+        "command": ["worker"],
+        "env": [{"name": "SYNAPSE_WORKER", "value": name}],
+        "ports": [{"containerPort": pod_worker.PORT, "name": "http"}],
+        "readinessProbe": probe,
+    }
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "StatefulSet",
+        "metadata": {"name": name, "labels": {"part-of": "synapse"}},
+        "spec": {
+            "replicas": replicas,
+            "serviceName": name,
+            "podManagementPolicy": "Parallel",
+            "selector": {"matchLabels": {"app": name}},
+            "template": {
+                "metadata": {"labels": {**labels, ADMITTED: "true"}, "annotations": {"example.org/checksum": "abc"}},
+                "spec": {"terminationGracePeriodSeconds": 10, "containers": [container]},
+            },
+            **spec,
+        },
+    }
+
+
+@dataclass(slots=True)
+class Homeserver:
+    """StatefulSets that were applied by `helm`, and the ways to their pods."""
+
+    plane: ControlPlane
+    kubelet: Kubelet
+    place: Path
+    # The client's types know nothing of plain JSON, which it takes.
+    apps: Any
+    core: Any
+    policy: Any
+    ways: dict[str, "Way"] = field(default_factory=dict)
+
+    def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object) -> None:
+        """Make a StatefulSet, with its Service, and a budget of that many unavailable pods."""
+        namespace = self.plane.namespace
+        body = stateful_set(name, replicas, version, **spec)
+        self.apps.create_namespaced_stateful_set(namespace, body, field_manager="helm")
+        if service:
+            ports = [{"name": "http", "port": pod_worker.PORT, "targetPort": pod_worker.PORT}]
+            its = {"metadata": {"name": name}, "spec": {"clusterIP": "None", "selector": {"app": name, ADMITTED: "true"}, "ports": ports}}
+            self.core.create_namespaced_service(namespace, its)
+        if budget is not None:
+            its = {"metadata": {"name": name}, "spec": {"maxUnavailable": budget, "selector": {"matchLabels": {"app": name}}}}
+            self.policy.create_namespaced_pod_disruption_budget(namespace, its)
+
+    def await_ready(self, *names: str) -> None:
+        wait_until(lambda: all(self._is_ready(name) for name in names), READY_S, f"{', '.join(names)} are ready")
+
+    def set(self, name: str) -> Any:  # noqa: ANN401  (the client has no types)
+        return self.apps.read_namespaced_stateful_set(name, self.plane.namespace)
+
+    def pod(self, name: str) -> Any:  # noqa: ANN401  (as above)
+        found = self.core.list_namespaced_pod(self.plane.namespace, field_selector=f"metadata.name={name}").items
+        return found[0] if found else None
+
+    def images_of(self, name: str) -> list[str]:
+        """Return the versions that a StatefulSet's pods run, in their order."""
+        pods = self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"app={name}").items
+        return [pod.spec.containers[0].image.rpartition(":v")[2] for pod in sorted(pods, key=lambda pod: pod.metadata.name)]
+
+    def address(self, pod: str) -> tuple[str, int] | None:
+        """Return where a pod listens now."""
+        found = self.pod(pod)
+        return None if found is None or not found.status.pod_ip else (found.status.pod_ip, pod_worker.PORT)
+
+    def way_to(self, pod: str) -> "Way":
+        """Give a port of this machine that leads to whichever pod has that name."""
+        if pod not in self.ways:
+            self.ways[pod] = Way(lambda: self.address(pod))
+        return self.ways[pod]
+
+    def settings(self, **more: object) -> dict[str, object]:
+        """Return what a driver is told of the cluster."""
+        return {"namespace": self.plane.namespace, "kubeconfig": str(self.plane.kubeconfig), "selector": "part-of=synapse", **more}
+
+    def _is_ready(self, name: str) -> bool:
+        found = self.set(name)
+        return bool((found.status.ready_replicas or 0) == found.spec.replicas)
+
+
+@contextmanager
+def homeserver(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Homeserver]:
+    with plane.api() as api:
+        it = Homeserver(plane, kubelet, place, client.AppsV1Api(api), client.CoreV1Api(api), client.PolicyV1Api(api))
+        try:
+            yield it
+        finally:
+            for way in it.ways.values():
+                way.close()
+
+
+class Way:
+    """A port of this machine from which connections go on to *target*, wherever that is at the moment; refused while it is nowhere."""
+
+    def __init__(self, target: Callable[[], tuple[str, int] | None]) -> None:
+        self._target = target
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = int(self._listener.getsockname()[1])
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._lead, args=(near,), daemon=True).start()
+
+    def _lead(self, near: socket.socket) -> None:
+        with near:
+            try:
+                where = self._target()
+                if where is None:
+                    return
+                far = socket.create_connection(where, 2)
+            except OSError:
+                return
+            with far:
+                far.settimeout(None)
+                back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+                back.start()
+                _pump(near, far)
+                back.join()
+
+
+def _pump(whence: socket.socket, whither: socket.socket) -> None:
+    with suppress(OSError):
+        while chunk := whence.recv(65_536):
+            whither.sendall(chunk)
+    with suppress(OSError):
+        whither.shutdown(socket.SHUT_WR)
+
+
+class Balancer:
+    """What a node does for a Service: each new connection goes to one of the endpoints that are ready, as its EndpointSlices say."""
+
+    def __init__(self, plane: ControlPlane, service: str) -> None:
+        self._plane = plane
+        self._service = service
+        self.ready: list[tuple[str, int]] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread.start()
+        wait_until(lambda: bool(self.ready), READY_S, f"{service} has endpoints")
+        self.way = Way(lambda: random.choice(self.ready) if self.ready else None)
+
+    def close(self) -> None:
+        self._ended.set()
+        self._thread.join()
+        self.way.close()
+
+    def _look(self) -> None:
+        with self._plane.api() as api:
+            slices = client.DiscoveryV1Api(api)
+            while not self._ended.wait(0.1):
+                # Nodes go on with what they know while the API server is away.
+                with suppress(Exception):
+                    found = slices.list_namespaced_endpoint_slice(
+                        self._plane.namespace, label_selector=f"kubernetes.io/service-name={self._service}", _request_timeout=2
+                    ).items
+                    ready = [
+                        (one.addresses[0], pod_worker.PORT)
+                        for part in found
+                        for one in part.endpoints or ()
+                        if one.conditions is None or one.conditions.ready is not False
+                    ]
+                    self.ready = ready
+
+
+@dataclass(slots=True)
+class Load:
+    """Somebody who asks a Service all the time. *answered* are versions, *cut* what became of a request without an answer."""
+
+    answered: list[str] = field(default_factory=list)
+    cut: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def load(plane: ControlPlane, service: str, clients: int = 4, takes_s: float = 0.2) -> Iterator[Load]:
+    """Ask while the block runs; every request is a connection of its own."""
+    it, ended = Load(), threading.Event()
+    with closing(Balancer(plane, service)) as balancer:
+
+        def ask() -> None:
+            while not ended.is_set():
+                connection = HTTPConnection("127.0.0.1", balancer.way.port, timeout=20)
+                try:
+                    connection.request("GET", f"/wait?s={takes_s}")
+                    answer = connection.getresponse()
+                    body = answer.read().decode()
+                    (it.answered if answer.status == 200 else it.cut).append(body)
+                except (OSError, HTTPException) as error:
+                    it.cut.append(f"{time.time():.1f} {type(error).__name__}: {error}")
+                    time.sleep(0.1)
+                finally:
+                    connection.close()
+
+        threads = [threading.Thread(target=ask, daemon=True) for _ in range(clients)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield it
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join(20)

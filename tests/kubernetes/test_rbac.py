@@ -1,0 +1,81 @@
+"""`rollout rbac`: what it prints is what is needed, asked of the API server itself."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from rollout.adapters.documents.read import read_inventory
+from rollout.engine.drivers import Drivers, open_drivers
+from rollout.interfaces.cli import cli
+from rollout.ports.privileges import Granted
+from tests.kubernetes.bed import ControlPlane
+
+INVENTORY = """\
+homeserver: example.org
+workers:
+  main-0: {{role: main, url: "http://127.0.0.1:1", metrics: "http://127.0.0.1:1/m"}}
+  sync-0: {{role: sync, pool: sync, url: "http://127.0.0.1:2", metrics: "http://127.0.0.1:2/m"}}
+  sync-1: {{role: sync, pool: sync, url: "http://127.0.0.1:3", metrics: "http://127.0.0.1:3/m"}}
+pools: {{sync: {{backend: sync}}}}
+workers_driver: {{driver: kubernetes, namespace: {namespace}, kubeconfig: {kubeconfig}}}
+releases_driver: {{driver: kubernetes, image: "example.org/synapse:v{{version}}"}}
+traffic_driver: {{driver: kubernetes}}
+ledger_driver: {{driver: kubernetes}}
+"""
+
+
+def _drivers(plane: ControlPlane, kubeconfig: Path, place: Path) -> Drivers:
+    place.write_text(INVENTORY.format(namespace=plane.namespace, kubeconfig=kubeconfig))
+    return open_drivers(read_inventory(place))
+
+
+def _missing(drivers: Drivers) -> set[str]:
+    every = (drivers.workers, drivers.releases, drivers.traffic, drivers.ledger, drivers.lease)
+    granted = [one for one in every if isinstance(one, Granted)]
+    assert len(granted) == len(every)
+    return {line for one in granted for line in one.not_granted(20)}
+
+
+@pytest.fixture
+def rules(control_plane: ControlPlane, tmp_path: Path) -> list[dict[str, list[str]]]:
+    _drivers(control_plane, control_plane.kubeconfig, tmp_path / "inventory.yaml")
+    said = CliRunner().invoke(cli, ["rbac", "-i", str(tmp_path / "inventory.yaml")], catch_exceptions=False)
+    account, role, binding = yaml.safe_load_all(said.stdout)
+    assert [one["kind"] for one in (account, role, binding)] == ["ServiceAccount", "Role", "RoleBinding"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "rollout", "namespace": control_plane.namespace}]
+    return list(role["rules"])
+
+
+def test_what_it_prints_is_enough(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path) -> None:
+    kubeconfig = control_plane.account("rollout", rules)
+    assert _missing(_drivers(control_plane, kubeconfig, tmp_path / "mine.yaml")) == set()
+
+
+def test_every_rule_of_it_is_needed(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path) -> None:
+    """Without any one of them something is missed, and named."""
+    for number, rule in enumerate(rules):
+        kubeconfig = control_plane.account(f"without-{number}", [one for one in rules if one is not rule])
+        missing = _missing(_drivers(control_plane, kubeconfig, tmp_path / f"{number}.yaml"))
+        assert missing, rule
+        assert all(rule["resources"][0] in line for line in missing)
+
+
+def test_objects_of_others_are_not_touched(rules: list[dict[str, list[str]]]) -> None:
+    """What changes something names the object, wherever that can be said; nothing of Secrets is asked for."""
+    changing = [rule for rule in rules if not {"patch", "delete", "update"}.isdisjoint(rule["verbs"]) and rule["resources"] != ["jobs"]]
+    assert changing
+    assert all(rule.get("resourceNames") for rule in changing)
+    assert {resource for rule in rules for resource in rule["resources"]} == {
+        "statefulsets",
+        "pods",
+        "pods/eviction",
+        "pods/log",
+        "events",
+        "configmaps",
+        "jobs",
+        "services",
+        "endpointslices",
+        "leases",
+    }
