@@ -12,6 +12,8 @@ from tests.kubernetes.homeserver import CRASHING, UNKNOWN, homeserver, images, l
 from tests.kubernetes.kubelet.node import Kubelet
 from tests.kubernetes.rolling import GOOD, OLD, WORKERS, Rolling, watched
 
+# They want a machine to themselves, and most have yet to be seen to pass on one (docs/decisions/0003-known-gaps.md).
+pytestmark = pytest.mark.long
 SETS = ("main", "client", "sync")
 
 
