@@ -11,11 +11,12 @@ from rollout.adapters.kubernetes.objects import TAKEN_OVER
 from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
 from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
 from rollout.adapters.workers.kubernetes import KubernetesWorkers, WorkersSettings
+from rollout.lab.processes import wait_until
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from rollout.model.release import Release
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.homeserver import CRASHING, IMAGE, Homeserver, homeserver, images
+from tests.kubernetes.homeserver import CRASHING, IMAGE, READY_S, Homeserver, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
 
 OLD, NEW = "2.0.0", "2.1.0"
@@ -111,8 +112,9 @@ def test_one_that_is_deleted_before_its_turn_is_seen_to_run_something_else(place
     place.roll(SYNC1, release.id)
     uid = place.uid(SYNC0)
     place.site.core.delete_namespaced_pod(SYNC0, place.site.plane.namespace)
+    # Until it has ended, the set is as ready as before.
+    wait_until(lambda: place.site.pod(SYNC0) is not None and place.uid(SYNC0) != uid, READY_S, f"{SYNC0} is another pod")
     place.site.await_ready("sync")
-    assert place.uid(SYNC0) != uid
     assert place.releases.activations([SYNC0])[SYNC0].release == release.id
 
 
