@@ -37,7 +37,7 @@ test: .venv/installed ## all tests but the long ones; those on the real lab come
 	$(BIN)/python -m pytest -n 4 -m "not end_to_end and not long" --durations=15
 	$(BIN)/python -m pytest -m "end_to_end and not long" --durations=30
 
-long: .venv/installed ## those that CI has no time for: 300 rollouts of good workers, and sequential gates on the real lab
+long: .venv/installed ## those that CI has no time for: 300 rollouts of good workers; on the real lab bad releases, most nights, sequential gates
 	$(BIN)/python -m pytest -n 2 -m "not end_to_end and long"
 	$(BIN)/python -m pytest -m "end_to_end and long"
 

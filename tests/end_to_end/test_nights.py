@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from rollout.lab import database
@@ -54,6 +55,7 @@ def test_two_tools_at_once(site: Site, tmp_path_factory: Any) -> None:  # noqa: 
     assert cut(records) == []
 
 
+@pytest.mark.long
 def test_the_journal_is_deleted_while_a_worker_is_out(site: Site) -> None:
     """Whoever comes next has nothing but what is to be seen: it plans anew, begins with the worker that is out, and ends it."""
     before = site.started()
@@ -73,6 +75,7 @@ def test_the_journal_is_deleted_while_a_worker_is_out(site: Site) -> None:
     assert cut(records) == []
 
 
+@pytest.mark.long
 def test_the_proxy_is_reloaded_in_a_drain(site: Site) -> None:
     """A reload forgets what was drained: it is drained again before anything else, and its sessions in the old process are waited for."""
     with site.load() as records:
@@ -92,6 +95,7 @@ def test_the_proxy_is_reloaded_in_a_drain(site: Site) -> None:
     assert cut(records) == []
 
 
+@pytest.mark.long
 def test_valkey_and_postgresql_are_restarted_in_mid_run(site: Site) -> None:
     """While they are away nobody is taken out; what fails then fails by itself, and before and after it nothing is cut."""
     supervisor = Supervisor(site.lab)
@@ -118,6 +122,7 @@ def test_valkey_and_postgresql_are_restarted_in_mid_run(site: Site) -> None:
 OUT = {"drain", "hold", "restart"}
 
 
+@pytest.mark.long
 def test_stopped_between_check_and_act_and_woken_after_a_take_over(site: Site) -> None:
     """
     The first has written its intent and waits for its turn at the worker when it is stopped; its lease runs out, a second takes over and
@@ -174,6 +179,7 @@ def test_the_tool_is_gone_for_good_and_a_worker_is_out(site: Site) -> None:
     assert cut(records) == []
 
 
+@pytest.mark.long
 def test_nobody_admits_what_was_being_taken_back(site: Site, tmp_path: Path) -> None:
     """Gone for good on the way back: the release that the worker still runs is condemned, so it stays out, and somebody is told."""
     new = configuration(site, tmp_path / "new", lambda content: content.update(max_upload_size="9M"))

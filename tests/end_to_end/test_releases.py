@@ -14,6 +14,8 @@ from rollout.ports.lease import Claim
 from rollout.ports.traffic import Server
 from tests.end_to_end.site import Site, cut
 
+pytestmark = pytest.mark.long
+
 CLIENT1 = WorkerId("client1")
 
 
