@@ -21,7 +21,7 @@ from rollout.model.sighting import runs
 
 # What a gate still lacks is told anew so often, when it is the same but for its figures.
 FIGURES_EVERY_S = 30.0
-_WITH_FIGURES = frozenset({"evidence", "measurement"})
+_WITH_FIGURES = frozenset({"evidence", "guard", "measurement"})
 # How long the last look may take to show that every worker runs what it should before the rollout is called unfinished.
 LAST_LOOK_S = 60.0
 

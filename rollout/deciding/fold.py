@@ -104,7 +104,7 @@ def fold(plan: Plan, state: DeployState, event: Event) -> DeployState:
         case WaitBegan():
             return changed(state, waiting=Waiting(event.cause, event.why, at_s))
         case GateRuled():
-            return _rule(state, event)
+            return _rule(plan, state, event)
         case RollbackBegan():
             return changed(
                 state,
@@ -297,12 +297,14 @@ def _settle(plan: Plan, state: DeployState, event: EffectObserved, at_s: float) 
     return _move(state, effect.step_id, event, why=before.why or event.why, attempts=before.attempts + mine)
 
 
-def _rule(state: DeployState, event: GateRuled) -> DeployState:
-    worker = state.workers[event.worker]
-    failed_at_s = state.last_at_s if event.verdict.ruling is Ruling.FAIL else worker.failed_at_s
+def _rule(plan: Plan, state: DeployState, event: GateRuled) -> DeployState:
+    worker, gate = state.workers[event.worker], plan.gates.get(event.verdict.gate)
+    # Nobody heeds a gate that doesn't act, on the way back neither.
+    failed = event.verdict.ruling is Ruling.FAIL and (gate is None or gate.acts)
+    failed_at_s = state.last_at_s if failed else worker.failed_at_s
     worker = changed(worker, verdicts=_with(worker.verdicts, event.verdict.gate, event.verdict), failed_at_s=failed_at_s)
     state = _with_worker(state, event.worker, worker)
-    if state.direction is Direction.BACK and event.verdict.ruling is Ruling.FAIL:
+    if failed and state.direction is Direction.BACK:
         return changed(state, rollback_failures=(*state.rollback_failures, f"{event.worker}: {event.verdict.because}"))
     return state
 

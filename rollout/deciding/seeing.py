@@ -2,6 +2,7 @@
 
 from rollout.deciding.index import index_of
 from rollout.deciding.state import DeployState, WorkerState
+from rollout.model.gate import Gate, Metric
 from rollout.model.plan import Plan, Step, Worker
 from rollout.model.sighting import Sighting
 
@@ -52,6 +53,17 @@ def gone_for(known: WorkerState, now_s: float) -> str:
         return ""
     silent = f"it has not answered for {UNHEALTHY_GRACE_S:.0f} s"
     return silent if known.missing or not (ended := has_ended(known.sighting)) else f"{silent}: {ended}"
+
+
+def unmeasured_by(known: WorkerState, gate: Gate) -> str | None:
+    """Say why a gate can't be asked now, whatever was measured before; None when it can. What its proxy counts no metrics page tells."""
+    if known.unmeasured is None and gate.metric is Metric.PROXY_FAILURES:
+        proxy = None if known.missing or known.sighting is None else known.sighting.proxy
+        if proxy is None:
+            return "its proxy can't be seen"
+        if proxy.requests is None or proxy.cuts is None:
+            return "its proxy doesn't count requests"
+    return known.unmeasured
 
 
 def has_ended(sighting: Sighting | None) -> str:

@@ -4,7 +4,7 @@ from rollout.deciding import weighing
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import gone_for, is_confirmed, known_of, well, worker_of
+from rollout.deciding.seeing import gone_for, is_confirmed, known_of, unmeasured_by, well, worker_of
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
@@ -94,4 +94,4 @@ def verdict_of(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now
         compared = threshold.compare(gate, known.after, known.baseline, known.controls, kept.get((worker, gate.id)))
         kept[worker, gate.id] = compared
     admitted_at_s = known.admitted_at_s or now_s
-    return threshold.rule_on(gate, compared, unmeasured=known.unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)
+    return threshold.rule_on(gate, compared, unmeasured=unmeasured_by(known, gate), admitted_at_s=admitted_at_s, now_s=now_s)

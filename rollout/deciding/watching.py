@@ -90,7 +90,10 @@ def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
     dark = _undecided(plan, state, began_at_s)
     bursts = {plan.gates[name].id for step, _ in _watched(plan, state) for name in step.gates if plan.gates[name].metric in BURSTS}
     weighed = index_of(plan).weighed_gates
-    looked_at = sum(len(_gates(plan, step)) + len(weighed.get(step.worker or WorkerId(""), ())) for step, _ in _watched(plan, state))
+    looked_at = sum(
+        len(_gates(plan, step)) + sum(gate.acts for gate in weighed.get(step.worker or WorkerId(""), ()))
+        for step, _ in _watched(plan, state)
+    )
     unseen = [
         *([f"too little came to rule twice on {_listed(dark)}"] if dark else []),
         *([f"{', '.join(sorted(bursts))} {'is' if len(bursts) == 1 else 'are'} not watched"] if bursts else []),

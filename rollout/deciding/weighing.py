@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from rollout.deciding.index import PlanIndex, Weighed, index_of
+from rollout.deciding.seeing import unmeasured_by
 from rollout.deciding.state import DeployState, WorkerState
 from rollout.gating import pooled, sequential
 from rollout.gating.curves import named
@@ -18,20 +19,18 @@ from rollout.model.plan import Plan, Step
 def verdict(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now_s: float) -> Verdict:
     """Rule on a worker now."""
     found, known = weighed(plan, state, worker, gate), state.workers[worker]
-    return sequential.rule(gate, found.seen, found.odds, unmeasured=known.unmeasured, now_s=now_s)
+    return sequential.rule(gate, found.seen, found.odds, unmeasured=unmeasured_by(known, gate), now_s=now_s)
 
 
 def failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate, Verdict], ...]:
     """List the sequential gates that say FAIL, however long ago its last measurement was: nothing new can make that better."""
     gates = index_of(plan).weighed_gates.get(worker, ())
-    return tuple(
-        (gate, verdict) for gate in gates if gate.acts and (verdict := failed_by(plan, state, worker, gate, passed=True)) is not None
-    )
+    return tuple((gate, verdict) for gate in gates if gate.acts and (verdict := failed_by(plan, state, worker, gate)) is not None)
 
 
-def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, *, passed: bool = False) -> Verdict | None:
-    """Return the FAIL of one sequential gate as of the last measurement; None where it says none. *passed* as in `weighed`."""
-    found = weighed(plan, state, worker, gate, passed=passed)
+def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Verdict | None:
+    """Return the FAIL of a sequential gate that its worker has passed, as of the last measurement; None where it says none."""
+    found = weighed(plan, state, worker, gate, passed=True)
     if not sequential.fails(gate, found.odds):
         return None
     return sequential.rule(gate, found.seen, found.odds, unmeasured=None, now_s=found.seen.blocks[-1].own.until_s)
@@ -61,14 +60,15 @@ def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step,
 
 
 def blind(plan: Plan, state: DeployState, worker: WorkerId, since_s: float) -> list[Gate]:
-    """List the sequential gates that had nothing to compare with, or not one sample since *since_s*: their silence is not health."""
+    """List the acting sequential gates with nothing to compare with, or not one sample since *since_s*: their silence is not health."""
     known = state.workers[worker]
     # A block may have begun before; of it the last sweeps tell.
     new = [tally for tally in (*(block.own for block in known.blocks), *known.recent) if tally.since_s >= since_s]
     return [
         gate
         for gate in index_of(plan).weighed_gates.get(worker, ())
-        if weighed(plan, state, worker, gate, passed=True).odds is None or not any(samples(gate.metric, own) > 0 for own in new)
+        if gate.acts
+        and (weighed(plan, state, worker, gate, passed=True).odds is None or not any(samples(gate.metric, own) > 0 for own in new))
     ]
 
 

@@ -187,7 +187,7 @@ def kept_tallies(
     Of those in one of *pools* only the minutes count in which all of them were measured, if these come to *enough_s*: a worker is compared
     with its pool, and what was different about other minutes would be taken for a difference between the two.
     """
-    told = [*_of_rollouts(journal, homeserver, releases, now_s), *_of_observing(journal, homeserver, releases, now_s)]
+    told = [*_of_rollouts(journal, homeserver, releases, now_s, sweeping=bool(pools)), *_of_observing(journal, homeserver, releases, now_s)]
     occasions = [replace(one, tallies={worker: its for worker, its in one.tallies.items() if serves(worker, its)}) for one in told]
     alike: dict[tuple[PoolId | None, WorkerId | None], list[WorkerId]] = {}
     for worker in releases:
@@ -202,7 +202,10 @@ def kept_tallies(
     return {worker: past.ending(tally, now_s) for worker, tally in found.items()}
 
 
-def _of_rollouts(journal: Journal, homeserver: str, releases: Mapping[WorkerId, ReleaseId], now_s: float) -> Iterator[_Occasion]:
+def _of_rollouts(
+    journal: Journal, homeserver: str, releases: Mapping[WorkerId, ReleaseId], now_s: float, *, sweeping: bool
+) -> Iterator[_Occasion]:
+    # Sweeps of hours are large, and only a pool's workers have minutes in common.
     for line in journal.deploys(homeserver, _DEPLOYS_MAX):
         if line.finished_at_s is None or now_s - line.finished_at_s > _DAY_S:
             continue
@@ -211,7 +214,7 @@ def _of_rollouts(journal: Journal, homeserver: str, releases: Mapping[WorkerId, 
         sweeps: list[Mapping[WorkerId, Tally]] = []
         for _, event in journal.events(line.deploy_id):
             state = fold(earlier, state, event)
-            if isinstance(event, SamplesTaken):
+            if sweeping and isinstance(event, SamplesTaken):
                 sweeps.append(event.measured.tallies)
         told = {worker: _tallies(earlier, state, worker, release) for worker, release in releases.items()}
         yield _Occasion(_same_hour({worker: before for worker, (before, _) in told.items()}, now_s))

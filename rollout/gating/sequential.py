@@ -64,7 +64,7 @@ class Totals(NamedTuple):
     """
     What some blocks add up to: the *samples* of the gate's metric, *seconds*, and in how many of them there was somebody to compare with.
     Of shares besides: what was asked and failed, of the worker (*own*) and of its pool's others. Whether requests were told apart by what
-    they are, its own and theirs, is None until there was one.
+    they are, its own and theirs, is None until there was one; *unknown* of all its *requests* are of kinds that there were not before.
     """
 
     samples: float = 0.0
@@ -74,9 +74,11 @@ class Totals(NamedTuple):
     others: Count = NOTHING
     own_apart: bool | None = None
     pool_apart: bool | None = None
+    requests: float = 0.0
+    unknown: float = 0.0
 
-    def add(self, metric: Metric, block: Window) -> "Totals":
-        """Add one more."""
+    def add(self, metric: Metric, block: Window, known: frozenset[str]) -> "Totals":
+        """Add one more; *known* are the kinds of requests that there were before."""
         lasts_s = seconds(block.own)
         others = self.others
         if metric in SHARES and block.controls is not None and sound(block.controls):
@@ -89,6 +91,8 @@ class Totals(NamedTuple):
             others,
             strata.are_still_apart(self.own_apart, block.own),
             self.pool_apart if block.controls is None else strata.are_still_apart(self.pool_apart, block.controls),
+            self.requests + block.own.requests + block.own.polls,
+            self.unknown + strata.unknown_requests(block.own, known),
         )
 
 
@@ -268,10 +272,10 @@ def weigh(gate: Gate, seen: Seen, kept: Kept | None = None, *, passed: bool = Fa
     kept = kept or Kept()
     if kept.blocks != seen.blocks[: len(kept.blocks)]:
         kept = kept._replace(blocks=(), totals=Totals(), heard=None)
-    whole = kept.totals
+    whole, known = kept.totals, strata.known_kinds(seen.baseline if seen.baseline is not None else seen.pool)
     for window in seen.blocks[len(kept.blocks) : -1]:
-        whole = whole.add(gate.metric, window)
-    totals = whole.add(gate.metric, seen.blocks[-1]) if seen.blocks else whole
+        whole = whole.add(gate.metric, window, known)
+    totals = whole.add(gate.metric, seen.blocks[-1], known) if seen.blocks else whole
     if gate.metric in SHARES:
         before = kept.before or _before(gate, seen)
         return _weigh_shares(before, totals), Kept(seen.blocks[:-1], whole, before=before)
@@ -330,7 +334,8 @@ def _mean(slower: float, tail: float) -> float:
 def _how(seen: Seen, totals: Totals) -> How:
     # There was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out).
     with_peers = seen.pool is not None and totals.with_peers_s > 0.5 * totals.seconds
-    return How(with_peers, totals.own_apart is True, with_peers and totals.pool_apart is True)
+    apart = totals.own_apart is True and totals.unknown <= strata.UNKNOWN_MAX * totals.requests
+    return How(with_peers, apart, with_peers and totals.pool_apart is True)
 
 
 def _true(tally: Tally | None) -> Tally | None:

@@ -27,10 +27,23 @@ STRATA_MAX = 10
 REQUESTS_MIN = 30.0
 # A kind that few asked for before is known badly: of more than so many times its share, and what chance adds to that, only as much counts.
 _GROWS_MAX = 2.0
+# Where more of the requests are of kinds that nobody asked for before, all are taken for one kind: those can be compared with nothing of
+# their own, and a release that calls a servlet by another name must not pass by what is left.
+UNKNOWN_MAX = 0.1
 _BUCKETS = len(LATENCY_EDGES_S) + 1
 # An edge that less than half a request has reached, or all but that, is no point of a curve.
 _HALF = 0.5
 _NO_REQUEST = (0.0,) * _BUCKETS
+
+
+def known_kinds(baseline: Tally | None) -> frozenset[str]:
+    """Name the kinds that were asked for before."""
+    return frozenset() if baseline is None else frozenset(one.name for one in baseline.strata if one.requests or one.polls)
+
+
+def unknown_requests(tally: Tally, known: frozenset[str]) -> float:
+    """Count the requests of kinds that nobody asked for before."""
+    return sum(one.requests + one.polls for one in tally.strata if one.name not in known)
 
 
 def are_still_apart(before: bool | None, tally: Tally) -> bool | None:  # noqa: FBT001  (what this returned for the tallies before)

@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 from rollout.homeservers.synapse import schema_rules, topology
 from rollout.homeservers.synapse.roles import evidence_of
 from rollout.model.effect import FULL_WEIGHT
-from rollout.model.gate import GUARDS_OF_PAGES
+from rollout.model.gate import GUARDS_OF_PAGES, Metric
 from rollout.model.plan import Worker
 from rollout.model.playbook import Playbook
-from rollout.planning.evidence import behind_proxies, heeded
+from rollout.planning.evidence import behind_proxies, gates_of, heeded
 from rollout.planning.order import MAIN
 from rollout.planning.situation import Situation
 
@@ -72,6 +72,21 @@ def unmeasurable_guards(situation: Situation) -> Iterator[str]:
         for entry in situation.playbook.guards:
             if entry.guard not in GUARDS_OF_PAGES:
                 yield f"guard {entry.guard}: the inventory has no database_driver to read it with"
+
+
+def uncounting_proxies(situation: Situation, rolled: Sequence[Worker]) -> Iterator[str]:
+    """A gate on what a proxy counts would wait for ever for one that doesn't, with its worker restarted."""
+    for entry in situation.playbook.gates:
+        if entry.metric is not Metric.PROXY_FAILURES or not entry.act:
+            continue
+        uncounted = []
+        for worker in rolled:
+            sighting = situation.observation.sightings.get(worker.id)
+            asked = entry.id in gates_of(worker.role, situation.playbook, proxied=worker.pool is not None)
+            if asked and sighting is not None and (proxy := sighting.proxy) is not None and (proxy.requests is None or proxy.cuts is None):
+                uncounted.append(str(worker.id))
+        if uncounted:
+            yield f"gate {entry.id}: the proxy of {', '.join(uncounted)} doesn't count requests, so there would be no ruling; leave it out"
 
 
 def unweighable_pools(situation: Situation, rolled: Sequence[Worker]) -> Iterator[str]:

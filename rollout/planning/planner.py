@@ -86,6 +86,7 @@ def _blockers(situation: Situation, rolled: list[Worker]) -> list[str]:
         blockers += plan_checks.overdrawn_pools(situation, rolled)
         blockers += plan_checks.without_evidence(rolled, situation.playbook)
         blockers += plan_checks.unmeasurable_guards(situation)
+        blockers += plan_checks.uncounting_proxies(situation, rolled)
         blockers += plan_checks.unweighable_pools(situation, rolled)
         blockers += warming.refusals(rolled, situation)
         blockers += buying.refusals(situation)

@@ -3,17 +3,23 @@
 import re
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
+import pytest
+
+from rollout.deciding import soaking
 from rollout.deciding.decide import FIGURES_EVERY_S, decide
 from rollout.deciding.decision import Decision, Note, WaitUntil
-from rollout.deciding.state import DeployState, without_figures
+from rollout.deciding.state import DeployState, Direction, without_figures
 from rollout.model.event import GateRuled, RollbackBegan, StepFinished, WaitBegan
-from rollout.model.gate import Ruling
+from rollout.model.gate import Evidence, Metric, Ruling, Verdict
+from rollout.model.ids import StepId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, rehearse
 from tests.deciding.rolled import CLIENT1, fold_all, rolled, with_worker
+from tests.gating import evidence_at_hand
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
 
@@ -76,3 +82,37 @@ def test_what_a_gate_lacks_is_said_while_it_is_waited_for() -> None:
 
 def test_the_name_of_a_worker_is_no_figure() -> None:
     assert without_figures("client1: 12 of 30, 1.25 × (3.2 : 1); p95 of 5,000") == "client1:  of ,  × ( : ); p95 of "
+
+
+@pytest.mark.parametrize("odds", [None, 1000.0], ids=["threshold", "sequential"])
+@pytest.mark.parametrize(
+    ("unseen", "why"),
+    [({"proxy": None}, "its proxy can't be seen"), ({"cuts": None}, "its proxy doesn't count requests")],
+    ids=["away", "uncounted"],
+)
+def test_what_fails_at_a_proxy_that_can_not_be_asked_is_unmeasurable(odds: float | None, unseen: dict[str, Any], why: str) -> None:
+    """Its metrics page is read all the while, and what it was given before is no news."""
+    plan, state = _about_to_pass()
+    known = state.workers[CLIENT1]
+    sighting = known.sighting
+    assert sighting is not None
+    assert sighting.proxy is not None
+    gate = evidence_at_hand.gate(Metric.PROXY_FAILURES, max=0.05, odds=odds)
+    assert soaking.verdict_of(plan, state, CLIENT1, gate, state.last_at_s).ruling is not Ruling.UNMEASURABLE
+    blind = replace(sighting, proxy=None) if "proxy" in unseen else replace(sighting, proxy=replace(sighting.proxy, **unseen))
+    verdict = soaking.verdict_of(plan, with_worker(state, CLIENT1, replace(known, sighting=blind)), CLIENT1, gate, state.last_at_s)
+    assert verdict.ruling is Ruling.UNMEASURABLE
+    assert verdict.because.endswith(why)
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_on_the_way_back_only_a_gate_that_acts_says_that_somebody_is_not_well(*, acts: bool) -> None:
+    plan, state = _about_to_pass()
+    name = next(iter(plan.gates))
+    plan = replace(plan, gates={**plan.gates, name: replace(plan.gates[name], acts=acts)})
+    failed = Verdict(name, Ruling.FAIL, "too slow", Evidence(1.0, None, None, None))
+    state = fold_all(
+        plan, replace(state, direction=Direction.BACK), GateRuled(state.last_at_s, StepId("rollback/client1/soak"), CLIENT1, failed)
+    )
+    assert state.rollback_failures == (("client1: too slow",) if acts else ())
+    assert (state.workers[CLIENT1].failed_at_s is not None) is acts

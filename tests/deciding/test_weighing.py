@@ -223,3 +223,10 @@ def test_who_was_only_asked_for_a_failure_is_weighed_in_full_when_it_is_ruled_on
 def _nothing(state: DeployState) -> Tally:
     last = state.workers[CLIENT1].blocks[-1].own
     return Tally(last.until_s, last.until_s + 5.0)
+
+
+def test_of_a_gate_that_does_not_act_nobody_says_that_it_had_too_little_to_rule(soaking: tuple[Plan, DeployState]) -> None:
+    plan, state = soaking
+    assert {gate.id for gate in weighing.blind(plan, state, CLIENT1, math.inf)} == {"errors", LATENCY}
+    silent = replace(plan, gates={name: replace(gate, acts=False) for name, gate in plan.gates.items()})
+    assert weighing.blind(silent, state, CLIENT1, math.inf) == []

@@ -130,3 +130,18 @@ def test_only_an_unknown_role_is_an_argument_that_cannot_be_used() -> None:
     inventory = _inventory(2)
     with pytest.raises(InvalidFileError, match="try: sync"):
         make_plan(PLAYBOOK, inventory, _seen(inventory), NEW, only=Role("snyc"))
+
+
+def test_a_gate_on_what_a_proxy_does_not_count_is_refused() -> None:
+    """It would wait for ever, with the first worker restarted."""
+    inventory = _inventory(2)
+    gate = GateEntry(id=GateId("proxy"), metric=Metric.PROXY_FAILURES, max=0.01)
+    playbook = PLAYBOOK.model_copy(update={"gates": (gate,), "liveness_only": ()})
+    assert make_plan(playbook, inventory, _seen(inventory), NEW).gates.keys() == {"proxy"}
+    seen = _seen(inventory)
+    uncounted = {
+        name: replace(one, proxy=None if one.proxy is None else replace(one.proxy, requests=None, cuts=None))
+        for name, one in seen.sightings.items()
+    }
+    with pytest.raises(RefusedError, match="gate proxy: the proxy of sync1, sync2 doesn't count requests"):
+        make_plan(playbook, inventory, replace(seen, sightings=uncounted), NEW)
