@@ -171,14 +171,14 @@ def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> I
         site.await_ready("sync")
         pods = {SYNC1: "sync-0", SYNC2: "sync-1"}
         ways = {worker: site.way_to(pod) for worker, pod in pods.items()}
-        settings = TrafficSettings.model_validate(site.settings(pods=pods, settle_s=0.5), strict=False)
+        settings = TrafficSettings.model_validate(site.settings(pods=pods, settle_s=1.0), strict=False)
         traffic = KubernetesTraffic(settings, {worker: f"{way.url}/_synapse/metrics" for worker, way in ways.items()})
         balancer = opened.enter_context(closing(Balancer(control_plane, "sync")))
         pool = opened.enter_context(ThreadPoolExecutor(REQUESTS))
         begun: list[Future[int]] = []
 
         def ask() -> int:
-            return requests.get(f"{balancer.way.url}/wait?s=4", timeout=TIMEOUT_S * 4).status_code
+            return requests.get(f"{balancer.way.url}/wait?s=8", timeout=TIMEOUT_S * 6).status_code
 
         def begun_at(worker: WorkerId) -> int:
             lines = requests.get(f"{ways[worker].url}/_synapse/metrics", timeout=TIMEOUT_S).text.splitlines()
@@ -263,6 +263,7 @@ def test_a_weight_is_seen_as_it_was_given(plant: Plant, weight: int) -> None:
 
 def test_what_is_drained_gets_no_new_requests(plant: Plant) -> None:
     plant.traffic.drain(SERVERS[SYNC1], TIMEOUT_S)
+    plant.settle(lambda: plant.look(SYNC1).sessions is not None)  # until then not everybody has heard of it
     before = plant.begun_at(SYNC1)
     plant.begin_requests()
     assert plant.begun_at(SYNC1) == before

@@ -181,8 +181,8 @@ MUTANTS: tuple[Mutant, ...] = (
         ),
         (
             "failure_on_the_way_back_is_forgotten",
-            "if state.direction is Direction.BACK and event.verdict.ruling is Ruling.FAIL:",
-            "if state.direction is Direction.FORWARD and event.verdict.ruling is Ruling.FAIL:",
+            "if failed and state.direction is Direction.BACK:",
+            "if failed and state.direction is Direction.FORWARD:",
             "who isn't well on the old release is named",
         ),
     ),
