@@ -104,7 +104,7 @@ def _projected(known: Mapping[WorkerId, FilesUsed]) -> GuardReading:
     short = next((worker for worker, share in shares.items() if share is None), None)
     if short is not None:
         why = f"{short}: measured for {known[short].measured_s:.0f} s, and {GROWTH_MIN_S:.0f} s are needed to say how they grow"
-        return GuardReading(FILES_PROJECTED, None, why)
+        return GuardReading(FILES_PROJECTED, None, why, short=True)
     fullest = max(known, key=lambda worker: shares[worker] or 0.0)
     return GuardReading(FILES_PROJECTED, shares[fullest], _told(fullest, known[fullest]))
 

@@ -92,8 +92,8 @@ class Readiness:
                 unmeasured[worker] = "its page stands still: it is an old one, that something between us and it has kept"
             elif why := _another(counters.started_at_s, seen.sightings.get(worker)):
                 unmeasured[worker] = why
-        # The reading that looks ahead is the last one.
-        guards = {reading.guard: reading for reading in (*seen.guards, *self.surveyor.files_now(seen))}
+        # What takes time is told by the last reading.
+        guards = {reading.guard: reading for reading in (*seen.guards, *self.surveyor.guards_now(seen))}
         return Seen(replace(_explained(seen, unmeasured), guards=tuple(guards.values())), measured, unmeasured)
 
     def _once_started(self, seen: Observation) -> Observation:

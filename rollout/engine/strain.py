@@ -7,7 +7,8 @@ of 100 turns keep to, over the last two minutes.
 
 A worker hears from the others over replication. Its pages say how far it knows each stream, and pages of two workers are never of the same
 moment, so positions aren't subtracted: what some worker knew a while ago, and another doesn't know now, is as long late as that is ago.
-A connection that is gone shows here as well, where a queue of commands would be empty.
+A connection that is gone shows here as well, where a queue of commands would be empty. Since when it is late can be said only of what
+somebody was seen to come to know: who is behind what others knew when they were first looked at is late since nobody knows when.
 
 Source: synapse/metrics/_reactor_metrics.py and synapse/storage/util/id_generators.py of 1.163.2.
 """
@@ -29,11 +30,26 @@ FRESH_S = 45.0
 SHARE = 0.99
 
 
+class _Reached(NamedTuple):
+    """
+    Somebody was seen to know a stream up to *position*, further than anybody before.
+
+    *news* tells that the same worker was looked at shortly before, so that it came to know it about then, and not long before *at_s*.
+    """
+
+    at_s: float
+    position: float
+    news: bool
+
+
 class _Seen(NamedTuple):
+    """A page. By stream *behind* has the first of what others were seen to know by then and this worker did not."""
+
     at_s: float
     started_at_s: float
     ticks: tuple[float, ...]
     positions: Mapping[str, float]
+    behind: Mapping[str, _Reached]
 
 
 class Strain:
@@ -41,8 +57,8 @@ class Strain:
 
     def __init__(self) -> None:
         self._seen: dict[WorkerId, tuple[_Seen, ...]] = {}
-        # By stream: when it was first seen to be so far, oldest first.
-        self._reached: dict[str, tuple[tuple[float, float], ...]] = {}
+        # By stream, oldest first.
+        self._reached: dict[str, tuple[_Reached, ...]] = {}
         self._tells: set[str] = set()
 
     def record(self, worker: WorkerId, at_s: float, counters: Counters | str) -> None:
@@ -53,16 +69,30 @@ class Strain:
             self._tells.add(REACTOR_TICK)
         if counters.positions:
             self._tells.add(REPLICATION_LAG)
-        before = tuple(
-            one for one in self._seen.get(worker, ()) if one.started_at_s == counters.started_at_s and at_s - KEPT_S <= one.at_s < at_s
-        )
-        self._seen[worker] = (*before, _Seen(at_s, counters.started_at_s, counters.ticks, counters.positions))
+        lately = tuple(one for one in self._seen.get(worker, ()) if at_s - KEPT_S <= one.at_s < at_s)
+        before = tuple(one for one in lately if one.started_at_s == counters.started_at_s)
         for stream, position in counters.positions.items():
-            reached = tuple(one for one in self._reached.get(stream, ()) if at_s - KEPT_S <= one[0] <= at_s)
+            all_reached = self._reached.get(stream, ())
             # The last one before is what everybody should know by now, however long ago that was.
-            reached = reached or self._reached.get(stream, ())[-1:]
-            if not reached or position > reached[-1][1]:
-                self._reached[stream] = (*reached, (at_s, position))
+            earlier = tuple(one for one in all_reached if one.at_s < at_s - KEPT_S)[-1:]
+            reached = (*earlier, *(one for one in all_reached if at_s - KEPT_S <= one.at_s <= at_s)) or all_reached[-1:]
+            if not reached or position > reached[-1].position:
+                news = bool(lately) and stream in lately[-1].positions
+                self._reached[stream] = (*reached, _Reached(at_s, position, news))
+        behind = self._behind(counters.positions, before[-1].behind if before else {})
+        self._seen[worker] = (*before, _Seen(at_s, counters.started_at_s, counters.ticks, counters.positions, behind))
+
+    def _behind(self, positions: Mapping[str, float], before: Mapping[str, _Reached]) -> dict[str, _Reached]:
+        """Say what a worker with these *positions* has not heard first of all, by stream; *before* is what it was on its last page."""
+        behind: dict[str, _Reached] = {}
+        for stream, position in positions.items():
+            reached = self._reached.get(stream, ())
+            first = next((one for one in reached if one.position > position), None)
+            if first is None:
+                continue
+            # All that is kept is further: the first of it may be forgotten, and is what it was, or isn't known.
+            behind[stream] = before.get(stream, first._replace(news=False)) if first is reached[0] else first
+        return behind
 
     def guards(self, workers: Collection[WorkerId], now_s: float) -> tuple[GuardReading, ...]:
         """Say how the worst of *workers* does; unknown as long as that is unknown of one of them. Nothing where no page tells of it."""
@@ -76,25 +106,32 @@ class Strain:
         )
 
     def _lag(self, seen: tuple[_Seen, ...]) -> "_Told":
-        last = seen[-1]
+        first, last = seen[0], seen[-1]
         if not last.positions:
             return _Told(None, "its page doesn't tell")
-        late = {
-            stream: last.at_s - at_s
-            for stream, position in last.positions.items()
-            if (at_s := next((at_s for at_s, reached in self._reached.get(stream, ()) if reached > position), None)) is not None
-        }
-        if not late:
+        if last.at_s - first.at_s < TICKS_OVER_S:
+            return _too_short(first, last)
+        # By what is known of the others now: they may have been looked at for the first time since its page.
+        behind = self._behind(last.positions, last.behind)
+        untold = next((stream for stream, one in behind.items() if not one.news), None)
+        if untold is not None:
+            return _Told(None, f"behind in stream {untold} since before it was measured")
+        if not behind:
             return _Told(0.0, "")
-        stream = max(late, key=lambda name: late[name])
-        return _Told(max(0.0, late[stream]), f"stream {stream}")
+        stream = min(behind, key=lambda name: behind[name].at_s)
+        return _Told(max(0.0, last.at_s - behind[stream].at_s), f"stream {stream}")
 
 
 class _Told(NamedTuple):
-    """What is known of one worker, and the rest of the sentence; or why nothing is."""
+    """What is known of one worker, and the rest of the sentence; or why nothing is, and whether measuring on will tell."""
 
     value: float | None
     detail: str
+    short: bool = False
+
+
+def _too_short(first: _Seen, last: _Seen) -> _Told:
+    return _Told(None, f"measured for {last.at_s - first.at_s:.0f} s, and {TICKS_OVER_S:.0f} s are needed", short=True)
 
 
 def _tick(seen: tuple[_Seen, ...]) -> _Told:
@@ -102,7 +139,7 @@ def _tick(seen: tuple[_Seen, ...]) -> _Told:
     if not first.ticks or len(first.ticks) != len(last.ticks):
         return _Told(None, "its page doesn't tell")
     if last.at_s - first.at_s < TICKS_OVER_S:
-        return _Told(None, f"measured for {last.at_s - first.at_s:.0f} s, and {TICKS_OVER_S:.0f} s are needed")
+        return _too_short(first, last)
     counts = [now - before for before, now in zip(first.ticks, last.ticks, strict=True)]
     total = sum(counts)
     if total <= 0 or min(counts) < 0:
@@ -117,8 +154,9 @@ def _tick(seen: tuple[_Seen, ...]) -> _Told:
 
 
 def _worst(guard: str, told: Mapping[WorkerId, _Told]) -> GuardReading:
-    for worker, one in told.items():
+    # What measuring on doesn't mend is said first.
+    for worker, one in sorted(told.items(), key=lambda item: item[1].short):
         if one.value is None:
-            return GuardReading(guard, None, f"{worker}: {one.detail}")
+            return GuardReading(guard, None, f"{worker}: {one.detail}", one.short)
     worst = max(told, key=lambda worker: told[worker].value or 0.0)
     return GuardReading(guard, told[worst].value, ", ".join(part for part in (worst, told[worst].detail) if part))

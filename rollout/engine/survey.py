@@ -21,7 +21,7 @@ from rollout.homeservers.synapse import canaries
 from rollout.homeservers.synapse import metrics as synapse_metrics
 from rollout.model.changed import changed
 from rollout.model.errors import RolloutError
-from rollout.model.gate import GUARDS_THAT_TAKE_TIME, LATENCY_EDGES_S, GuardReading, Measured, Tally
+from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Tally
 from rollout.model.ids import EffectNumber, ReleaseId, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.release import Release
@@ -147,7 +147,7 @@ class Surveyor:
         if seen.missing or not seen.releases or seen.proxy is None or len(seen.pools) < len(self._inventory.pools):
             return False
         # What takes time can't be known at first.
-        if any(reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME for reading in seen.guards):
+        if any(reading.value is None and not reading.short for reading in seen.guards):
             return False
         return all(sighting.healthy and sighting.version is not None and not sighting.unseen for sighting in seen.sightings.values())
 
@@ -171,8 +171,7 @@ class Surveyor:
         no_releases: dict[ReleaseId, Release] = {}
         releases, _ = _try(self._drivers.releases.prepared, no_releases)
         number, _ = _try(self._drivers.ledger.last_number, EffectNumber(0))
-        guards: tuple[GuardReading, ...] = self._files(observation)
-        guards += self.strain.guards(answering(observation), self._clock.now_s())
+        guards: tuple[GuardReading, ...] = (*self._files(observation), *self.strain.guards(answering(observation), self._clock.now_s()))
         schema: SchemaSighting | None = None
         no_database = ""
         limits: ProxyLimits | None = None
@@ -231,9 +230,10 @@ class Surveyor:
         """Name the workers whose last page says itself when it was written, so that it may be the same as the one before."""
         return frozenset(worker for worker, reading in self._pages.items() if reading.written_at_s is not None)
 
-    def files_now(self, observation: Observation) -> tuple[GuardReading, ...]:
-        """Say of all that run and answer how many file handles they use, by what has been measured; nobody is asked."""
-        return self.files.guards(answering(observation), self._clock.now_s())
+    def guards_now(self, observation: Observation) -> tuple[GuardReading, ...]:
+        """Say of all that run and answer how they do, by what has been measured of their pages; nobody is asked."""
+        running, now_s = answering(observation), self._clock.now_s()
+        return (*self.files.guards(running, now_s), *self.strain.guards(running, now_s))
 
     def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
         """Say of all that run and answer how many file handles they use; those that nobody has measured lately are asked."""

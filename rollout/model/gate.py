@@ -227,18 +227,22 @@ class Verdict:
     evidence: Evidence
 
 
-# Guards that the workers' metrics pages tell, so that they need no database; and those that one look doesn't tell.
+# Guards that the workers' metrics pages tell, so that they need no database.
 GUARDS_OF_PAGES = frozenset({"files_used", "files_projected", "reactor_tick_s", "replication_lag_s"})
-GUARDS_THAT_TAKE_TIME = frozenset({"files_projected", "reactor_tick_s", "replication_lag_s"})
 
 
 @dataclass(frozen=True, slots=True)
 class GuardReading:
-    """One look at a guard: *value* in the guard's own unit, None when it could not be measured (and *detail* says why)."""
+    """
+    One look at a guard: *value* in the guard's own unit, None when it could not be measured (and *detail* says why).
+
+    *short* tells that nothing is wrong with that but that it was measured too shortly so far: measuring on will tell.
+    """
 
     guard: str
     value: float | None
     detail: str = ""
+    short: bool = False
 
 
 @dataclass(frozen=True, slots=True)

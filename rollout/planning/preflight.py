@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from rollout.model.conditions import DatabaseConditions, FilesUsed, Room
-from rollout.model.gate import GUARDS_THAT_TAKE_TIME
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Guard, Plan
@@ -158,11 +157,12 @@ def of_guards(question: Question) -> Iterator[Check]:
     readings = question.findings.observation.guards
     for guard in question.guards:
         broken = question.findings.broken.get(guard.guard, "")
-        known = any(reading.guard == guard.guard and reading.value is not None for reading in readings)
+        reading = next((one for one in readings if one.guard == guard.guard), None)
+        known = reading is not None and reading.value is not None
         name, most = f"guard {guard.guard}", f"at most {guard.max:g}"
-        if guard.guard in GUARDS_THAT_TAKE_TIME and not known:
-            # Measured by the rollout itself, before anybody goes out; how full files are is a check of its own.
-            yield Check(name, Result.OK, f"{most}; {_LATER[guard.guard]} is measured when the rollout has begun")
+        if reading is not None and reading.short:
+            # Measured by the rollout itself, before anybody goes out.
+            yield Check(name, Result.OK, f"{most}; {_LATER.get(guard.guard, 'it')} is measured when the rollout has begun")
         elif broken:
             remedy = (
                 "what is listed of the database and of file handles here"

@@ -43,9 +43,11 @@ def test_what_gets_fewer_is_as_full_as_it_is() -> None:
 
 def test_a_short_time_says_nothing_about_growth() -> None:
     """Which is unknown, and not nothing; the level is known at once."""
-    found = _guards(_measured((0, 100), (5, 200)), 5.0)
+    files = _measured((0, 100), (5, 200))
+    found = _guards(files, 5.0)
     assert found[FILES_USED][0] == pytest.approx(0.2)
     assert found[FILES_PROJECTED] == (None, "sync1: measured for 5 s, and 30 s are needed to say how they grow")
+    assert [reading.short for reading in files.guards([SYNC1], 5.0)] == [False, True]
 
 
 def test_another_process_begins_anew() -> None:

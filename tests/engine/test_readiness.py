@@ -1,9 +1,17 @@
 """Who is found in the middle of a start is waited for, if it was an earlier rollout of ours that left it there; nobody else is."""
 
+from collections.abc import Collection
+from dataclasses import replace
+
+import pytest
+
 from rollout.engine.readiness import START_WAIT_S, Readiness
+from rollout.engine.strain import REACTOR_TICK, REPLICATION_LAG
+from rollout.homeservers.synapse.metrics import TICK_EDGES_S
 from rollout.model.effect import Effect
 from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.plan import Verb
+from rollout.model.sample import Page, Sample
 from rollout.simulation.rehearse import Stage
 from tests.simulation.stages import seven_workers
 
@@ -74,3 +82,28 @@ def test_whether_evidence_can_be_bought_is_asked_where_that_is_wanted() -> None:
     assert "no application service" in readiness.look(warming=False, buying=True).observation.no_canaries
     stage.world.application_service = True
     assert readiness.look(warming=False, buying=True).observation.no_canaries == ""
+
+
+class Turning:
+    """Pages of workers that turn a thousand times between two readings, a millisecond each, and know all that there is."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._metrics = stage.drivers.metrics
+        self._clock = stage.clock
+
+    def read(self, workers: Collection[WorkerId], prefixes: Collection[str], timeout_s: float) -> dict[WorkerId, Page | str]:
+        pages = self._metrics.read(workers, prefixes, timeout_s)
+        turns = 1000.0 * self._clock.now_s()
+        ticks = [Sample("python_twisted_reactor_tick_time_bucket", {"le": str(edge)}, turns) for edge in (*TICK_EDGES_S, "+Inf")]
+        known = Sample("synapse_storage_stream_current_position", {"stream_name": "events"}, 7.0)
+        return {worker: page if isinstance(page, str) else Page((*page.samples, *ticks, known)) for worker, page in pages.items()}
+
+
+@pytest.mark.parametrize(("watch_s", "told"), [(0.0, False), (20.0, True)])
+def test_how_workers_keep_up_is_told_by_the_last_reading(watch_s: float, *, told: bool) -> None:
+    stage = seven_workers()
+    stage.drivers = replace(stage.drivers, metrics=Turning(stage))
+    seen = _ready(stage, []).look(warming=False, watch_s=watch_s)
+    readings = {reading.guard: reading for reading in seen.observation.guards}
+    for guard in (REACTOR_TICK, REPLICATION_LAG):
+        assert (readings[guard].value is not None, readings[guard].short) == (told, not told)

@@ -49,7 +49,7 @@ def test_what_99_of_100_turns_keep_to_counts() -> None:
 def test_a_reactor_that_stands_still_is_not_measured() -> None:
     strain = Strain()
     strain.record(SYNC1, 0.0, _page({0.001: 5000.0}))
-    assert _read(strain, 1.0)[REACTOR_TICK] == GuardReading(REACTOR_TICK, None, "sync1: measured for 0 s, and 10 s are needed")
+    assert _read(strain, 1.0)[REACTOR_TICK] == GuardReading(REACTOR_TICK, None, "sync1: measured for 0 s, and 10 s are needed", short=True)
     strain.record(SYNC1, 20.0, _page({0.001: 5000.0}))
     assert _read(strain, 21.0)[REACTOR_TICK] == GuardReading(REACTOR_TICK, None, "sync1: its reactor has not turned for 20 s")
 
@@ -66,10 +66,12 @@ def test_a_restart_begins_anew() -> None:
 def test_who_has_not_heard_what_another_knew_before_is_late() -> None:
     """Pages of two workers are of two moments: what sync2 knows now sync1 may know in a second, so positions aren't subtracted."""
     strain = Strain()
-    strain.record(SYNC1, 0.0, _page({}, events=100.0))
-    strain.record(SYNC2, 1.0, _page({}, events=101.0))
+    strain.record(SYNC1, -10.0, _page({}, events=100.0))
+    strain.record(SYNC2, -9.0, _page({}, events=101.0))
+    strain.record(SYNC1, 0.0, _page({}, events=101.0))
+    strain.record(SYNC2, 1.0, _page({}, events=102.0))
     assert _read(strain, 2.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 0.0
-    strain.record(SYNC1, 6.0, _page({}, events=101.0))
+    strain.record(SYNC1, 6.0, _page({}, events=102.0))
     strain.record(SYNC2, 7.0, _page({}, events=150.0))
     assert _read(strain, 8.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 0.0
     strain.record(SYNC1, 27.0, _page({}, events=149.0))
@@ -79,12 +81,69 @@ def test_who_has_not_heard_what_another_knew_before_is_late() -> None:
 
 
 def test_who_hears_nothing_any_more_gets_later_and_later() -> None:
+    """For longer than pages are kept, too; and one that comes nearer without having heard what is kept is no less late."""
     strain = Strain()
-    strain.record(SYNC1, 0.0, _page({}, events=100.0))
-    for at in range(0, 61, 10):
+    late: dict[int, float | None] = {}
+    for at in range(0, 601, 10):
         strain.record(SYNC2, float(at), _page({}, events=100.0 + at))
-    strain.record(SYNC1, 60.0, _page({}, events=100.0))
-    assert _read(strain, 61.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 50.0
+        strain.record(SYNC1, float(at), _page({}, events=100.0 if at < 300 else 105.0))
+        late[at] = _read(strain, at + 1.0, SYNC1, SYNC2)[REPLICATION_LAG].value
+    assert [late[at] for at in (10, 60, 130, 290, 300, 600)] == [0.0, 50.0, 120.0, 280.0, 290.0, 590.0]
+    strain.record(SYNC1, 605.0, _page({}, events=695.0))
+    assert _read(strain, 606.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 5.0
+
+
+def test_what_comes_after_a_long_silence_is_late_from_then_on() -> None:
+    """Nobody was late while nobody knew more."""
+    strain = Strain()
+    for at in range(0, 301, 10):
+        strain.record(SYNC1, float(at), _page({}, events=100.0))
+        strain.record(SYNC2, float(at), _page({}, events=100.0 if at < 270 else 100.0 + at))
+    assert _read(strain, 301.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 30.0
+
+
+@pytest.mark.parametrize("order", [(SYNC1, SYNC2), (SYNC2, SYNC1)])
+def test_who_was_behind_before_it_was_measured_is_unknown_until_it_has_caught_up(order: tuple[WorkerId, ...]) -> None:
+    """Since when isn't known, whosoever was looked at first, and however long it goes on."""
+    strain = Strain()
+    detail = ""
+    for at in range(0, 301, 5):
+        for worker in order:
+            strain.record(worker, float(at), _page({}, events=50_000.0 + at if worker == SYNC1 else 10.0 + at))
+        reading = _read(strain, at + 1.0, SYNC1, SYNC2)[REPLICATION_LAG]
+        assert (reading.value, reading.short) == (None, at < 10)
+        detail = reading.detail
+    assert detail == "sync2: behind in stream events since before it was measured"
+    strain.record(SYNC2, 303.0, _page({}, events=50_300.0))
+    assert _read(strain, 304.0, SYNC1, SYNC2)[REPLICATION_LAG].value == 0.0
+
+
+def test_who_is_behind_a_newcomer_is_not_said_to_keep_up() -> None:
+    """Its last page is of before anybody knew better."""
+    strain = Strain()
+    for at in (0.0, 10.0, 20.0):
+        strain.record(SYNC2, at, _page({}, events=10.0))
+    for at in (21.0, 32.0):
+        strain.record(SYNC1, at, _page({}, events=50_000.0))
+    assert _read(strain, 33.0, SYNC1, SYNC2)[REPLICATION_LAG].value is None
+
+
+def test_nobody_keeps_up_before_that_was_measured_for_a_while() -> None:
+    strain = Strain()
+    for at in (0.0, 9.0):
+        strain.record(SYNC1, at, _page({}, events=100.0))
+    short = GuardReading(REPLICATION_LAG, None, "sync1: measured for 9 s, and 10 s are needed", short=True)
+    assert _read(strain, 9.0)[REPLICATION_LAG] == short
+    strain.record(SYNC1, 10.0, _page({}, events=100.0))
+    assert _read(strain, 10.0)[REPLICATION_LAG] == GuardReading(REPLICATION_LAG, 0.0, "sync1")
+
+
+def test_what_measuring_on_does_not_mend_is_said_first() -> None:
+    strain = Strain()
+    strain.record(SYNC1, 0.0, _page({0.001: 10.0}, events=100.0))
+    strain.record(SYNC2, 0.0, _page({}, events=100.0))
+    assert _read(strain, 1.0, SYNC1, SYNC2)[REACTOR_TICK] == GuardReading(REACTOR_TICK, None, "sync2: its page doesn't tell")
+    assert _read(strain, 1.0, SYNC1)[REACTOR_TICK].short
 
 
 def test_unknown_of_one_is_unknown() -> None:

@@ -178,3 +178,15 @@ def test_a_saved_plan_is_refused_for_what_has_come_about_since(site: Homeserver,
     assert "lock queue: rooms: 1 wait behind pid 17" in refused.output
     database.waits.clear()
     assert site.run("deploy", str(saved), "--yes").exit_code == 0
+
+
+@pytest.mark.parametrize("guard", ["reactor_tick_s", "replication_lag_s"])
+def test_a_guard_that_no_page_tells_is_unknown_and_refuses(site: Homeserver, guard: str) -> None:
+    """These workers' pages say nothing of it, and a rollout would wait for it in vain."""
+    _say(site, guards=[{"guard": guard, "max": 60}])
+    done = site.run("preflight", "--json")
+    check = _checks(done)[f"guard {guard}"]
+    assert (done.exit_code, check["result"], check["why"]) == (5, "unknown", f"{guard} could not be measured: nobody reads it")
+    refused = site.run("plan", "--restart")
+    assert refused.exit_code == 5
+    assert f"guard {guard} can't be read (no metrics page tells it)" in refused.output

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from rollout.gating.guards import broken
 from rollout.model.conditions import Connections, DatabaseConditions, FilesUsed, LockWait, Transaction
+from rollout.model.gate import GuardReading
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import DriverSettings, Inventory, PoolEntry, WorkerEntry
 from rollout.model.plan import Guard
@@ -12,7 +14,7 @@ from rollout.model.playbook import GateEntry, Playbook, Strategy
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.planner import make_plan
-from rollout.planning.preflight import Check, Findings, Question, Result, of_blockers, of_files, of_sudo, of_workers
+from rollout.planning.preflight import Check, Findings, Question, Result, of_blockers, of_files, of_guards, of_sudo, of_workers
 from rollout.planning.preflight_database import of_database
 from rollout.planning.preflight_release import of_release
 from tests.planning.homeserver import OLD, SCHEMA, release, sighting
@@ -142,3 +144,32 @@ def test_what_was_said_of_a_worker_is_not_said_again_of_the_plan() -> None:
     told = [Check("sync1", Result.NO, "sync1 doesn't run")]
     assert [check.why for check in of_blockers("sync1 doesn't run\npool sync: nobody is left", told)] == ["pool sync: nobody is left"]
     assert [check.result for check in of_blockers("", told)] == [Result.OK]
+
+
+@pytest.mark.parametrize("guard", ["files_projected", "reactor_tick_s", "replication_lag_s"])
+@pytest.mark.parametrize(
+    ("reading", "result", "why"),
+    [
+        ((None, "sync1: measured for 1 s", True), Result.OK, "is measured when the rollout has begun"),
+        ((None, "sync1: its page doesn't tell"), Result.UNKNOWN, "(sync1: its page doesn't tell)"),
+        ((None, "sync1: not measured lately"), Result.UNKNOWN, "(sync1: not measured lately)"),
+        (None, Result.UNKNOWN, "could not be measured: nobody reads it"),
+        ((0.5,), Result.OK, "at most 0.5"),
+        ((0.6, "sync1"), Result.NO, "(sync1)"),
+    ],
+)
+def test_what_measuring_on_will_not_tell_refuses(
+    guard: str, reading: tuple[float | None, str, bool] | None, result: Result, why: str
+) -> None:
+    """A rollout that waits for it would wait in vain."""
+    guards = (Guard(guard, 0.5, 900.0),)
+    readings = () if reading is None else (GuardReading(guard, *reading),)
+    asked = _asked(guards=guards)
+    findings = replace(
+        asked.findings,
+        observation=replace(asked.findings.observation, guards=readings),
+        broken={one.guard: one.why for one in broken(guards, readings)},
+    )
+    (check,) = of_guards(replace(asked, findings=findings))
+    assert check.result is result
+    assert check.why.endswith(why)

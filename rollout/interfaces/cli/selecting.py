@@ -20,7 +20,7 @@ from rollout.interfaces.cli.completion import complete_version
 from rollout.interfaces.cli.opening import Opened
 from rollout.interfaces.cli.options import DIRECTORY, need_playbook
 from rollout.model.errors import InvalidFileError, RefusedError, RolloutError
-from rollout.model.gate import GUARDS_THAT_TAKE_TIME
+from rollout.model.gate import GUARDS_OF_PAGES
 from rollout.model.ids import ReleaseId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.load import Load
@@ -254,9 +254,8 @@ def _blind_gates(plan: Plan, unmeasured: Mapping[WorkerId, str]) -> Iterator[str
 
 def _blind_guards(plan: Plan, seen: Observation) -> Iterator[str]:
     # What takes time is measured once the rollout has begun, before anybody goes out.
-    unread = {
-        reading.guard: reading.detail for reading in seen.guards if reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME
-    }
+    unread = dict.fromkeys(GUARDS_OF_PAGES.difference(reading.guard for reading in seen.guards), "no metrics page tells it")
+    unread |= {reading.guard: reading.detail for reading in seen.guards if reading.value is None and not reading.short}
     if plan.phases:
         yield from (f"guard {guard.guard} can't be read ({unread[guard.guard]})" for guard in plan.guards if guard.guard in unread)
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 
 from rollout.interfaces.report.words import duration, table
-from rollout.model.gate import GUARDS_THAT_TAKE_TIME
 from rollout.model.inventory import Inventory, WorkerEntry
 from rollout.model.sighting import Observation, ProxySighting, Sighting
 from rollout.planning.standing import Standing, judge
@@ -33,8 +32,8 @@ def standing_text(inventory: Inventory, seen: Observation) -> str:
 
 def _unread(seen: Observation) -> Iterator[str]:
     """What guards look at and could not be read, by its reason."""
-    # What takes time isn't known by one look; that pages can't be seen at all is said of files_used.
-    unread = [reading for reading in seen.guards if reading.value is None and reading.guard not in GUARDS_THAT_TAKE_TIME]
+    # What takes time isn't known by one look.
+    unread = [reading for reading in seen.guards if reading.value is None and not reading.short]
     for why in dict.fromkeys(reading.detail for reading in unread):
         yield f"{', '.join(reading.guard for reading in unread if reading.detail == why)}: not known ({why})"
 
