@@ -37,8 +37,9 @@ test: .venv/installed ## all tests but the long ones; those on the real lab come
 	$(BIN)/python -m pytest -n 4 -m "not end_to_end and not long" --durations=15
 	$(BIN)/python -m pytest -m "end_to_end and not long" --durations=30
 
-long: .venv/installed ## those that CI has no time for: 300 rollouts of good workers; on the real lab bad releases, most nights, sequential gates
-	$(BIN)/python -m pytest -n 2 -m "not end_to_end and long"
+long: .venv/installed ## those that CI has no time for: 300 rollouts of good workers; StatefulSets; on the real lab bad releases, most nights, sequential gates
+	$(BIN)/python -m pytest -n 2 -m "not end_to_end and long" --ignore=tests/kubernetes
+	$(BIN)/python -m pytest -m long tests/kubernetes
 	$(BIN)/python -m pytest -m "end_to_end and long"
 
 hosts: .venv/installed ## of these, those that roll a Synapse cluster on two hosts with systemd

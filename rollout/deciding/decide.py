@@ -13,7 +13,7 @@ from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Finish, Note, Wait, WaitUntil
 from rollout.deciding.index import index_of
 from rollout.deciding.seeing import LOOK_FRESH_S, last_seen_s, not_held, well
-from rollout.deciding.state import DeployState, Direction, StepStatus, Waiting, is_taken_back, without_figures
+from rollout.deciding.state import DeployState, Direction, StepStatus, Waiting, is_taken_back, skips_text, without_figures
 from rollout.model.event import Command, EffectObserved, Outcome, RollbackBegan, WaitBegan, WindDownBegan
 from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Verb, goes_back_to
@@ -206,9 +206,8 @@ def _conclude(plan: Plan, state: DeployState, now_s: float) -> Decision | Wait:
             return Finish(Outcome.HALTED, why, drained=out)
         return Wait("observation", why, now_s + LOOK_FRESH_S)
     if not back:
-        skipped = "".join(f"; {worker} was skipped ({why})" for worker, why in state.skipped.items())
         unseen = f"; the last watch had too little to rule twice on {gates}" if (gates := watching.undecided(plan, state)) else ""
-        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skipped}{unseen}")
+        return Finish(Outcome.DEPLOYED, f"{len(moved)} workers run {plan.to_release.version}{skips_text(state.skipped)}{unseen}")
     rest = ", ".join(worker for worker, known in state.workers.items() if known.touched and worker not in moved)
     if state.rollback_failures:
         whom = f"{', '.join(sorted(moved))} is back on the old release, {rest} not" if rest else "every worker is back on its old release"

@@ -8,6 +8,7 @@ What is copied with every event has no slots: that makes a copy thirty times as 
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -163,6 +164,11 @@ _FIGURES = re.compile(r"(?<![\w.-])\d+(?:[.,]\d+)*")
 def without_figures(why: str) -> str:
     """Return what a reason says without its figures: as long as that is the same, so is the reason."""
     return _FIGURES.sub("", why)
+
+
+def skips_text(skipped: Mapping[WorkerId, str]) -> str:
+    """Say who was skipped and why, as what is added to a sentence; "" when nobody was."""
+    return "".join(f"; {worker} was skipped ({why})" for worker, why in skipped.items())
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ def _judge(gate: Gate, tallies: tuple[Tally, ...], baseline: Tally | None, now_s
 
 
 def overall(verdicts: Mapping[WorkerId, Collection[Verdict]]) -> Ruling:
-    """Say what all of them say together: FAIL if one fails, PASS if all pass, INCONCLUSIVE otherwise."""
-    rulings = [verdict.ruling for its in verdicts.values() for verdict in its]
-    if Ruling.FAIL in rulings:
+    """Say what all of them say together: FAIL if one fails, PASS if all pass, INCONCLUSIVE otherwise, as for a worker without verdicts."""
+    rulings = [[verdict.ruling for verdict in its] for its in verdicts.values()]
+    if any(Ruling.FAIL in its for its in rulings):
         return Ruling.FAIL
-    return Ruling.PASS if rulings and all(ruling is Ruling.PASS for ruling in rulings) else Ruling.INCONCLUSIVE
+    return Ruling.PASS if rulings and all(set(its) == {Ruling.PASS} for its in rulings) else Ruling.INCONCLUSIVE
 
 
 def joined(kept: Collection[Mapping[WorkerId, Tally]]) -> dict[WorkerId, Tally]:

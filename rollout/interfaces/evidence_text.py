@@ -15,6 +15,8 @@ from rollout.planning.forecast import bought_per_s
 # Of a group so many are named.
 _NAMES_MAX = 3
 _POLLS = frozenset({Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING})
+# A proxy counts whatever it gives away, long-polls too.
+_WITH_POLLS = frozenset({Metric.ERRORS, Metric.PROXY_FAILURES})
 _CANARIES = frozenset({Metric.CANARY_P95, Metric.CANARY_FAILURES})
 # Levels of which an absolute limit stands against what slows all alike.
 _LEVELS = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95, Metric.REQUEST_CPU, Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING})
@@ -80,7 +82,7 @@ def _samples_per_s(plan: Plan, gate: Gate, worker: Worker) -> float | None:
         return bought or None
     if gate.metric in _POLLS:
         return traffic.polls_per_s + bought
-    return traffic.requests_per_s + (traffic.polls_per_s if gate.metric is Metric.ERRORS else 0.0) + bought
+    return traffic.requests_per_s + (traffic.polls_per_s if gate.metric in _WITH_POLLS else 0.0) + bought
 
 
 def _turn_s(plan: Plan, workers: Sequence[WorkerId]) -> float:

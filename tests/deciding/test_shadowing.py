@@ -10,29 +10,16 @@ from rollout.model.event import Event, GateRuled, Outcome, StepBegan, StepFinish
 from rollout.model.gate import Ruling
 from rollout.model.ids import DeployId
 from rollout.model.playbook import Playbook
-from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
-from tests.deciding.rolled import CLIENT1
-from tests.simulation.stages import PLAYBOOK, seven_workers
+from tests.deciding.rolled import CLIENT1, client1_first, quick_stage
 
 KINDS: dict[str, dict[str, Any]] = {"threshold": {"max": 0.02}, "sequential": {"test": "sequential"}}
 
 
 def _playbook(**errors: Any) -> Playbook:  # noqa: ANN401  (any field of an entry)
     """A gate on latency acts, one on errors doesn't; client1 first."""
-    timing = {"samples_min": 50, "soak_s": 10, "deadline_s": 200}
-    gates = [
-        {"id": "errors", "metric": "error_ratio", "act": False, **timing, **errors},
-        {"id": "latency", "metric": "latency_p95_s", "ratio_max": 1.5, "slack": 0.05, **timing},
-    ]
-    plain = PLAYBOOK.model_dump(mode="json")
-    return Playbook.model_validate({**plain, "gates": gates, "strategy": {**plain["strategy"], "canary": "client1"}})
-
-
-def _stage() -> Stage:
-    stage = seven_workers()
-    stage.sight = Sight.QUICK
-    return stage
+    latency = {"metric": "latency_p95_s", "ratio_max": 1.5, "slack": 0.05}
+    return client1_first(errors={"metric": "error_ratio", "act": False, **errors}, latency=latency)
 
 
 def _events(stage: Stage) -> list[Event]:
@@ -51,7 +38,7 @@ def _passed_at_s(stage: Stage) -> float:
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_it_rules_after_those_that_act_have_passed(kind: str) -> None:
     """Its own soak is longer than theirs: nobody waits for it, and it says PASS all the same."""
-    stage = _stage()
+    stage = quick_stage()
     plan = stage.plan(_playbook(**KINDS[kind], soak_s=40))
     state = rehearse(stage, plan)
     assert state.outcome is Outcome.DEPLOYED, state.outcome_why
@@ -64,7 +51,7 @@ def test_it_rules_after_those_that_act_have_passed(kind: str) -> None:
 @pytest.mark.parametrize(("kind", "rulings"), [("threshold", [Ruling.PASS, Ruling.FAIL]), ("sequential", [Ruling.FAIL])])
 def test_it_says_what_became_bad_later_and_nobody_heeds_it(kind: str, rulings: list[Ruling]) -> None:
     """Errors begin when client2 has its turn, and client1 has passed what acts; a sequential gate takes longer to be sure than that."""
-    stage = _stage()
+    stage = quick_stage()
     plan = stage.plan(_playbook(**KINDS[kind]))
 
     def spoil(event: Event, _state: object) -> None:

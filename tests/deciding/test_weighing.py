@@ -20,29 +20,18 @@ from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.sighting import Observation
-from rollout.simulation.looking import Sight
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
-from tests.deciding.rolled import CLIENT1, fold_all, with_worker
-from tests.simulation.stages import PLAYBOOK, seven_workers
+from tests.deciding.rolled import CLIENT1, client1_first, fold_all, quick_stage, with_worker
 
 LATENCY = GateId("latency")
 
 
 def _playbook(*, errors: dict[str, Any] | None = None) -> Playbook:
     """Both gates sequential, client1 first."""
-    timing = {"samples_min": 50, "soak_s": 10, "deadline_s": 200, "test": "sequential"}
-    gates = [
-        {"id": "errors", "metric": "error_ratio", **timing, **(errors or {})},
-        {"id": "latency", "metric": "latency_p95_s", **timing},
-    ]
-    plain = PLAYBOOK.model_dump(mode="json")
-    return Playbook.model_validate({**plain, "gates": gates, "strategy": {**plain["strategy"], "canary": "client1"}})
-
-
-def _stage() -> Stage:
-    stage = seven_workers()
-    stage.sight = Sight.QUICK
-    return stage
+    sequential = {"test": "sequential"}
+    return client1_first(
+        errors={"metric": "error_ratio", **sequential, **(errors or {})}, latency={"metric": "latency_p95_s", **sequential}
+    )
 
 
 def _ruled(stage: Stage) -> list[GateRuled]:
@@ -51,7 +40,7 @@ def _ruled(stage: Stage) -> list[GateRuled]:
 
 def test_a_good_release_passes() -> None:
     """Each of the two clients by each gate, and nobody is condemned in the watch."""
-    stage = _stage()
+    stage = quick_stage()
     state = rehearse(stage, stage.plan(_playbook()))
     assert (state.outcome, state.outcome_why) == (Outcome.DEPLOYED, "7 workers run 2.0.0")
     passed = {(event.worker, event.verdict.gate) for event in _ruled(stage) if event.verdict.ruling is Ruling.PASS}
@@ -61,7 +50,7 @@ def test_a_good_release_passes() -> None:
 
 def test_who_fails_after_it_had_passed_is_taken_back() -> None:
     """Errors begin only when client2 has its turn: what client1 had passed by counts no longer."""
-    stage = _stage()
+    stage = quick_stage()
     plan = stage.plan(_playbook())
 
     def spoil(event: Event, _state: DeployState) -> None:
@@ -79,7 +68,7 @@ def test_who_fails_after_it_had_passed_is_taken_back() -> None:
 def test_a_gate_that_does_not_act_stops_nobody_and_is_told_of() -> None:
     """One request in three fails; that gate says so in the journal, and the rollout ends well. One that acts takes it back."""
     for acts, outcome in ((False, Outcome.DEPLOYED), (True, Outcome.ROLLED_BACK)):
-        stage = _stage()
+        stage = quick_stage()
         plan = stage.plan(_playbook(errors={"act": acts}))
         stage.world.erring[plan.to_release.id] = 0.3
         state = rehearse(stage, plan)
@@ -90,7 +79,7 @@ def test_a_gate_that_does_not_act_stops_nobody_and_is_told_of() -> None:
 
 def test_a_watch_without_a_request_is_told_as_one_that_has_shown_nothing() -> None:
     """Nobody asks the clients any more: that neither of their gates failed says nothing."""
-    stage = _stage()
+    stage = quick_stage()
 
     def hush(event: Event, _state: DeployState) -> None:
         if isinstance(event, StepBegan) and event.step_id.endswith("watch"):
@@ -111,7 +100,7 @@ def test_those_who_fail_only_together_are_all_taken_back(monkeypatch: pytest.Mon
         return (math.log(1e6), 1.2) if len(levels) > 1 else (-math.inf, 1.0)
 
     monkeypatch.setattr(pooled, "weigh", weigh)
-    stage = _stage()
+    stage = quick_stage()
     state = rehearse(stage, stage.plan(_playbook()))
     assert state.outcome is Outcome.ROLLED_BACK
     assert "latency: 2 client workers together: requests take 1.20 × as much as before since they passed" in state.outcome_why
@@ -120,7 +109,7 @@ def test_those_who_fail_only_together_are_all_taken_back(monkeypatch: pytest.Mon
 
 def test_with_nothing_to_compare_with_it_pauses_at_the_deadline() -> None:
     """Neither client has a past: that is no reason to take anybody back."""
-    stage = _stage()
+    stage = quick_stage()
     plan = stage.plan(_playbook())
     for worker in ("client1", "client2"):
         stage.world.workers[WorkerId(worker)].requests_per_s = 0.01
@@ -138,7 +127,7 @@ def test_with_nothing_to_compare_with_it_pauses_at_the_deadline() -> None:
 
 def _soaking() -> tuple[Plan, DeployState]:
     """Stop in client1's SOAK."""
-    stage = _stage()
+    stage = quick_stage()
     plan = stage.plan(_playbook())
     kept: list[DeployState] = []
 

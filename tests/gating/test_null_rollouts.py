@@ -1,6 +1,6 @@
 """
-Of 300 rollouts of 30 good workers none is taken back, with whatever a shared database does meanwhile, but for a known gap: who is in an
-incident while there is nobody to compare it with looks like a bad release (docs/decisions/0003-known-gaps.md).
+Of 300 rollouts of 30 good workers none is to be taken back, with whatever a shared database does meanwhile, but for a known gap: who is
+in an incident while there is nobody to compare it with looks like a bad release (docs/decisions/0003-known-gaps.md).
 
 None of 300 would show, with 95 % confidence, that it is less than one in a hundred (0.994 %; Clopper and Pearson), as the default budget
 says. With the gap it is more, and nothing here says how much: `make bench-long` counts that.

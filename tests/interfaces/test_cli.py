@@ -338,6 +338,7 @@ def test_where_the_lease_is_kept_must_be_reached_before_anything(site: Homeserve
     looked = site.run("status")
     assert looked.exit_code == 0
     assert "who holds the lease can't be told" in looked.output
+    assert "error" in json.loads(site.run("status", "--json").stdout)["lease"]
     assert site.run("admit", "--all", "--mine").exit_code == 0
 
 

@@ -1,15 +1,20 @@
 """What a plan says of its gates: who is told of together, and what stands in for peers."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from rollout.adapters.documents.read import read_inventory, read_playbook
+from rollout.gating.detectable import unwatched
 from rollout.interfaces.evidence_text import gate_lines
 from rollout.model.ids import WorkerId
 from rollout.model.load import Traffic
-from rollout.model.plan import Plan
+from rollout.model.plan import Plan, Watch
 from rollout.model.playbook import Playbook
+from rollout.planning.evidence import resolved
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
+ROOT = Path(__file__).parents[2]
 CLIENT1, CLIENT2 = WorkerId("client1"), WorkerId("client2")
 
 
@@ -49,6 +54,25 @@ def test_nothing_is_said_at_a_traffic_that_nobody_has_measured() -> None:
     assert not any(line.startswith("latency of") for line in nothing)
     assert any(line.startswith("latency of client1 at 4 requests a second") for line in some)
     assert any(line.startswith("latency: a time of 2 × after about") for line in some)
+
+
+def test_long_polls_are_requests_at_the_proxy_too() -> None:
+    """A sync worker answers little else, and what is bought for the other gates goes past the proxy."""
+    plain = PLAYBOOK.model_dump(mode="json")
+    gate = {"id": "proxy", "metric": "proxy_failure_ratio", "samples_min": 50, "soak_s": 10, "deadline_s": 1200, "test": "sequential"}
+    plan = seven_workers().plan(Playbook.model_validate({**plain, "gates": [*plain["gates"], gate]}))
+    traffic = {worker: Traffic(0.0, 4.0) for worker in (WorkerId("sync1"), WorkerId("sync2"))}
+    lines = list(gate_lines(replace(plan, forecast=replace(plan.forecast, traffic=traffic))))
+    assert any(line.startswith("proxy of sync1, sync2 at 4 requests at the proxy a second: 5% in about ") for line in lines), lines
+
+
+def test_the_last_watch_of_the_demonstration_has_time_for_two_windows() -> None:
+    playbook = read_playbook(ROOT / "playbooks/demo.yaml", read_inventory(ROOT / "examples/lab/inventory.yaml"))
+    watch = Watch(playbook.watch.watch_s, playbook.watch.window_s)
+    said = [unwatched(resolved(entry, 1.0), watch, playbook.baseline.sample_s) for entry in playbook.gates]
+    assert [why for why in said if "too short" in why] == []
+    shorter = replace(watch, watch_s=watch.watch_s / 2)
+    assert any("too short for two windows" in unwatched(resolved(entry, 1.0), shorter, 1.0) for entry in playbook.gates)
 
 
 def test_what_stands_in_for_peers_is_said() -> None:

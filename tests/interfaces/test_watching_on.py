@@ -1,17 +1,24 @@
 """`--watch detached`, as real processes: who watches on, what reaches it, and what becomes of the rollout when it dies."""
 
+import json
 import os
 import signal
 import socket
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from rollout.deciding.agenda import agenda_of
+from rollout.deciding.state import DECISION_VERSION
 from rollout.interfaces.cli import watching_on
-from rollout.model.event import Command, DeployResumed, GateRuled, OperatorSpoke, Outcome, RollbackBegan
+from rollout.interfaces.cli.watching_on import Again, Handover
+from rollout.model.event import Command, DeployFinished, DeployResumed, GateRuled, OperatorSpoke, Outcome, RollbackBegan
 from rollout.model.gate import Ruling
+from rollout.model.plan import Plan
+from tests.deciding.rolled import CLIENT1, rolled
 from tests.interfaces.homeserver import Homeserver
 from tests.interfaces.served import Said, Served, served
 from tests.interfaces.test_keeping import ONE, begun
@@ -43,7 +50,7 @@ def _is_watched(site: Served, said: Said) -> int:
     assert said.code == 8, said.text + site.logs()
     lease = site.lease()
     assert (lease.held, lease.free, lease.host) == (True, False, socket.gethostname())
-    assert lease.why == f"watching on over rollout {site.line().deploy_id}, whose workers have all passed"
+    assert lease.why == f"watching on over rollout {site.line().deploy_id}, in which every worker that was rolled has passed"
     assert f"that it is deployed is not said yet: process {lease.pid} on {lease.host} watches on until " in said.text
     assert site.line().outcome is None
     return lease.pid
@@ -57,6 +64,7 @@ def test_a_late_failure_is_taken_back_by_whoever_watches_on(long_watch: Served) 
     shown = site.run("status").text
     assert f"on {socket.gethostname()} (process {pid}) since " in shown
     assert "everybody has passed and is watched until " in shown
+    assert json.loads(site.run("status", "--json").text)["rollout"]["watched_until_s"] > time.time()
     refused = site.run("deploy", "--restart", "--yes")
     assert refused.code == 5, refused.text
     assert f"(process {pid})" in refused.text
@@ -80,7 +88,11 @@ def test_who_dies_is_followed_and_who_is_asked_hears(long_watch: Served) -> None
     pid = _is_watched(site, site.run("deploy", "--restart", "--yes", *DETACHED))
     os.kill(pid, signal.SIGKILL)
     site.wait(lambda: site.lease().free)
-    assert "whoever begins or resumes a rollout takes it" in site.run("status").text
+    shown = site.run("status").text
+    assert "whoever begins or resumes a rollout takes it" in shown
+    assert "is watched until" not in shown
+    assert "everybody had passed; nobody watches now: rollout resume" in shown
+    assert json.loads(site.run("status", "--json").text)["rollout"]["watched_until_s"] is None
 
     again = _is_watched(site, site.run("resume", *DETACHED))
     assert again != pid
@@ -145,3 +157,32 @@ def test_nothing_is_taken_up_detached_but_a_watch(site: Homeserver) -> None:
     assert refused.exit_code == 5, refused.output
     assert "is not in its last watch, or somebody has asked something of it" in refused.output
     assert not any(isinstance(event, DeployResumed) for _, event in site.journal.events(ONE))
+
+
+def _handover(site: Homeserver, plan: Plan) -> Handover:
+    how = Again((), os.environ, site.directory / "watch.log")
+    return Handover(how, plan, site.stage.drivers.lease, print)
+
+
+def test_who_was_skipped_is_named_in_the_last_words(site: Homeserver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have passed nothing."""
+    monkeypatch.setattr(watching_on, "PROGRAM", ("/bin/true",))
+    plan, states = rolled()
+    state = next(one for one in states if agenda_of(plan, one).watching)
+    with _handover(site, plan) as handover:
+        handover(
+            DeployResumed(state.last_at_s, DECISION_VERSION, "ada@host", state.last_number), replace(state, skipped={CLIENT1: "flaky"})
+        )
+        said = handover.said(ONE)
+    assert said.startswith("every worker has passed its gates; client1 was skipped (flaky); that it is deployed is not said yet: ")
+
+
+@pytest.mark.parametrize(("outcome", "is_taken_up"), [(None, True), (Outcome.ROLLED_BACK, False), (Outcome.DEPLOYED, False)])
+def test_what_has_ended_is_watched_by_nobody(
+    site: Homeserver, monkeypatch: pytest.MonkeyPatch, outcome: Outcome | None, *, is_taken_up: bool
+) -> None:
+    """Though the process that ended it still lives, and holds the lease, for a moment."""
+    monkeypatch.setattr(Handover, "is_done", lambda _: True)
+    begun(site, time.time(), more=[] if outcome is None else [DeployFinished(time.time(), outcome, "")])
+    handover = _handover(site, site.journal.plan(ONE))
+    assert handover.has_taken_up(site.journal, ONE) is is_taken_up

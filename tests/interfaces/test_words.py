@@ -133,6 +133,24 @@ def test_a_gate_rules_by_what_was_observed_before(site: Homeserver) -> None:
     assert versions(site) == {"1.0.0"}
 
 
+def test_who_has_no_gate_is_told_of_and_has_no_ruling_if_it_was_named(site: Homeserver) -> None:
+    """Of all of them the others' rulings are the answer; whoever asks for one by name must not read 0 as a pass of it."""
+    inventory = json.loads(site.inventory.read_text())
+    inventory["workers"]["client2"]["role"] = "event_persister"
+    site.inventory.write_text(json.dumps(inventory))
+    playbook = json.loads(site.playbook.read_text())
+    site.playbook.write_text(json.dumps(playbook | {"liveness_only": ["event_persister"]}))
+    everybody = site.run("gate", "--for", "2")
+    assert everybody.exit_code == 0, everybody.output
+    assert "client1: errors pass" in everybody.stdout
+    assert "client2: no gate looks at it" in everybody.stdout.splitlines()
+    named = site.run("gate", "--for", "2", "client1", "--worker", "client2", "--json")
+    assert named.exit_code == 7, named.output
+    values = json.loads(named.stdout)
+    assert [verdict["ruling"] for verdict in values["client1"]] == ["pass"]
+    assert values["client2"] == []
+
+
 def test_what_a_gate_lacks_is_said_while_it_measures(site: Homeserver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every half minute in the real world; to stderr, so that what programs read is only the rulings."""
     monkeypatch.setattr(measuring, "SAMPLE_S", 0.5)

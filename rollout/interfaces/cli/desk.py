@@ -104,7 +104,7 @@ def _say_what_is_left(desk: Desk, deploy_id: DeployId, plan: Plan, outcome: Outc
         _say_score(desk, deploy_id, plan)
     if theirs:
         # What is out is for whoever took over to bring back, and nothing for anybody to type here.
-        desk.say("to see what they do: rollout status")
+        desk.say("to see what they do: rollout status; how it ended: rollout history")
     elif outcome in _NEEDS_A_PERSON:
         desk.say(what_is_out(desk))
         desk.say(next_commands(deploy_id, outcome))

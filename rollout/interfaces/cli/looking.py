@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,16 @@ from rollout.interfaces.cli.selecting import observe
 from rollout.interfaces.report.accounts import summarise
 from rollout.interfaces.report.advice import next_commands
 from rollout.interfaces.report.lease import lease_text, lease_values
-from rollout.interfaces.report.progress import steps_done, watched_until_s
+from rollout.interfaces.report.progress import steps_done, watch_text, watched_until_s
 from rollout.interfaces.report.reasons import headline, mode, reasons
 from rollout.interfaces.report.score import score
 from rollout.interfaces.report.standing import standing_text, standing_values
 from rollout.interfaces.report.words import duration, moment, table
 from rollout.model.errors import RolloutError
 from rollout.model.event import RESUMABLE, Outcome
+from rollout.model.ids import DeployId
 from rollout.ports.journal import DeployLine, Journal
+from rollout.ports.lease import Lease
 
 
 @click.command()
@@ -39,47 +40,56 @@ def status(inventory_path: Path, journal_place: str | None, *, as_json: bool) ->
     opened = open_homeserver(inventory_path)
     seen = observe(opened, once=True)
     now_s = opened.clock.now_s()
+    # Read before the journal: who gives it back has written down first how it ended.
+    lease = _lease(opened)
     try:
         journal = open_user_journal(journal_place)
         line = newest(journal, opened.inventory.homeserver)
         under_way = None if line is None or _has_ended(line) else line
-        rollout_text = "no rollout is under way" if under_way is None else _headline_and_wait(journal, under_way, now_s)
-        rollout_values = None if under_way is None else _values(journal, under_way)
+        rollout_text = "no rollout is under way" if under_way is None else _headline_and_wait(journal, under_way, lease, now_s)
+        rollout_values = None if under_way is None else _values(journal, under_way, lease)
     except RolloutError as error:
         # What is matters more than what was written about it.
         rollout_text = f"the rollout under way, if there is one, can't be told:\n{error}"
         rollout_values = {"error": str(error)}
-    held_text, held_values = _lease(opened, now_s)
     if as_json:
+        held_values = {"error": str(lease)} if isinstance(lease, RolloutError) else lease_values(lease)
         values = {**standing_values(opened.inventory, seen), "rollout": rollout_values, "lease": held_values}
         click.echo(json.dumps(values, indent=2, ensure_ascii=False))
     else:
+        held_text = f"who holds the lease can't be told:\n{lease}" if isinstance(lease, RolloutError) else lease_text(lease, now_s)
         click.echo(f"{standing_text(opened.inventory, seen)}\n\n{rollout_text}\n{held_text}")
     return 0
 
 
-def _lease(opened: Opened, now_s: float) -> tuple[str, Mapping[str, object] | None]:
+def _lease(opened: Opened) -> Lease | RolloutError | None:
+    """Return what is written down of the lease, or why it can't be read."""
     try:
-        lease = opened.drivers.lease.read(TIMEOUT_MAX_S)
+        return opened.drivers.lease.read(TIMEOUT_MAX_S)
     except RolloutError as error:
-        return f"who holds the lease can't be told:\n{error}", {"error": str(error)}
-    return lease_text(lease, now_s), lease_values(lease)
+        return error
+
+
+def _is_run(lease: Lease | RolloutError | None, deploy_id: DeployId) -> bool | None:
+    """Tell whether a process runs this rollout; None when nobody knows."""
+    if isinstance(lease, RolloutError):
+        return None
+    return lease is not None and lease.held and not lease.free and lease.deploy_id == deploy_id
 
 
 def _has_ended(line: DeployLine) -> bool:
     return line.outcome is not None and line.outcome not in RESUMABLE
 
 
-def _headline_and_wait(journal: Journal, line: DeployLine, now_s: float) -> str:
+def _headline_and_wait(journal: Journal, line: DeployLine, lease: Lease | RolloutError | None, now_s: float) -> str:
     plan = journal.plan(line.deploy_id)
     state = replay(journal, plan, line.deploy_id)
     waits = "" if state.waiting is None else f"\n  waiting: {state.waiting.why}"
-    watched_s = watched_until_s(plan, state)
-    until = "" if watched_s is None else f"\n  everybody has passed and is watched until {moment(watched_s, '%H:%M:%S')} at the least"
-    return headline(line.deploy_id, plan, state, now_s) + waits + until
+    watch = watch_text(plan, state, is_run=_is_run(lease, line.deploy_id))
+    return headline(line.deploy_id, plan, state, now_s) + waits + (f"\n  {watch}" if watch else "")
 
 
-def _values(journal: Journal, line: DeployLine) -> dict[str, Any]:
+def _values(journal: Journal, line: DeployLine, lease: Lease | RolloutError | None) -> dict[str, Any]:
     plan = journal.plan(line.deploy_id)
     state = replay(journal, plan, line.deploy_id)
     done, total = steps_done(plan, state)
@@ -92,7 +102,7 @@ def _values(journal: Journal, line: DeployLine) -> dict[str, Any]:
         "began_at_s": state.began_at_s,
         "last_at_s": state.last_at_s,
         "outcome": state.outcome,
-        "watched_until_s": watched_until_s(plan, state),
+        "watched_until_s": watched_until_s(plan, state, is_run=_is_run(lease, line.deploy_id)),
         "waiting": None if state.waiting is None else {"cause": state.waiting.cause, "why": state.waiting.why},
         "drained_by_us": [worker for worker, known in state.workers.items() if known.drained_by_us],
     }

@@ -81,7 +81,8 @@ def gate(
     """
     Rule on workers as they run now, by the playbook's gates, against what `rollout observe` kept of them in the last day.
 
-    Ends with 0 when all pass, 3 when one fails, and 7 when there is no ruling: no baseline, too few samples, or nothing to measure.
+    Ends with 0 when all pass, 3 when one fails, and 7 when there is no ruling: no baseline, too few samples, nothing to measure, or a
+    WORKER was named that no gate looks at.
     """
     opened = open_homeserver(inventory_path)
     playbook = read_playbook(need_playbook(playbook_path), opened.inventory)
@@ -99,8 +100,10 @@ def gate(
     lacking = partial(_lacking, gates, kept, opened.clock)
     after = judging.watch(surveyor, tuple(gates), lasting_s, min(SAMPLE_S, lasting_s), _progress(lacking))
     verdicts = judging.judge(gates, after, kept, opened.clock.now_s())
-    _say(verdicts, as_json=as_json)
-    return _CODES.get(judging.overall(verdicts), NO_RULING)
+    told = {worker: verdicts.get(worker, []) for worker in chosen}
+    _say(told, as_json=as_json)
+    # Who was asked for by name is owed a ruling; among all of them there may be some that nothing is measured of.
+    return _CODES.get(judging.overall(told if workers or named else verdicts), NO_RULING)
 
 
 def _choose(opened: Opened, workers: tuple[str, ...]) -> tuple[WorkerId, ...]:
@@ -124,8 +127,8 @@ def _say(verdicts: Mapping[WorkerId, list[Verdict]], *, as_json: bool) -> None:
     for worker, its in verdicts.items():
         for verdict in its:
             click.echo(f"{worker}: {verdict.gate} {verdict.ruling}: {verdict.because}")
-    if not verdicts:
-        click.echo("no gate looks at any of these workers")
+        if not its:
+            click.echo(f"{worker}: no gate looks at it")
 
 
 def _lacking(

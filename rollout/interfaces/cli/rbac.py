@@ -5,10 +5,8 @@ from pathlib import Path
 
 import click
 
-from rollout.adapters.documents.drivers import explained
-from rollout.adapters.documents.read import inventory_in, read_document
-from rollout.adapters.registry import open_driver
 from rollout.engine.drivers import lease_settings
+from rollout.interfaces.cli.opening import open_acting
 from rollout.interfaces.cli.options import inventory_option
 from rollout.interfaces.rbac_text import rbac_text
 from rollout.model.errors import InvalidFileError
@@ -25,13 +23,7 @@ def rbac(inventory_path: Path, account: str) -> int:
 
     Nothing is connected to.
     """
-    document = read_document(inventory_path)
-    inventory = inventory_in(document)
-    try:
-        drivers = [open_driver(port, settings, inventory) for port, settings in _in_clusters(inventory)]
-    except InvalidFileError as error:
-        # A driver knows its settings, but not where they stand.
-        raise explained(document, inventory) or error from None
+    drivers = open_acting(inventory_path, _leases)
     found = joined_grants(one for driver in drivers if isinstance(driver, Granted) for one in driver.grants())
     if not found:
         why = "no driver of this inventory acts in a cluster"
@@ -40,13 +32,8 @@ def rbac(inventory_path: Path, account: str) -> int:
     return 0
 
 
-def _in_clusters(inventory: Inventory) -> Iterator[tuple[str, DriverSettings]]:
-    """Name the drivers that may act in a cluster. A ledger that is a file never does, and would look for its secret here."""
-    yield "workers", inventory.workers_driver
-    yield "releases", inventory.releases_driver
-    yield "traffic", inventory.traffic_driver
-    if inventory.ledger_driver.driver != "file":
-        yield "ledger", inventory.ledger_driver
+def _leases(inventory: Inventory) -> Iterator[tuple[str, DriverSettings]]:
+    """Name the lease's driver, if it may act in a cluster."""
     lease = lease_settings(inventory)
     if lease.driver not in {"file", "postgresql"}:
         yield "lease", lease

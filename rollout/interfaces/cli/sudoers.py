@@ -1,17 +1,13 @@
 """`sudoers`: what rollout has to be allowed on the hosts."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from rollout.adapters.documents.drivers import explained
-from rollout.adapters.documents.read import inventory_in, read_document
-from rollout.adapters.registry import open_driver
+from rollout.interfaces.cli.opening import open_acting
 from rollout.interfaces.cli.options import inventory_option
 from rollout.interfaces.sudoers_text import sudoers_text
 from rollout.model.errors import InvalidFileError
-from rollout.model.inventory import DriverSettings, Inventory
 from rollout.ports.privileges import Privileged, joined
 
 
@@ -24,13 +20,7 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
 
     Nothing is connected to, and no secret that the inventory refers to is needed.
     """
-    document = read_document(inventory_path)
-    inventory = inventory_in(document)
-    try:
-        drivers = [open_driver(port, settings, inventory) for port, settings in _acting_on_hosts(inventory)]
-    except InvalidFileError as error:
-        # A driver knows its settings, but not where they stand.
-        raise explained(document, inventory) or error from None
+    drivers = open_acting(inventory_path)
     found = joined(one for driver in drivers if isinstance(driver, Privileged) for one in driver.privileges())
     if not found:
         raise InvalidFileError(
@@ -50,12 +40,3 @@ def sudoers(inventory_path: Path, only: str | None) -> int:
             f"a rule that allows just this can't be written: {error}", where=str(inventory_path), remedy=remedy
         ) from None
     return 0
-
-
-def _acting_on_hosts(inventory: Inventory) -> Iterator[tuple[str, DriverSettings]]:
-    """Name the drivers that may act as root. A ledger that is a file never does, and would look for its secret here."""
-    yield "workers", inventory.workers_driver
-    yield "releases", inventory.releases_driver
-    yield "traffic", inventory.traffic_driver
-    if inventory.ledger_driver.driver != "file":
-        yield "ledger", inventory.ledger_driver

@@ -20,7 +20,7 @@ from typing import Self
 
 from rollout.adapters.journal.places import default_place
 from rollout.deciding.agenda import agenda_of
-from rollout.deciding.state import DeployState
+from rollout.deciding.state import DeployState, skips_text
 from rollout.engine.run import Listener
 from rollout.interfaces.report.lease import WATCHES_ON
 from rollout.interfaces.report.words import moment
@@ -86,6 +86,7 @@ class Handover:
         self._given_up = False
         self._taken_over = False
         self._until_s = 0.0
+        self._skips = ""
 
     def __enter__(self) -> Self:
         """Begin to listen."""
@@ -106,6 +107,7 @@ class Handover:
         if self._process is None:
             if agenda_of(self._plan, state).watching and state.asked is None and state.winding_down is None and state.outcome is None:
                 self._until_s = event.at_s + self._plan.watch.watch_s
+                self._skips = skips_text(state.skipped)
                 self._begin()
         elif not self._given_up and not state.taken_over and self._process.poll() is not None:
             self._given_up = True
@@ -133,15 +135,21 @@ class Handover:
         return lease is not None and lease.held and (lease.pid, lease.host) == (process.pid, socket.gethostname())
 
     def has_taken_up(self, journal: Journal, deploy_id: DeployId) -> bool:
-        """Wait until the other process has taken the rollout up; False when it ends before that. It has the lease a moment earlier."""
+        """
+        Wait until the other process has taken the rollout up, which it does a moment after it has the lease.
+
+        False when it ends before that, or the rollout has ended.
+        """
         pause = threading.Event()
         for _ in range(TAKES_UP_LOOKS):
             if not self.is_done():
                 return False
             line = next((one for one in journal.deploys(self._plan.homeserver, LINES_MAX) if one.deploy_id == deploy_id), None)
-            # Who was taken over from may have written that it stops.
-            if line is not None and line.outcome not in RESUMABLE:
+            if line is not None and line.outcome is None:
                 return True
+            # Who was taken over from may have written that it stops; any other end is one, though its process may live for a moment.
+            if line is not None and line.outcome not in RESUMABLE:
+                return False
             pause.wait(LOOK_EVERY_S)
         return False
 
@@ -149,7 +157,7 @@ class Handover:
         """Say what has been reached, and what has not."""
         pid, until = 0 if self._process is None else self._process.pid, moment(self._until_s, "%H:%M:%S")
         return (
-            "every worker has passed its gates; that it is deployed is not said yet: "
+            f"every worker has passed its gates{self._skips}; that it is deployed is not said yet: "
             f"process {pid} on {socket.gethostname()} watches on until {until} at the least\n"
             f"  what it says: {self._how.log}\n"
             "  rollout status shows it, rollout history how it ended; rollout abort, pause and rollback reach it\n"
@@ -173,4 +181,4 @@ class Handover:
 
 def why_of(deploy_id: DeployId) -> str:
     """Say, for whoever is refused the lease, what it is held for."""
-    return f"{WATCHES_ON} rollout {deploy_id}, whose workers have all passed"
+    return f"{WATCHES_ON} rollout {deploy_id}, in which every worker that was rolled has passed"

@@ -2,7 +2,7 @@
 
 from rollout.deciding.decide import open_steps
 from rollout.deciding.state import DeployState, Direction, StepStatus, is_taken_back
-from rollout.interfaces.report.words import duration
+from rollout.interfaces.report.words import duration, moment
 from rollout.model.gate import Ruling
 from rollout.model.plan import Plan, Step, Verb, steps_of
 
@@ -21,8 +21,28 @@ def under_way(plan: Plan, state: DeployState) -> list[Step]:
     return [step for step in open_steps(plan, state) if state.steps[step.id].status is not StepStatus.PENDING]
 
 
-def watched_until_s(plan: Plan, state: DeployState) -> float | None:
-    """Return until when the last watch lasts at the least; None when it isn't under way."""
+def watched_until_s(plan: Plan, state: DeployState, *, is_run: bool | None) -> float | None:
+    """
+    Return until when the last watch lasts at the least; None when it isn't under way, nobody is known to watch, or it is being ended.
+
+    *is_run*: whether a process runs the rollout; None when nobody knows.
+    """
+    return _last_watch_until_s(plan, state) if is_run and state.winding_down is None else None
+
+
+def watch_text(plan: Plan, state: DeployState, *, is_run: bool | None) -> str:
+    """Say of the last watch until when it lasts, or that nobody watches; "" when it isn't under way, or is being ended."""
+    if _last_watch_until_s(plan, state) is None:
+        return ""
+    if is_run is None:
+        return "everybody had passed; not known whether somebody watches"
+    if not is_run:
+        return "everybody had passed; nobody watches now: rollout resume"
+    until_s = watched_until_s(plan, state, is_run=is_run)
+    return "" if until_s is None else f"everybody has passed and is watched until {moment(until_s, '%H:%M:%S')} at the least"
+
+
+def _last_watch_until_s(plan: Plan, state: DeployState) -> float | None:
     watch = next((step for step in under_way(plan, state) if step.verb is Verb.WATCH), None)
     if watch is None or state.outcome is not None:
         return None

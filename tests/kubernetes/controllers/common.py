@@ -46,6 +46,11 @@ def is_active(pod: Object) -> bool:
     return at(pod, "status", "phase") not in {"Succeeded", "Failed"} and not pod["metadata"].get("deletionTimestamp")
 
 
+def active_pods(resources: Resources, owner: Object) -> list[Object]:
+    """Return the pods of an owner that run or are to run."""
+    return [pod for pod in owned(resources, owner, POD) if is_active(pod)]
+
+
 def is_terminating(pod: Object) -> bool:
     return bool(pod["metadata"].get("deletionTimestamp"))
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from tests.kubernetes.controllers.common import (
     MANAGER,
     POD,
+    active_pods,
     delete,
     from_template,
     is_active,
@@ -71,7 +72,7 @@ def _sync(resources: Resources, job: Object) -> float | None:
             delete(resources, pod)
     else:
         again = _fill(resources, job, active, pods, succeeded, failed)
-        active = [pod for pod in owned(resources, job, POD) if is_active(pod)]
+        active = active_pods(resources, job)
     count = {
         "active": len(active),
         "ready": sum(is_ready(pod) for pod in active),

@@ -8,14 +8,13 @@ pkg/controller/controller_utils.go (ActivePodsWithRanks: which pods go first) in
 from tests.kubernetes.controllers.common import (
     MANAGER,
     POD,
+    active_pods,
     available_in_s,
     delete,
     from_template,
-    is_active,
     is_ready,
     is_terminating,
     make,
-    owned,
     record,
     soonest,
 )
@@ -34,7 +33,7 @@ def replica_sets(resources: Resources) -> float | None:
 
 def _sync(resources: Resources, replica_set: Object) -> float | None:
     # One that is being deleted is replaced at once: it isn't active.
-    pods = [pod for pod in owned(resources, replica_set, POD) if is_active(pod)]
+    pods = active_pods(resources, replica_set)
     wanted = int(replica_set["spec"]["replicas"])
     if not is_terminating(replica_set):
         for _ in range(wanted - len(pods)):
@@ -44,7 +43,7 @@ def _sync(resources: Resources, replica_set: Object) -> float | None:
             delete(resources, pod)
             record(resources, replica_set, "Normal", "SuccessfulDelete", f"Deleted pod: {name_of(pod)}", _COMPONENT)
     minimum = replica_set["spec"].get("minReadySeconds") or 0
-    pods = [pod for pod in owned(resources, replica_set, POD) if is_active(pod)]
+    pods = active_pods(resources, replica_set)
     due = [available_in_s(pod, minimum) for pod in pods]
     count = {
         "fullyLabeledReplicas": len(pods),

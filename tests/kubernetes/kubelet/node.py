@@ -46,11 +46,6 @@ class Kubelet:
         self._images[name] = {"directory": str(directory), "env": dict(env or {}), "command": list(command)}
         self._write()
 
-    def forget_image(self, name: str) -> None:
-        """Let it not be pulled from now on; what runs goes on."""
-        del self._images[name]
-        self._write()
-
     def process(self, pod: str, container: str) -> int:
         """Return the process id, as this machine counts, of a container that runs: for tests that kill it."""
         uid_of = {one.read_text(): one.parent for one in self.place.glob("pods/*/name")}

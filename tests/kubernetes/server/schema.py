@@ -37,8 +37,6 @@ _ATOMIC_MAPS = {
     "selector", "matchLabels", "nodeSelector", "labelSelector", "fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef",
     "scaleTargetRef", "objectReference", "roleRef", "claimRef", "targetRef", "namespaceSelector", "fieldsV1", "involvedObject",
 }  # fmt: skip
-# Maps whose keys are anybody's; all others have the fields of their type.
-_FREE_MAPS = {"labels", "annotations", "data", "binaryData", "stringData", "limits", "requests", "capacity", "allocatable", "disruptedPods"}
 
 
 def keys_of(kind: str, path: Path) -> tuple[str, ...]:
@@ -76,7 +74,3 @@ def is_set(path: Path) -> bool:
 def is_atomic_map(kind: str, path: Path) -> bool:
     """A selector of labels is a whole; so are a Service's and references to another object."""
     return path[-1] in _ATOMIC_MAPS and (path[-1] != "selector" or kind != "")
-
-
-def is_free_map(path: Path) -> bool:
-    return path[-1] in _FREE_MAPS
