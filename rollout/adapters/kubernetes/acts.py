@@ -29,6 +29,7 @@ from rollout.adapters.kubernetes.objects import (
     label,
     name_of,
     pods_of,
+    since_of,
     state_of,
     statuses_of,
     uid_of,
@@ -184,7 +185,7 @@ def admit(cluster: Cluster, one: Mapping[str, Any]) -> None:
         pod = cluster.get(PODS, one["pod"], _left(end_s))
         if pod is None or uid_of(pod) != one["uid"] or label(pod, ADMITTED) not in {one["was"], one["admitted"]}:
             raise _meanwhile(one["worker"])
-        if label(pod, ADMITTED) == one["admitted"]:
+        if label(pod, ADMITTED) == one["admitted"] and (one["admitted"] != OUT or since_of(pod) is not None):
             return
         body = _labelled(pod, one["admitted"], cluster.now_s())
         try:
