@@ -8,7 +8,7 @@ It is replaced in one go, so that it is always a whole one. Of who holds it on t
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -62,48 +62,61 @@ def acquire(path: Path, wanted: Content, *, above: int, take_over: bool, wait_s:
 
     One that isn't free is left as it is, unless *take_over*: the answer is `refused` then.
     """
-    with alone(path, wait_s):
-        before, now_s = read(path), time.time()
-        if before is not None and not take_over and not is_free(before, now_s):
-            return {**_answer(before, now_s), "refused": True}
-        token = max(above, 0 if before is None else before["token"]) + 1
-        times = {"since_s": now_s, "renewed_at_s": now_s, "expires_at_s": now_s + wanted["ttl_s"]}
-        taken_from = described(before) if before is not None and before["held"] else ""
-        mine = understood({**wanted, **times, "token": token, "held": True, "taken_from": taken_from})
-        write(path, mine)
-    return _answer(mine, now_s)
+    return _set(path, lambda before, now_s: acquired(before, now_s, wanted, above=above, take_over=take_over), wait_s)
 
 
 def renew(path: Path, mine: Content, wait_s: float) -> Answer:
     """Make *mine* valid anew; a place that has forgotten it is told again. The answer is `refused` when a higher token is there."""
-    with alone(path, wait_s):
-        found, now_s = read(path), time.time()
-        if found is not None and found["token"] > mine["token"]:
-            return {**_answer(found, now_s), "refused": True}
-        renewed = understood({**mine, "renewed_at_s": now_s, "expires_at_s": now_s + mine["ttl_s"]})
-        write(path, renewed)
-    return _answer(renewed, now_s)
+    return _set(path, lambda before, now_s: renewed(before, now_s, mine), wait_s)
 
 
 def release(path: Path, token: int, wait_s: float) -> Answer:
     """Give it back, if it still has this token."""
-    with alone(path, wait_s):
-        found = read(path)
-        if found is not None and found["token"] == token:
-            write(path, {**found, "held": False})
-    return look(path)
+    return _set(path, lambda before, _: released(before, token), wait_s)
 
 
 def look(path: Path) -> Answer:
-    return _answer(read(path), time.time())
+    return answered(read(path), time.time())
+
+
+def _set(path: Path, change: Callable[[Content | None, float], Content | None], wait_s: float) -> Answer:
+    with alone(path, wait_s):
+        before, now_s = read(path), time.time()
+        wanted = change(before, now_s)
+        if wanted is None:
+            return answered(before, now_s, refused=True)
+        write(path, wanted)
+    return answered(wanted, now_s)
+
+
+def acquired(before: Content | None, now_s: float, wanted: Content, *, above: int, take_over: bool) -> Content | None:
+    """Return what is there after `acquire`; None if what is there stays."""
+    if before is not None and not take_over and not is_free(before, now_s):
+        return None
+    token = max(above, 0 if before is None else before["token"]) + 1
+    times = {"since_s": now_s, "renewed_at_s": now_s, "expires_at_s": now_s + wanted["ttl_s"]}
+    taken_from = described(before) if before is not None and before["held"] else ""
+    return understood({**wanted, **times, "token": token, "held": True, "taken_from": taken_from})
+
+
+def renewed(before: Content | None, now_s: float, mine: Content) -> Content | None:
+    """Return what is there after `renew`; None if what is there stays."""
+    if before is not None and before["token"] > mine["token"]:
+        return None
+    return understood({**mine, "renewed_at_s": now_s, "expires_at_s": now_s + mine["ttl_s"]})
+
+
+def released(before: Content | None, token: int) -> Content | None:
+    """Return what is there after `release`; None if what is there stays."""
+    return None if before is None or before["token"] != token else {**before, "held": False}
 
 
 def is_free(content: Content, now_s: float) -> bool:
     return not content["held"] or now_s >= content["expires_at_s"] or holders.is_gone(content["pid"], content["process"])
 
 
-def _answer(content: Content | None, now_s: float) -> Answer:
-    return {"outcome": "done", "lease": content, "free": content is None or is_free(content, now_s), "refused": False}
+def answered(content: Content | None, now_s: float, *, refused: bool = False) -> Answer:
+    return {"outcome": "done", "lease": content, "free": content is None or is_free(content, now_s), "refused": refused}
 
 
 def described(content: Content) -> str:

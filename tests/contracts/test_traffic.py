@@ -27,6 +27,7 @@ from tests.hosts.bed import Bed, hosts
 from tests.kubernetes.bed import ControlPlane
 from tests.kubernetes.homeserver import Balancer, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
+from tests.kubernetes.pod_worker import TIME
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 SERVERS = {SYNC1: Server("sync", "sync1"), SYNC2: Server("sync", "sync2")}
@@ -182,7 +183,7 @@ def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> I
 
         def begun_at(worker: WorkerId) -> int:
             lines = requests.get(f"{ways[worker].url}/_synapse/metrics", timeout=TIMEOUT_S).text.splitlines()
-            counts = [float(line.split()[-1]) for line in lines if "_in_flight_" in line or "_time_seconds_count" in line]
+            counts = [float(line.split()[-1]) for line in lines if line.startswith(("synapse_http_server_in_flight_", f"{TIME}_count"))]
             return round(sum(counts))
 
         def begin_requests() -> None:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 
 PORT = 8080
 LABELS = 'method="GET",servlet="RoomStateRestServlet",tag="",code="200"'
+IN_FLIGHT = "synapse_http_server_in_flight_requests_count"
 TIME = "synapse_http_server_response_time_seconds"
 
 
@@ -43,7 +44,9 @@ class Worker(ThreadingHTTPServer):
             f"process_cpu_seconds_total {time.process_time()}",
             "process_open_fds 10",
             "process_max_fds 1000",
-            f'synapse_http_server_in_flight_requests_count{{method="GET",servlet="RoomStateRestServlet"}} {self.in_flight}',
+            # As Synapse: announced always, and a sample only for servlets with open requests.
+            f"# TYPE {IN_FLIGHT} gauge",
+            *([f'{IN_FLIGHT}{{method="GET",servlet="RoomStateRestServlet"}} {self.in_flight}'] if self.in_flight else []),
             *(f'{TIME}_bucket{{{LABELS},le="{edge}"}} {self.served}' for edge in os.environ["EDGES"].split(",")),
             f"{TIME}_count{{{LABELS}}} {self.served}",
             f"{TIME}_sum{{{LABELS}}} {self.served * 0.001}",

@@ -10,6 +10,7 @@ comes after somebody else has acted is refused by the API server, or by us befor
 ```
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from time import monotonic, sleep  # noqa: TID251  (it is the cluster that is waited for)
 from typing import Any
@@ -23,12 +24,15 @@ from rollout.adapters.kubernetes.objects import (
     RELEASE,
     REVISION,
     SINCE,
+    TAKEN_OVER,
     TOLD,
+    annotation,
     is_going,
     is_ready,
     label,
     name_of,
     pods_of,
+    since_of,
     state_of,
     statuses_of,
     uid_of,
@@ -50,6 +54,7 @@ REQUEST_S = 10.0
 TRIES_MAX = 20
 # How long the controller may take to see a template of ours, before the strategy is given back another time.
 GIVE_BACK_S = 5.0
+_log = logging.getLogger(__name__)
 
 
 def act(do: str, timeout_s: float, **more: object) -> Act:
@@ -122,27 +127,42 @@ def give_back(cluster: Cluster, name: str) -> bool:
     """
     Restore a StatefulSet's strategy once all of its pods are what its template says. Returns whether it is nobody's but its owner's now.
 
-    Never raises: it is done again after the next replacement.
+    Never raises, since the pod was replaced, and it is done again after the next replacement. That may have been the last one, so what
+    is in the way is a warning.
     """
     end_s = monotonic() + GIVE_BACK_S
+    why = "its controller has not yet seen its template"
     while monotonic() < end_s:
         try:
-            found = cluster.get(STATEFUL_SETS, name, REQUEST_S)
-            if found is None or (body := giving_back(found)) is None:
-                return True
-            status = found.get("status") or {}
-            if status.get("observedGeneration") == found["metadata"].get("generation"):
-                if not _all_are(cluster, found, str(status.get("updateRevision"))):
-                    return False
-                body["metadata"] = {**body["metadata"], "resourceVersion": version_of(found)}
-                cluster.patch(STATEFUL_SETS, name, body, MERGE, REQUEST_S)
-                return True
-        except ConflictError:
-            continue
-        except DriverError:
-            return False
+            if (done := _given_back(cluster, name)) is not None:
+                return done
+        except (TransientDriverError, OutcomeUnknownError) as error:
+            # What came of it is seen next.
+            why = str(error)
+        except DriverError as error:
+            why = str(error)
+            break
         sleep(POLL_S)
+    _log.warning("StatefulSet %s may stay OnDelete, what it was is in its annotation %s: %s", name, TAKEN_OVER, why)
     return False
+
+
+def _given_back(cluster: Cluster, name: str) -> bool | None:
+    """Try once; None when its controller has yet to see its template. Raises DriverError."""
+    found = cluster.get(STATEFUL_SETS, name, REQUEST_S)
+    if found is None or not is_taken_over(found):
+        return True
+    body = giving_back(found)
+    if body is None:
+        raise PermanentDriverError("what it was isn't understood", where=name, why=str(annotation(found, TAKEN_OVER)))
+    status = found.get("status") or {}
+    if status.get("observedGeneration") != found["metadata"].get("generation"):
+        return None
+    if not _all_are(cluster, found, str(status.get("updateRevision"))):
+        return False
+    body["metadata"] = {**body["metadata"], "resourceVersion": version_of(found)}
+    cluster.patch(STATEFUL_SETS, name, body, MERGE, REQUEST_S)
+    return True
 
 
 def scale(cluster: Cluster, one: Mapping[str, Any]) -> None:
@@ -184,7 +204,7 @@ def admit(cluster: Cluster, one: Mapping[str, Any]) -> None:
         pod = cluster.get(PODS, one["pod"], _left(end_s))
         if pod is None or uid_of(pod) != one["uid"] or label(pod, ADMITTED) not in {one["was"], one["admitted"]}:
             raise _meanwhile(one["worker"])
-        if label(pod, ADMITTED) == one["admitted"]:
+        if label(pod, ADMITTED) == one["admitted"] and (one["admitted"] != OUT or since_of(pod) is not None):
             return
         body = _labelled(pod, one["admitted"], cluster.now_s())
         try:
@@ -223,31 +243,37 @@ def _evict(cluster: Cluster, one: Mapping[str, Any], end_s: float, *, dry_run: b
     while True:
         try:
             cluster.evict(one["pod"], one["uid"], _left(end_s), dry_run=dry_run)
-        except TooManyError as error:
-            if _deleted_as_unready(cluster, one, end_s, dry_run=dry_run):
+        except (TooManyError, ConflictError) as error:
+            budget = isinstance(error, TooManyError)
+            if _is_gone(cluster, one, end_s, delete_unready=budget and not dry_run):
                 return
-            if monotonic() + error.retry_after_s >= end_s:
+            again_s = error.retry_after_s if isinstance(error, TooManyError) else POLL_S
+            if monotonic() + again_s >= end_s:
                 why = f"it was asked for {one['timeout_s']:.0f} s: {error.why}"
                 raise TransientDriverError("its eviction isn't allowed", where=one["worker"], why=why) from error
-            sleep(error.retry_after_s)
-        except (NotFoundError, ConflictError):
+            sleep(again_s)
+        except NotFoundError:
             return
         else:
             return
 
 
-def _deleted_as_unready(cluster: Cluster, one: Mapping[str, Any], end_s: float, *, dry_run: bool) -> bool:
-    """Delete a pod that a budget holds although it isn't Ready: it counts for nobody as one that is there."""
+def _is_gone(cluster: Cluster, one: Mapping[str, Any], end_s: float, *, delete_unready: bool) -> bool:
+    """
+    Tell whether a pod that wasn't evicted is another one now, or none: a 409 may be about something else, too.
+
+    *delete_unready*: one that a budget holds although it isn't Ready is deleted, since it counts for nobody as one that is there.
+    """
     pod = cluster.get(PODS, one["pod"], _left(end_s))
     if pod is None or uid_of(pod) != one["uid"]:
         return True
     # One that is Ready may serve somebody; one that is out by our label is Ready too.
-    if dry_run or is_ready(pod):
+    if not delete_unready or is_ready(pod):
         return False
     try:
         cluster.delete(PODS, one["pod"], _left(end_s), uid=one["uid"])
     except ConflictError:
-        return True
+        return False
     return True
 
 

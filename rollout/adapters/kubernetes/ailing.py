@@ -48,8 +48,8 @@ def ailment_of(pod: Object) -> Ailment | None:
 def quotes(cluster: Cluster, pod: Object, ailment: Ailment | None, container: str) -> str:
     """Return the last log lines and events of a pod, a line each; nothing of what can't be had."""
     lines = events_of(cluster, name_of(pod))
-    crashed = ailment.crashed if ailment is not None and ailment.crashed else container
-    return "\n".join([*last_words(cluster, pod, crashed, LINES_SHOWN), *lines])
+    who = ailment.crashed if ailment is not None and ailment.crashed else _at_work(pod, container)
+    return "\n".join([*last_words(cluster, pod, who, LINES_SHOWN), *lines])
 
 
 def last_words(cluster: Cluster, pod: Object, container: str, lines: int) -> tuple[str, ...]:
@@ -74,6 +74,15 @@ def events_of(cluster: Cluster, pod: str) -> list[str]:
         return []
     ordered = sorted(found, key=_when)[-EVENTS_SHOWN:]
     return [f"event {one.get('reason', '')}: {str(one.get('message', '')).strip()}" for one in ordered]
+
+
+def _at_work(pod: Object, container: str) -> str:
+    """Name who has something to say: an init container while it runs, since nothing else has begun then."""
+    statuses = statuses_of(pod)
+    init = [
+        str(one["name"]) for one in (pod.get("status") or {}).get("initContainerStatuses") or [] if state_of(one, "running") is not None
+    ]
+    return init[-1] if init and state_of(statuses.get(container), "running") is None else container
 
 
 def _when(event: Object) -> str:

@@ -10,6 +10,7 @@ Source: https://github.com/kubernetes/community/blob/master/contributors/devel/s
 """
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,7 +55,11 @@ class ConflictError(TransientDriverError):
 
 
 class NotFoundError(PermanentDriverError):
-    """404: there is no such object; nothing was done."""
+    """404, and the API server itself names what it doesn't have; nothing was done."""
+
+
+class ForbiddenError(PermanentDriverError):
+    """403: we may not do that; nothing was done."""
 
 
 class TooManyError(TransientDriverError):
@@ -100,7 +105,10 @@ class Cluster:
     def all_of(self, kind: Kind, timeout_s: float, *, labels: str = "", fields: str = "") -> list[Object]:
         """Return all objects of a kind, in one request. Raises DriverError."""
         query = {name: value for name, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
-        return list(self._ask("GET", kind.path(self.namespace), timeout_s, query=query).get("items") or ())
+        answer = self._ask("GET", kind.path(self.namespace), timeout_s, query=query)
+        if "items" not in answer:
+            raise TransientDriverError("something else than the API server answered", where=self.where, why=f"no list of {kind.plural}")
+        return list(answer["items"] or ())
 
     def get(self, kind: Kind, name: str, timeout_s: float) -> Object | None:
         """Return one object, None if there is none of that name. Raises DriverError."""
@@ -174,11 +182,13 @@ class Cluster:
     ) -> Object:
         raw = self._send(method, path, timeout_s, query or {}, body, content)
         try:
-            answer = json.loads(raw) if raw else {}
-        except ValueError as error:
-            kind = TransientDriverError if method == "GET" else OutcomeUnknownError
-            raise kind("the API server's answer is no JSON", where=self.where, why=shortened(raw[:200].decode(errors="replace"))) from error
-        return answer if isinstance(answer, dict) else {}
+            answer = json.loads(raw)
+        except ValueError:
+            answer = None
+        if isinstance(answer, dict):
+            return answer
+        failed = OutcomeUnknownError if _changes(method, path) else TransientDriverError
+        raise failed("the API server's answer is no object", where=self.where, why=shortened(raw[:200].decode(errors="replace")))
 
     def _send(self, method: str, path: str, timeout_s: float, query: Mapping[str, str], body: Object | None, content: str) -> bytes:
         end_s = monotonic() + timeout_s
@@ -188,8 +198,7 @@ class Cluster:
             headers["Content-Type"] = content
         self._authorize(client, headers, path, method, end_s)
         url = f"{client.configuration.host.rstrip('/')}{path}{'?' + urlencode(query) if query else ''}"
-        # What is asked by a POST of its own kind changes nothing.
-        changes = method != "GET" and "selfsubjectaccessreviews" not in path
+        changes = _changes(method, path)
         self.requests += 1
         self.writes += changes
         sent = _Request(method, url, headers, None if body is None else json.dumps(body).encode())
@@ -208,6 +217,10 @@ class Cluster:
     def _lost(self, error: Exception, what: str, *, changes: bool) -> DriverError:
         """Say what a request without an answer means."""
         why = f"{what}: {_words(error)}"
+        if isinstance(error, SSLError) and error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+            # Before anything was sent.
+            said = "the API server's certificate is none that the kubeconfig trusts"
+            return PermanentDriverError(said, where=self.where, why=why, remedy="certificate-authority-data in the kubeconfig")
         if changes and not isinstance(error, _NEVER_SENT):
             return OutcomeUnknownError("the API server did not say whether it did it", where=self.where, why=why)
         return TransientDriverError("the API server can't be reached", where=self.where, why=why)
@@ -223,7 +236,10 @@ class Cluster:
                 )
             case 403:
                 said = "the API server doesn't allow it"
-                return PermanentDriverError(said, where=self.where, why=why, remedy="kubectl apply what `rollout rbac` prints")
+                return ForbiddenError(said, where=self.where, why=why, remedy="kubectl apply what `rollout rbac` prints")
+            case 404 if not _names_what_is_missing(raw):
+                # A load balancer before it, or one whose kinds aren't served yet.
+                return TransientDriverError("something else than the API server answered", where=self.where, why=why)
             case 404:
                 return NotFoundError("there is no such object", where=self.where, why=why)
             case 409:
@@ -291,7 +307,8 @@ class Cluster:
         self._off_s = 0.0 if abs(off_s) <= CLOCK_MARGIN_S else off_s
 
 
-_NEVER_SENT = (NewConnectionError, ConnectTimeoutError, SSLError)
+# A TLS error isn't among them: one may come after a request, instead of its answer.
+_NEVER_SENT = (NewConnectionError, ConnectTimeoutError)
 _NOT_OK = 300
 _SERVER_ERROR = 500
 _MESSAGE_MAX = 400
@@ -322,6 +339,20 @@ def _answered(client: "ApiClient", request: _Request, end_s: float) -> urllib3.B
             if monotonic() + AGAIN_AFTER_S >= end_s:
                 raise
             sleep(AGAIN_AFTER_S)
+
+
+def _changes(method: str, path: str) -> bool:
+    """Tell whether a request is a write. What is asked by a POST of its own kind changes nothing."""
+    return method != "GET" and "selfsubjectaccessreviews" not in path
+
+
+def _names_what_is_missing(raw: bytes) -> bool:
+    """Tell whether a 404 is the API server's word that one object isn't there: a Status with its name."""
+    try:
+        said = json.loads(raw)
+        return bool(said["reason"] == "NotFound" and said["details"]["name"])
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def _ours(dry_run: bool) -> dict[str, str]:  # noqa: FBT001  (as the query has it)

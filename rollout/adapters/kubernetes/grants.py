@@ -6,6 +6,9 @@ from time import monotonic  # noqa: TID251  (how long the server takes)
 from rollout.adapters.kubernetes.cluster import Cluster
 from rollout.ports.privileges import Grant
 
+# However many are asked before it, an answer that is about to come is waited for.
+ASK_S = 1.0
+
 
 def sets_of(pods: Iterable[str]) -> tuple[str, ...]:
     """Name the StatefulSets whose pods these are, by their names."""
@@ -22,9 +25,9 @@ def not_granted(cluster: Cluster, grants: Iterable[Grant], timeout_s: float) -> 
             asked = {"namespace": grant.namespace, "verb": verb, "group": grant.group, "resource": resource}
             if subresource:
                 asked["subresource"] = subresource
-            if grant.names:
-                # A rule has all of them or none.
-                asked["name"] = grant.names[0]
-            if not cluster.review(asked, max(0.1, end_s - monotonic())):
-                refused.append(f"{cluster.where}: we may not {verb} {grant.resource}{f' {grant.names[0]}' if grant.names else ''}")
+            # Of every name: a role that was made for fewer workers has some of them.
+            every = [{**asked, "name": name} for name in grant.names] or [asked]
+            lacking = [one.get("name", "") for one in every if not cluster.review(one, max(ASK_S, end_s - monotonic()))]
+            if lacking:
+                refused.append(f"{cluster.where}: we may not {verb} {grant.resource} {', '.join(lacking)}".rstrip())
     return tuple(refused)

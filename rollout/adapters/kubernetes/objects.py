@@ -95,6 +95,14 @@ def seconds(timestamp: object) -> float | None:
         return None
 
 
+def since_of(pod: Object) -> float | None:
+    """Return since when a pod is in or out by our label, in seconds since the epoch; None when that was somebody else's doing."""
+    try:
+        return float(annotation(pod, SINCE) or "")
+    except ValueError:
+        return None
+
+
 def is_going(pod: Object) -> bool:
     """Tell whether a pod is being deleted: its containers may still end what they have begun."""
     return bool(pod["metadata"].get("deletionTimestamp"))

@@ -21,7 +21,7 @@ from rollout.adapters.kubernetes.kinds import LEASES
 from rollout.adapters.kubernetes.looking import looking
 from rollout.adapters.kubernetes.objects import PREFIX, annotation
 from rollout.adapters.lease.asking import AgentLease
-from rollout.agent.lease import Answer, Content, described, is_free, understood
+from rollout.agent.lease import Answer, Content, acquired, answered, released, renewed, understood
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.inventory import Inventory
 from rollout.ports.privileges import Grant
@@ -61,14 +61,17 @@ class KubernetesLease(AgentLease):
         """See AgentLease: the same answers as the agent's file gives."""
         match order["do"]:
             case "acquire":
-                return self._set(lambda before, now_s: _acquired(before, now_s, order), timeout_s)
+                return self._set(
+                    lambda before, now_s: acquired(before, now_s, order["wanted"], above=order["above"], take_over=order["take_over"]),
+                    timeout_s,
+                )
             case "renew":
-                return self._set(lambda before, now_s: _renewed(before, now_s, order["mine"]), timeout_s)
+                return self._set(lambda before, now_s: renewed(before, now_s, order["mine"]), timeout_s)
             case "release":
-                return self._set(lambda before, _: _released(before, order["token"]), timeout_s)
+                return self._set(lambda before, _: released(before, order["token"]), timeout_s)
             case _:
                 content, _ = self._read(timeout_s)
-                return _answer(content, self._cluster.now_s())
+                return answered(content, self._cluster.now_s())
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
@@ -89,7 +92,7 @@ class KubernetesLease(AgentLease):
             now_s = self._cluster.now_s()
             wanted = change(before, now_s)
             if wanted is None:
-                return {**_answer(before, now_s), "refused": True}
+                return answered(before, now_s, refused=True)
             try:
                 self._write(found, wanted, timeout_s)
             except ConflictError:
@@ -98,7 +101,7 @@ class KubernetesLease(AgentLease):
                 # Whether it is ours now is told by looking; what isn't known to have been set is not held.
                 if self._read(timeout_s)[0] != wanted:
                     raise TransientDriverError("the lease could not be set", where=self.where, why=str(error)) from error
-            return _answer(wanted, now_s)
+            return answered(wanted, now_s)
         raise TransientDriverError("others write the lease all the time", where=self.where)
 
     def _read(self, timeout_s: float) -> tuple[Content | None, Object | None]:
@@ -126,32 +129,6 @@ class KubernetesLease(AgentLease):
             self._cluster.create(LEASES, body, timeout_s)
         else:
             self._cluster.replace(LEASES, body, timeout_s)
-
-
-def _acquired(before: Content | None, now_s: float, order: Mapping[str, Any]) -> Content | None:
-    wanted = order["wanted"]
-    if before is not None and not order["take_over"] and not is_free(before, now_s):
-        return None
-    token = max(order["above"], 0 if before is None else before["token"]) + 1
-    times = {"since_s": now_s, "renewed_at_s": now_s, "expires_at_s": now_s + wanted["ttl_s"]}
-    taken_from = described(before) if before is not None and before["held"] else ""
-    return understood({**wanted, **times, "token": token, "held": True, "taken_from": taken_from})
-
-
-def _renewed(before: Content | None, now_s: float, mine: Content) -> Content | None:
-    if before is not None and before["token"] > mine["token"]:
-        return None
-    return understood({**mine, "renewed_at_s": now_s, "expires_at_s": now_s + mine["ttl_s"]})
-
-
-def _released(before: Content | None, token: int) -> Content | None:
-    if before is None or before["token"] != token:
-        return None
-    return {**before, "held": False}
-
-
-def _answer(content: Content | None, now_s: float) -> Answer:
-    return {"outcome": "done", "lease": content, "free": content is None or is_free(content, now_s), "refused": False}
 
 
 def _moment(at_s: float) -> str:

@@ -169,15 +169,15 @@ class KubernetesLedger:
         data = {ENTRY: json.dumps({name: getattr(content, name) for name in Content.__slots__}, indent=1)}
         if found is None:
             self._cluster.create(CONFIG_MAPS, {"metadata": {"name": self._name}, "data": data}, timeout_s)
-        elif found.get("data") != data:
-            self._cluster.replace(CONFIG_MAPS, {**found, "data": data}, timeout_s)
+        else:
+            # Also what is there already: so it is seen whether we may, and that nobody has written since.
+            self._cluster.replace(CONFIG_MAPS, {**found, "data": {**(found.get("data") or {}), **data}}, timeout_s)
 
     def _content(self, found: Object | None) -> Content:
-        text = ((found or {}).get("data") or {}).get(ENTRY)
-        if text is None:
+        if found is None:
             return Content()
         try:
-            return understood(json.loads(text))
+            return understood(json.loads(found["data"][ENTRY]))
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             remedy = "look which pods have rollout.internal/admitted=false, admit what is yours by hand, then delete the ConfigMap"
             raise PermanentDriverError("the ledger is not one", where=self._where, why=type(error).__name__, remedy=remedy) from error

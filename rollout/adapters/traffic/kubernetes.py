@@ -10,7 +10,7 @@ EndpointSlices take their time to arrive everywhere, so for *settle_s* after a d
 Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/ (conditions ready, serving, terminating).
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -22,7 +22,7 @@ from rollout.adapters.kubernetes.cluster import Object
 from rollout.adapters.kubernetes.grants import not_granted
 from rollout.adapters.kubernetes.kinds import ENDPOINT_SLICES, PODS, SERVICES
 from rollout.adapters.kubernetes.looking import looking
-from rollout.adapters.kubernetes.objects import ADMITTED, IN, OUT, SINCE, annotation, is_going, is_ready, label, name_of, uid_of
+from rollout.adapters.kubernetes.objects import ADMITTED, IN, OUT, is_going, is_ready, label, name_of, since_of, uid_of
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -191,11 +191,9 @@ class KubernetesTraffic:
         """Tell whether everybody must have heard that a pod is out."""
         if label(pod, ADMITTED) != OUT or (server.backend, server.name) in serving:
             return False
-        try:
-            since_s = float(annotation(pod, SINCE) or 0.0)
-        except ValueError:
-            since_s = 0.0
-        return self._cluster.now_s() - since_s >= self._settings.settle_s
+        since_s = since_of(pod)
+        # One that was taken out by hand maybe was so a moment ago.
+        return since_s is not None and self._cluster.now_s() - since_s >= self._settings.settle_s
 
     def _in_flight(self, pod: str, timeout_s: float) -> int | None:
         """Count what a worker works on, by itself; None when it doesn't say."""
@@ -212,13 +210,16 @@ class KubernetesTraffic:
             return None
 
 
-def _count(lines: Iterable[str], metric: str) -> int:
-    """Add up a metric's samples. Raises UnusableError when there is none, since nobody knows then."""
-    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{metric}{{", f"{metric} "))]
-    if not values:
+def _count(lines: Sequence[str], metric: str) -> int:
+    """
+    Add up a metric's samples. Raises UnusableError for a page that doesn't know the metric, since nobody knows then.
+
+    A worker with nothing to do announces it (`# TYPE`) and has no sample: Synapse has one for each servlet with open requests.
+    """
+    if not any(line.startswith((f"# TYPE {metric} ", f"{metric}{{", f"{metric} ")) for line in lines):
         what = f"it has no {metric}"
         raise UnusableError(what)
-    return round(sum(values))
+    return round(sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{metric}{{", f"{metric} "))))
 
 
 def _sighting(pod: Object, server: Server, serving: Collection[tuple[str, str]], sessions: int | None) -> ProxySighting:

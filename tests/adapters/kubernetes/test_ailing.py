@@ -1,10 +1,12 @@
 """What is wrong with a pod, by its status."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rollout.adapters.kubernetes.ailing import ailment_of
+from rollout.adapters.kubernetes.ailing import ailment_of, quotes
+from tests.adapters.kubernetes.canned import Answer, canned, listed
 
 
 def pod(*containers: dict[str, Any], phase: str = "Running", **status: Any) -> dict[str, Any]:  # noqa: ANN401  (a pod's own JSON)
@@ -68,3 +70,20 @@ def test_one_whose_node_has_thrown_it_out_says_so() -> None:
     found = ailment_of(pod(phase="Failed", reason="Evicted", message="The node was low on resource: memory."))
     assert found is not None
     assert found.what == "the pod has failed: Evicted: The node was low on resource: memory."
+
+
+def test_the_init_container_that_runs_is_quoted_before_the_worker_has_begun(tmp_path: Path) -> None:
+    """It may wait for ever for something, and that is what the worker's absence is about."""
+    init = [
+        {"name": "copy", "state": {"terminated": {"exitCode": 0}}},
+        {"name": "render-config", "state": {"running": {}}},
+    ]
+    waits = pod(container("waiting", reason="PodInitializing"), phase="Pending", initContainerStatuses=init)
+
+    def answer(_: str, path: str, __: object) -> Answer:
+        return (200, path.partition("container=")[2].partition("&")[0]) if "/log?" in path else listed()
+
+    with canned(tmp_path, answer) as server:
+        assert quotes(server.cluster, waits, None, "synapse") == "render-config"
+        runs = pod(container("running"), initContainerStatuses=init)
+        assert quotes(server.cluster, runs, None, "synapse") == "synapse"

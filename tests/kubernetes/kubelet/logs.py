@@ -31,7 +31,7 @@ class LogServer(ThreadingHTTPServer):
         super().__init__((address, 0), _Handler)
         self.find = find
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(*_certificate(address, place))
+        context.load_cert_chain(*self_signed(address, place))
         self.socket = context.wrap_socket(self.socket, server_side=True)
 
     def begin(self) -> None:
@@ -101,7 +101,7 @@ def _picked(log: Path, query: dict[str, str]) -> str:
     return text[: int(limit)] if limit else text
 
 
-def _certificate(address: str, place: Path) -> tuple[Path, Path]:
+def self_signed(address: str, place: Path) -> tuple[Path, Path]:
     """Make a certificate that nobody has signed: an API server checks none of a kubelet's unless it is told an authority."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
-from rollout.adapters.kubernetes.cluster import APPLY, PATIENCE_S, Object
+from rollout.adapters.kubernetes.cluster import APPLY, PATIENCE_S, ForbiddenError, Object
 from rollout.adapters.kubernetes.grants import not_granted, sets_of
 from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, PODS, STATEFUL_SETS
 from rollout.adapters.kubernetes.looking import looking
@@ -126,7 +126,7 @@ class KubernetesReleases:
         if release not in known:
             raise self._not_prepared(release)
         image = next(iter(self._images_of(known[release])))
-        jobs.done(self._cluster, self._job("migrate", release, image, self._settings.migrate), None)
+        jobs.migrated(self._cluster, self._job("migrate", release, image, self._settings.migrate))
 
     def activate(self, worker: WorkerId, release: ReleaseId) -> None:
         """See ports.releases."""
@@ -217,15 +217,15 @@ class KubernetesReleases:
         if there is None or uid_of(there) == told.uid:
             return Activation(told.release, told.at_s if there is None else max(told.at_s, _after(there)))
         # Another one was made since: as it was told, or before its turn, by whoever deleted the last one.
-        return Activation(told.release if carries in {None, told.release} else carries, min(told.at_s, _made_at(there) or told.at_s))
+        return Activation(carries, min(told.at_s, _made_at(there) or told.at_s))
 
     def _carried(self, found: Object, there: Object | None, says: ReleaseId, known: Mapping[ReleaseId, Record]) -> ReleaseId | None:
-        """Return the release that a pod was made from."""
+        """Return the release that a pod was made from; None when nobody knows."""
         if there is None:
             return None
         if (named := annotation(there, RELEASE)) is not None:
             return ReleaseId(named)
-        if label(there, REVISION) == (found.get("status") or {}).get("updateRevision"):
+        if label(there, REVISION) == (found.get("status") or {}).get("updateRevision", ""):
             return says
         images = {one["name"]: one.get("image") for one in there["spec"]["containers"]}
         for release, record in known.items():
@@ -288,13 +288,13 @@ class KubernetesReleases:
             try:
                 self._cluster.patch(STATEFUL_SETS, name_of(found), body, APPLY, ASK_S, dry_run=True)
             except PermanentDriverError as error:
-                if "403" in error.why and not must:
+                if isinstance(error, ForbiddenError) and not must:
                     return
                 what = f"the template of StatefulSet {name_of(found)} would not be accepted"
                 raise PermanentDriverError(what, where=error.where, why=error.why, remedy=error.remedy) from error
 
     def _with_facts(self, release: Release, image: str, timeout_s: float) -> Release:
-        lines = jobs.done(self._cluster, self._job("prepare", release.id, image, self._settings.facts), timeout_s)
+        lines = jobs.prepared(self._cluster, self._job("prepare", release.id, image, self._settings.facts), timeout_s)
         try:
             facts = json.loads(lines[-1]) if lines else None
         except ValueError:

@@ -2,12 +2,14 @@
 Preparing and migrating: Jobs with the pod template of main's StatefulSet, the new image, and a command of ours.
 
 A Job is watched and never killed: it has no deadline, and is tried once. Its name says what it does for which release, so that who comes
-after a crash, or beside another tool, finds the one that is under way instead of beginning a second.
+after a crash, or beside another tool, finds the one that is under way instead of beginning a second. What a preparation writes is its
+result, so its Job is read once and removed; of a migration nothing is read unless it fails, and it stays as the sign that it was done.
 
 Source: https://kubernetes.io/docs/concepts/workloads/controllers/job/ (conditions Complete and Failed; backoffLimit; restartPolicy Never).
 """
 
 import copy
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic, sleep  # noqa: TID251  (it is the cluster that is waited for)
@@ -24,6 +26,7 @@ POLL_S = 0.5
 LINES = 2000
 # Long enough to read its log by hand the next morning.
 KEPT_FOR_S = 86_400
+_log = logging.getLogger(__name__)
 # What belongs to a server, and not to a command that ends.
 _OF_SERVERS = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "ports", "args")
 
@@ -55,13 +58,33 @@ def name_for(what: str, release: ReleaseId) -> str:
     return f"rollout-{what}-{release}".lower().replace("_", "-").replace("+", "-")[:63].rstrip("-.")
 
 
-def done(cluster: Cluster, job: Object, timeout_s: float | None) -> tuple[str, ...]:
+def prepared(cluster: Cluster, job: Object, timeout_s: float) -> tuple[str, ...]:
     """
-    Have a Job done, and return the last lines that it wrote.
+    Have a Job done, return the last lines that it wrote, and remove it.
 
-    One that is there already is waited for; one that has failed is made anew. PermanentDriverError with its own words when it fails;
-    OutcomeUnknownError when *timeout_s* passes (None: never).
+    One that is there already is waited for; one that has failed is made anew. PermanentDriverError with its own words when it fails, or
+    has no image; OutcomeUnknownError when *timeout_s* passes.
     """
+    name = _begun(cluster, job)
+    _watched(cluster, name, timeout_s)
+    try:
+        return _lines(cluster, name)
+    finally:
+        # If its pod is gone it says nothing more, and whoever asks again shall have another.
+        with suppress(DriverError):
+            cluster.delete(JOBS, name, ASK_S)
+
+
+def migrated(cluster: Cluster, job: Object) -> None:
+    """
+    Have a Job done, however long it takes, whatever seems to be in its way: what was begun here isn't said to have failed before it has.
+
+    For the rest as `prepared`.
+    """
+    _watched(cluster, _begun(cluster, job), None)
+
+
+def _begun(cluster: Cluster, job: Object) -> str:
     name = str(job["metadata"]["name"])
     found = cluster.get(JOBS, name, ASK_S)
     if found is not None and _condition(found, "Failed"):
@@ -72,17 +95,23 @@ def done(cluster: Cluster, job: Object, timeout_s: float | None) -> tuple[str, .
         # Somebody else may begin it in this moment.
         with suppress(ConflictError):
             cluster.create(JOBS, job, ASK_S)
-    return _watched(cluster, name, timeout_s)
+    return name
 
 
-def _watched(cluster: Cluster, name: str, timeout_s: float | None) -> tuple[str, ...]:
+def _watched(cluster: Cluster, name: str, timeout_s: float | None) -> None:
+    """Return when it is done. With *timeout_s* only as long, and not for a pod that won't run; with None that is said, and waited for."""
     end_s = None if timeout_s is None else monotonic() + timeout_s
     last = "nothing was seen of it"
     while end_s is None or monotonic() < end_s:
         try:
             if _has_ended(cluster, name):
-                return _lines(cluster, name)
-            last = _look(cluster, name)
+                return
+            now, why = _look(cluster, name)
+            if why is not None and end_s is not None:
+                raise PermanentDriverError(f"the Job can't run: {now}", where=name, why=why)
+            if why is not None and now != last:
+                _log.warning("%s waits: %s", name, now)
+            last = now
         except TransientDriverError as error:
             # It goes on without us.
             last = f"{error.what}: {error.why}"
@@ -101,15 +130,15 @@ def _has_ended(cluster: Cluster, name: str) -> bool:
     return bool(_condition(found, "Complete"))
 
 
-def _look(cluster: Cluster, name: str) -> str:
-    """Say how it stands. Raises PermanentDriverError for a pod without an image, which no Job counts as a failure."""
+def _look(cluster: Cluster, name: str) -> tuple[str, str | None]:
+    """Say how it stands; and, of a pod that hasn't begun and maybe never will (no image), which no Job counts as a failure, its events."""
     pod = _pod_of(cluster, name)
     if pod is None:
-        return "it has no pod yet"
+        return "it has no pod yet", None
     ailment = ailing.ailment_of(pod)
     if ailment is not None and ailment.final and not ailment.crashed:
-        raise PermanentDriverError(f"the Job can't run: {ailment.what}", where=name, why="\n".join(ailing.events_of(cluster, name_of(pod))))
-    return "it runs" if ailment is None else ailment.what
+        return ailment.what, "\n".join(ailing.events_of(cluster, name_of(pod)))
+    return "it runs" if ailment is None else ailment.what, None
 
 
 def _pod_of(cluster: Cluster, name: str) -> Object | None:

@@ -1,0 +1,85 @@
+"""What a pod runs that nobody can tell, and templates that the API server wouldn't take."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rollout.adapters.kubernetes.objects import TOLD
+from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
+from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
+from rollout.model.errors import PermanentDriverError
+from rollout.model.ids import ReleaseId, WorkerId
+from tests.adapters.kubernetes.canned import Answer, Canned, canned, listed, no_such
+
+IMAGE = "example.org/synapse:v{version}"
+SYNC0 = WorkerId("sync-0")
+
+
+class Place:
+    """A StatefulSet with one pod; nothing was prepared. *patching* is what a patch is answered."""
+
+    def __init__(self) -> None:
+        self.image = "example.org/synapse:v1.0.0"
+        self.annotations: dict[str, str] = {}
+        self.patching: Answer = 200, {}
+        self.server: Canned
+
+    def answer(self, method: str, path: str, _: dict[str, Any]) -> Answer:
+        if method == "PATCH":
+            return self.patching
+        if "/configmaps/" in path:
+            return no_such("rollout-releases")
+        template = {"spec": {"containers": [{"name": "synapse", "image": "example.org/synapse:v1.0.0"}]}}
+        if "/pods" in path:
+            metadata = {"name": "sync-0", "uid": "second", "creationTimestamp": "2026-01-01T00:00:00Z"}
+            return listed({"metadata": metadata, "spec": {"containers": [{"name": "synapse", "image": self.image}]}, "status": {}})
+        about: dict[str, Any] = {"name": "sync", "resourceVersion": "7", "annotations": self.annotations}
+        return listed({"metadata": about, "spec": {"replicas": 1, "template": template}, "status": {}})
+
+    @property
+    def releases(self) -> KubernetesReleases:
+        return KubernetesReleases(ReleasesSettings.model_validate({**self.server.settings, "image": IMAGE}), SYNC0, [SYNC0])
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    it = Place()
+    with canned(tmp_path, it.answer) as server:
+        it.server = server
+        yield it
+
+
+def _told(place: Place) -> ReleaseId:
+    """Have the pod of before been told to run what the template is."""
+    (base,) = place.releases.prepared()
+    place.annotations = {TOLD: json.dumps({SYNC0: {"release": base, "at_s": 1000.0, "uid": "first"}})}
+    return base
+
+
+def test_a_younger_pod_of_the_told_release_runs_it(place: Place) -> None:
+    base = _told(place)
+    found = place.releases.activations([SYNC0])[SYNC0]
+    assert (found.release, found.at_s) == (base, 1000.0)
+
+
+def test_a_younger_pod_of_which_nobody_knows_the_release_is_not_taken_for_the_told_one(place: Place) -> None:
+    """Neither has it a revision, nor has the StatefulSet: those aren't equal, either."""
+    _told(place)
+    place.image = "example.org/else:v1"
+    assert place.releases.activations([SYNC0])[SYNC0].release is None
+
+
+def test_who_may_not_write_may_still_plan(place: Place) -> None:
+    (base,) = place.releases.prepared()
+    place.patching = 403, {"kind": "Status", "reason": "Forbidden", "message": "no"}
+    assert place.releases.identify("2.0.0", None, base, next_generation=False).version == "2.0.0"
+
+
+def test_a_template_that_is_refused_is_refused_whatever_numbers_are_in_it(place: Place) -> None:
+    (base,) = place.releases.prepared()
+    place.patching = 422, {"kind": "Status", "reason": "Invalid", "message": "policy: example.org/synapse:v1.403.0 isn't signed"}
+    with pytest.raises(PermanentDriverError, match="the template of StatefulSet sync would not be accepted"):
+        place.releases.identify("1.403.0", None, base, next_generation=False)
