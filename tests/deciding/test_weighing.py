@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from rollout.deciding import weighing
+from rollout.deciding.index import index_of
 from rollout.deciding.noticing import observe
 from rollout.deciding.state import DeployState, StepStatus
 from rollout.gating import pooled
@@ -219,3 +220,31 @@ def test_of_a_gate_that_does_not_act_nobody_says_that_it_had_too_little_to_rule(
     assert {gate.id for gate in weighing.blind(plan, state, CLIENT1, math.inf)} == {"errors", LATENCY}
     silent = replace(plan, gates={name: replace(gate, acts=False) for name, gate in plan.gates.items()})
     assert weighing.blind(silent, state, CLIENT1, math.inf) == []
+
+
+def _watched_long() -> Playbook:
+    """Let the syncs be looked at as well, and all be watched for a quarter of an hour."""
+    plain = _playbook().model_dump(mode="json")
+    changed = {"liveness_only": ["event_persister", "federation_sender"], "watch": {**plain["watch"], "watch_s": 900}}
+    return Playbook.model_validate({**plain, **changed})
+
+
+@pytest.mark.parametrize(("who", "outcome"), [("all", Outcome.DEPLOYED), ("client2", Outcome.ROLLED_BACK)])
+def test_an_incident_while_nobody_runs_the_old_release_takes_nobody_back(who: str, outcome: Outcome) -> None:
+    """All are slow in the midst of the last watch; or one of them alone, which is its release."""
+    stage = _stage()
+    plan = stage.plan(_watched_long())
+    watch = index_of(plan).watch
+    assert watch is not None
+    struck: list[float] = []
+
+    def strike(_event: Event, state: DeployState) -> None:
+        began_at_s = state.steps[watch.id].began_at_s
+        if began_at_s is not None and stage.clock.now_s() > began_at_s + 450.0 and not struck:
+            struck.append(stage.clock.now_s())
+            for worker in stage.world.workers if who == "all" else [WorkerId(who)]:
+                stage.world.workers[WorkerId(worker)].slow_until_s = struck[0] + 270.0
+
+    state = rehearse(stage, plan, listeners=(strike,))
+    assert struck
+    assert state.outcome is outcome, (state.rollback_why, state.outcome_why)
