@@ -51,7 +51,7 @@ def _passed(ratios: Iterable[float], *, earlier_s: float = 600.0, deviation: flo
     """
     before = [1.0] * round(earlier_s / BLOCK_S)
     levels = [Level(math.log(ratio), deviation**2, BLOCK_S, BLOCK_S * (index + 1), 0.0) for index, ratio in enumerate((*before, *ratios))]
-    return Passed(levels, ADMITTED_AT_S - earlier_s, ADMITTED_AT_S - earlier_s + 120.0)
+    return Passed(tuple(levels), ADMITTED_AT_S - earlier_s, ADMITTED_AT_S - earlier_s + 120.0)
 
 
 FINE, SAME = [1.0] * 14, [1.0] * 6 + [2.5] * 8
@@ -136,6 +136,27 @@ def test_the_others_need_not_have_been_looked_at_at_the_same_instants() -> None:
     """Their half minutes begin 10 s later."""
     shifted = [_passed(SAME)._replace(admitted_at_s=ADMITTED_AT_S - 590.0)] * 2
     assert _excused(_seen(), shifted).excused_s == 240.0
+
+
+def test_levels_of_an_incident_say_nothing_of_all_together_either() -> None:
+    """Each is excused by the others; what was before and after stays."""
+    those = [_passed(SAME), _passed(SAME, earlier_s=900), _passed(SAME, earlier_s=1200)]
+    for one, calm in zip(those, excuse.calm(those, those), strict=True):
+        assert calm == one._replace(levels=one.levels[:-8])
+
+
+def test_those_of_a_role_are_excused_by_those_of_another() -> None:
+    """Two syncs alone could both be bad; four clients besides are not."""
+    syncs, clients = [_passed(SAME)] * 2, [_passed(SAME, earlier_s=900)] * 4
+    assert [len(one.levels) for one in excuse.calm(syncs, [*syncs, *clients])] == [26, 26]
+    assert excuse.calm(syncs[:1], syncs[:1]) == syncs[:1]
+    fine = [_passed(FINE, earlier_s=900)] * 4
+    assert excuse.calm(syncs, [*syncs, *fine]) == syncs
+
+
+def test_of_all_together_too_what_lasts_longer_counts_again() -> None:
+    lasting = [_passed([1.0] * 6 + [2.5] * 11, earlier_s=1800)] * 3
+    assert excuse.calm(lasting, lasting) == lasting
 
 
 def test_shares_have_their_own_excuse() -> None:

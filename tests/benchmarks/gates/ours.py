@@ -84,9 +84,13 @@ class Ours:
     restarts: int = 1
     learns: bool = True
 
+    @property
+    def odds(self) -> float:
+        """Those at which a gate fails."""
+        return self.restarts * len(METRICS) / 0.01
+
     def judge(self, restart: Restart, level: float) -> Judge:
-        odds = self.restarts * len(METRICS) / 0.01
-        return Judge(restart, tuple(gate(metric, odds) for metric in METRICS), earlier(level) if self.learns else ())
+        return Judge(restart, tuple(gate(metric, self.odds) for metric in METRICS), earlier(level) if self.learns else ())
 
 
 @lru_cache(maxsize=16)

@@ -31,29 +31,33 @@ ODDS = (30 * 2 + 2) / 0.01
 @dataclass(frozen=True, slots=True)
 class Seen:
     """
-    By which worker (from 1; infinity: never) a rollout was taken back, by all together or by one alone; *in_the_dark*: that one had been in
-    an incident of the shared database while there was nobody to compare it with.
+    By which worker (from 1; infinity: never) a rollout was taken back, by all together or by one alone, so long after its admission
+    (*failed_s*); *in_the_dark*: that one had been in an incident of the shared database while there was nobody to compare it with.
+    *passed_s* is the mean time in which they passed; infinity, if one didn't.
     """
 
     together: float
     alone: float
+    failed_s: float
+    passed_s: float
     in_the_dark: bool = False
 
 
 def watch(restarts: Sequence[Restart], level: float, odds: float = ODDS) -> Seen:
     """Let a rollout's gates watch it, until one of them says FAIL: at these odds against a good release."""
     told = [_told(restart, level, odds) for restart in restarts]
+    passed_s = sum(one.found[-1].passed_s for one in told) / len(told)
     for turn in range(1, (len(restarts) - 1) * _APART + len(told[-1].found) + 1):
         newest = min(len(restarts), 1 + (turn - 1) // _APART)
         now = [told[index].at(turn - index * _APART) for index in range(newest)]
-        failing = [index for index, one in enumerate(now) if any(_fails(fail, index, now, restarts) for fail in one.fails)]
-        if failing:
-            until_s = [(turn - index * _APART) * _EVERY_S for index in failing]
-            return Seen(math.inf, newest, all(_in_the_dark(restarts[index], at_s) for index, at_s in zip(failing, until_s, strict=True)))
+        seen_s = [(turn - index * _APART) * _EVERY_S for index in range(newest)]
+        if failing := [index for index, one in enumerate(now) if any(_fails(fail, index, now, restarts) for fail in one.fails)]:
+            in_the_dark = all(_in_the_dark(restarts[index], seen_s[index]) for index in failing)
+            return Seen(math.inf, newest, seen_s[failing[0]], passed_s, in_the_dark)
         those = [_passed(one, restart) for one, restart in zip(now, restarts, strict=False) if math.isfinite(one.passed_s)]
         if _against(those) >= math.log(odds) and _against(excuse.calm(those, those)) >= math.log(odds):
-            return Seen(newest, math.inf)
-    return Seen(math.inf, math.inf)
+            return Seen(newest, math.inf, seen_s[-1], passed_s)
+    return Seen(math.inf, math.inf, math.inf, passed_s)
 
 
 def _passed(found: "_Found", restart: Restart) -> Passed:
