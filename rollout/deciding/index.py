@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from rollout.deciding.state import Direction
 from rollout.gating import sequential
+from rollout.gating.excuse import Passed
 from rollout.gating.sequential import Odds, Seen
 from rollout.gating.threshold import Compared
 from rollout.gating.windows import BURSTS, Window
@@ -67,9 +68,9 @@ class PlanIndex:
     One plan, by what is asked of it.
 
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
-    *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones. *rulings* (watching.py), what was *compared*
-    (soaking.py) and what was *weighed* (weighing.py) are kept by the way. *shadow_gates* are those that don't act (shadowing.py). Those
-    *already_on_it* ran the release before: they show nothing of how it was without it.
+    *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones, and *shadow_gates* those that don't act
+    (shadowing.py). Those *already_on_it* ran the release before: they show nothing of how it was without it. *rulings* (watching.py), what
+    was *compared* (soaking.py), what was *weighed* and who was *excused* by whom (weighing.py) are kept by the way.
     """
 
     plan: Plan
@@ -88,6 +89,7 @@ class PlanIndex:
     rulings: dict[WorkerId, Kept] = field(default_factory=dict)
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
     weighed: dict[tuple[WorkerId, GateId], Weighed] = field(default_factory=dict)
+    excused: dict[tuple[WorkerId, GateId], tuple[Weighed, tuple[Passed, ...], Weighed]] = field(default_factory=dict)
 
     def windowed(self, worker: WorkerId) -> tuple[Gate, ...]:
         """List the gates of a worker that look at windows, those that don't act among them."""

@@ -68,11 +68,14 @@ def watch(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     once = [
         f"{one.worker} failed {gate.id}" for one, known in _watched(plan, state) for gate in _gates(plan, one) if _fails(plan, gate, known)
     ]
-    if not unseen and not once:
+    slow = [f"{worker} ({gate.id})" for _, worker in agenda_of(plan, state).passed for gate in weighing.excused(plan, state, worker)]
+    if not unseen and not once and not slow:
         return Note(StepFinished(now_s, step.id, _account(plan, state, began_at_s)))
-    why = f"{', '.join(unseen)} could not be measured to the end of the watch"
-    if not unseen:
+    why = f"all are slower than usual at the end of the watch, {', '.join(slow)} among them, and it has to show whether that lasts"
+    if once:
         why = f"{', '.join(once)} at the end of the watch, and another window has to show whether that lasts"
+    if unseen:
+        why = f"{', '.join(unseen)} could not be measured to the end of the watch"
     if now_s >= began_at_s + step.deadline_s:
         return stop(now_s, why)
     return Wait("measurement" if unseen else "watch", why, now_s + plan.sample_s)

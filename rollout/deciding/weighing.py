@@ -1,15 +1,15 @@
 """Asking a worker's sequential gates: what they are told of it, and what they told last time."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rollout.deciding.index import PlanIndex, Weighed, index_of
 from rollout.deciding.seeing import unmeasured_by
-from rollout.deciding.state import DeployState, WorkerState
-from rollout.gating import pooled, sequential
+from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
+from rollout.gating import excuse, pooled, sequential
 from rollout.gating.curves import named
 from rollout.gating.evidence import samples
-from rollout.gating.latency import Level
+from rollout.gating.excuse import Passed
 from rollout.gating.sequential import Seen
 from rollout.model.gate import Gate, Tally, Verdict
 from rollout.model.ids import GateId, Role, WorkerId
@@ -43,20 +43,36 @@ def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step,
     Each counts since it passed, so that its recovery is no part of it.
     """
     index = index_of(plan)
-    found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Level]]] = {}
+    found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Passed]]] = {}
     for step, worker in passed:
         for gate in index.weighed_gates.get(worker, ()):
             is_level = gate.acts and gate.metric not in sequential.SHARES
-            odds = weighed(plan, state, worker, gate, passed=True).odds if is_level else None
-            passed_s = (state.steps[step.id].finished_at_s or math.inf) - (state.workers[worker].admitted_at_s or 0.0)
-            if odds is not None and (level := pooled.since(odds.levels, passed_s)) is not None:
-                found.setdefault((index.workers[worker].role, gate.id), []).append((step, worker, level))
+            if is_level and (one := _has_passed(plan, state, step, worker, gate)) is not None:
+                found.setdefault((index.workers[worker].role, gate.id), []).append((step, worker, one))
     for (role, name), its in found.items():
-        against, ratio = pooled.weigh([level for _, _, level in its])
-        if against >= math.log(plan.gates[name].odds or math.inf):
+        odds, those = plan.gates[name].odds or math.inf, [one for _, _, one in its]
+        against, ratio, count = _together(those)
+        if against >= math.log(odds):
+            everybody = [one for (_, other), others in found.items() if other == name for _, _, one in others]
+            against, ratio, count = _together(excuse.calm(those, everybody))
+        if against >= math.log(odds):
             step, worker, _ = its[-1]
-            return step, worker, sequential.failed_together(plan.gates[name], f"{len(its)} {role} workers", ratio, against)
+            return step, worker, sequential.failed_together(plan.gates[name], f"{count} {role} workers", ratio, against)
     return None
+
+
+def _together(those: Sequence[Passed]) -> tuple[float, float, int]:
+    """Return the odds against several, the ratio that fits best, and how many of them have shown something since they passed."""
+    levels = [level for one in those if (level := pooled.since(one.levels, one.passed_at_s - one.admitted_at_s)) is not None]
+    return *pooled.weigh(levels), len(levels)
+
+
+def excused(plan: Plan, state: DeployState, worker: WorkerId) -> list[Gate]:
+    """List the acting sequential gates by which a worker would fail, but for what all who have passed show to this moment."""
+    until_s = state.workers[worker].blocks[-1].own.until_s if state.workers[worker].blocks else math.inf
+    gates = (gate for gate in index_of(plan).weighed_gates.get(worker, ()) if gate.acts)
+    found = ((gate, weighed(plan, state, worker, gate, passed=True).odds) for gate in gates)
+    return [gate for gate, odds in found if odds is not None and odds.excused_until_s >= until_s]
 
 
 def blind(plan: Plan, state: DeployState, worker: WorkerId, since_s: float) -> list[Gate]:
@@ -76,8 +92,39 @@ def weighed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, *, pas
     """
     Weigh what was seen of a worker; what was worked out for the same blocks is kept, since decisions come oftener than measurements.
 
-    Of one that has *passed* only what tells of a FAIL is asked for (sequential.weigh).
+    Of one that has *passed* only what tells of a FAIL is asked for (sequential.weigh). Who would fail is asked whether all who have passed
+    show the same at the same moment (excuse.py).
     """
+    found = _weighed_alone(plan, state, worker, gate, passed=passed)
+    if found.odds is None or gate.metric in sequential.SHARES or not sequential.fails(gate, found.odds):
+        return found
+    others = tuple(_passed(plan, state, worker, gate))
+    kept = index_of(plan).excused.get((worker, gate.id))
+    if kept is None or kept[0] is not found or kept[1] != others:
+        odds = excuse.without_common(gate, found.seen, found.kept, found.odds, others)
+        kept = index_of(plan).excused[worker, gate.id] = (found, others, found._replace(odds=odds))
+    return kept[2]
+
+
+def _passed(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Iterator[Passed]:
+    """Return what the same gate has seen of the others who have passed, with whatever it is that they are compared with themselves."""
+    index = index_of(plan)
+    for step, other in index.soaks if state.direction is Direction.FORWARD else ():
+        has_it = other != worker and gate in index.weighed_gates.get(other, ())
+        if has_it and (found := _has_passed(plan, state, step, other, gate)) is not None:
+            yield found
+
+
+def _has_passed(plan: Plan, state: DeployState, step: Step, worker: WorkerId, gate: Gate) -> Passed | None:
+    """Return what a gate has seen of a worker whose SOAK is done; None where that is nothing, or it isn't done."""
+    at, admitted_at_s = state.steps[step.id], state.workers[worker].admitted_at_s
+    if at.status is not StepStatus.DONE or at.finished_at_s is None or admitted_at_s is None:
+        return None
+    odds = _weighed_alone(plan, state, worker, gate, passed=True).odds
+    return None if odds is None else Passed(odds.levels, admitted_at_s, at.finished_at_s)
+
+
+def _weighed_alone(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, *, passed: bool) -> Weighed:
     index, known = index_of(plan), state.workers[worker]
     before = index.weighed.get((worker, gate.id))
     at_s = _admitted_at_s(known)

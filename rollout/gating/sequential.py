@@ -7,6 +7,7 @@ FAIL and PASS are tests of their own; between them lies PENDING, with its reason
 
 latency.py     whole histograms, and what a request costs by its mean, against the worker's own past and what its pool shows meanwhile
 shares.py      what fails
+excuse.py      what all who have passed show at the same moment
 pooled.py      all workers of a role together
 
 How bad is bad depends on how much there is to see: *ratio_max* and *max* of the gate if given, else MARGINS, by the baseline's rate.
@@ -109,7 +110,8 @@ class Odds(NamedTuple):
     """
     Logarithms of odds: *bad* against a good worker, *fine* against one that is just bad enough, which has the *limit*. *now* is the value
     lately and *usual* what it was before, both in the unit of *limit*: a ratio, or a share. *samples* are what all that rests on (less than
-    0: not counted), and *levels* those of its blocks, for pooled.py.
+    0: not counted), and *levels* those of its blocks, for pooled.py. Of *bad* what was seen in *excused_s* seconds, the last of them until
+    *excused_until_s*, is left out (excuse.py).
     """
 
     bad: float
@@ -121,6 +123,8 @@ class Odds(NamedTuple):
     decays: bool = False
     curve: int = 0
     samples: float = -1.0
+    excused_s: float = 0.0
+    excused_until_s: float = 0.0
     levels: tuple[latency.Level, ...] = ()
 
 
@@ -198,6 +202,8 @@ def failed_together(gate: Gate, who: str, ratio: float, against: float) -> Verdi
 
 def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> str:
     """Say what is missing for a PASS; empty when nothing is."""
+    if odds.excused_s > 0:
+        return f"{_now(gate, odds)} lately; {odds.excused_s:.0f} s in which all who had passed were slower as well don't count against it"
     needed = max(REQUESTS_MIN, gate.samples_min)
     if count < needed:
         return f"it has {count:.0f} of the {needed:.0f} {SAMPLES[gate.metric]} needed"

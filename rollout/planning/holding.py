@@ -70,7 +70,7 @@ def too_much(worker: Worker, seen: PoolSighting, proxy: ProxyLimits | None, hold
     if piled is None:
         yield _unknown(worker)
         return
-    whole = f"{ARRIVALS_MARGIN:g} × {piled.arrivals_per_s:g} requests a second × hold_s of {hold.hold_s:g} s = {piled.most:.0f}"
+    whole = f"{ARRIVALS_MARGIN:g} × {piled.arrivals_per_s:.3g} requests a second × hold_s of {hold.hold_s:g} s = {piled.most:.0f}"
     if piled.most > hold.hold_max:
         yield f"{worker.id}: a hold could pile up {whole}, and hold_max is {hold.hold_max}: the others would be refused"
     if proxy is None:

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from rollout.deciding import weighing
+from rollout.deciding.index import index_of
 from rollout.deciding.noticing import observe
 from rollout.deciding.state import DeployState, StepStatus
 from rollout.gating import pooled
 from rollout.gating.curves import name_of
 from rollout.gating.latency import Level
 from rollout.gating.windows import Window
-from rollout.model.event import BaselineFound, Event, GateRuled, Outcome, StepBegan
+from rollout.model.event import BaselineFound, Event, GateRuled, Outcome, StepBegan, WaitBegan
 from rollout.model.gate import Metric, Ruling, Tally
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Plan
@@ -219,3 +220,53 @@ def test_of_a_gate_that_does_not_act_nobody_says_that_it_had_too_little_to_rule(
     assert {gate.id for gate in weighing.blind(plan, state, CLIENT1, math.inf)} == {"errors", LATENCY}
     silent = replace(plan, gates={name: replace(gate, acts=False) for name, gate in plan.gates.items()})
     assert weighing.blind(silent, state, CLIENT1, math.inf) == []
+
+
+def _watched_long(watch_s: float) -> Playbook:
+    """Let the syncs be looked at as well, and all be watched for long."""
+    plain = _playbook().model_dump(mode="json")
+    changed = {"liveness_only": ["event_persister", "federation_sender"], "watch": {**plain["watch"], "watch_s": watch_s}}
+    return Playbook.model_validate({**plain, **changed})
+
+
+def _struck(who: str, after_s: float, lasts_s: float = 270.0, watch_s: float = 900.0) -> tuple[Stage, DeployState, float]:
+    """Let *who* be slow from *after_s* of the last watch on; return besides when that is over."""
+    stage = quick_stage()
+    plan = stage.plan(_watched_long(watch_s))
+    watch = index_of(plan).watch
+    assert watch is not None
+    ends: list[float] = []
+
+    def strike(_event: Event, state: DeployState) -> None:
+        began_at_s = state.steps[watch.id].began_at_s
+        if began_at_s is not None and stage.clock.now_s() > began_at_s + after_s and not ends:
+            ends.append(stage.clock.now_s() + lasts_s)
+            for worker in stage.world.workers if who == "all" else [WorkerId(who)]:
+                stage.world.workers[WorkerId(worker)].slow_until_s = ends[0]
+
+    state = rehearse(stage, plan, listeners=(strike,))
+    return stage, state, ends[0]
+
+
+@pytest.mark.parametrize(("who", "outcome"), [("all", Outcome.DEPLOYED), ("client2", Outcome.ROLLED_BACK)])
+def test_an_incident_while_nobody_runs_the_old_release_takes_nobody_back(who: str, outcome: Outcome) -> None:
+    """All are slow in the midst of the last watch; or one of them alone, which is its release."""
+    _, state, _ = _struck(who, 450.0)
+    assert state.outcome is outcome, (state.rollback_why, state.outcome_why)
+
+
+def test_nothing_is_called_deployed_in_the_midst_of_an_incident() -> None:
+    """Whether it passes has to show first, however long the watch was to be."""
+    stage, state, ends_s = _struck("all", 380.0, lasts_s=240.0, watch_s=600.0)
+    assert state.outcome is Outcome.DEPLOYED
+    events = [event for _, event in stage.journal.events(DEPLOY)]
+    waits = [event.why for event in events if isinstance(event, WaitBegan)]
+    assert any(why.startswith("all are slower than usual at the end of the watch, ") for why in waits)
+    assert events[-1].at_s > ends_s
+
+
+def test_what_lasts_is_taken_back_though_all_are_slow() -> None:
+    """A release may wear a shared database down."""
+    _, state, _ = _struck("all", 450.0, lasts_s=900.0)
+    assert state.outcome in {Outcome.ROLLED_BACK, Outcome.HALTED}
+    assert "failed latency" in state.rollback_why or "together" in state.rollback_why

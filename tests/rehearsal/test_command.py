@@ -36,6 +36,18 @@ def test_what_it_says_for_programs(tmp_path: Path) -> None:
     assert sum(cell["struck"] for cell in cells) >= 2
 
 
+def test_why_rollouts_are_refused_is_said_with_a_seed(tmp_path: Path) -> None:
+    """More requests pile up at main's hold than it may hold, in each of them; by how much is drawn, and makes no other reason of it."""
+    playbook = tmp_path / "demo.yaml"
+    playbook.write_text(Path(PLAYBOOK).read_text().replace("hold_max: 6000", "hold_max: 5"))
+    arguments = ["rehearse", str(playbook), "-i", INVENTORY, "--journal", str(tmp_path / "journal.db"), "-n", "2"]
+    said = CliRunner().invoke(cli, arguments).stdout
+    assert "refused, in 2, seed 0 among them: main: a hold could pile up 2 × " in said
+    assert "and hold_max is 5: the others would be refused" in said
+    (first, *_) = json.loads(CliRunner().invoke(cli, [*arguments, "--json"]).stdout)["refused"]
+    assert (first["count"], first["seed"]) == (2, 0)
+
+
 def test_what_never_may_happen_is_named_with_its_seed_and_can_be_played_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a rule broken on purpose (it takes itself for stuck at once) a seed that stops is found, and tells itself."""
     monkeypatch.setattr(decide, "_stuck", lambda *_: True)

@@ -1,16 +1,18 @@
 """`rehearse`: many simulated rollouts of the homeserver that an inventory describes, with everything that can go wrong."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import click
 
 from rollout.adapters.documents.read import read_inventory, read_playbook
+from rollout.deciding.state import without_figures
 from rollout.interfaces.cli.opening import open_user_journal
 from rollout.interfaces.cli.options import READ, inventory_option, journal_option, json_option
 from rollout.interfaces.narrate import narrate
 from rollout.model.errors import RolloutError
+from rollout.model.event import Outcome
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import Playbook
 from rollout.rehearsal import coverage
@@ -25,6 +27,7 @@ from rollout.simulation.fitting import Fitted, choose
 BROKEN = 3
 PROGRESS_EVERY = 20
 SEEDS_SHOWN_MAX = 10
+REFUSALS_SHOWN_MAX = 5
 
 
 @click.command()
@@ -74,7 +77,11 @@ def rehearse(
     summary = summarise(results)
     if coverage_path is not None:
         coverage_path.write_text(json.dumps(coverage.as_data(summary.struck), indent=1) + "\n", encoding="utf-8")
-    click.echo(_as_json(summary, bad, inventory) if as_json else _as_text(summary, bad, inventory, playbook, playbook_path))
+    refusals = _refusals(results)
+    if as_json:
+        click.echo(_as_json(summary, bad, refusals, inventory))
+    else:
+        click.echo(_as_text(summary, bad, refusals, inventory, playbook, playbook_path))
     return BROKEN if bad else 0
 
 
@@ -105,13 +112,39 @@ def _replay(seed: int, given: Given) -> int:
     return BROKEN if broken else 0
 
 
-def _as_json(summary: Summary, bad: list[Result], inventory: Inventory) -> str:
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why *count* rehearsals were refused before anything was done: in the words of the first of them, which has this *seed*."""
+
+    why: str
+    count: int
+    seed: int
+
+
+def _refusals(results: list[Result]) -> list[_Refusal]:
+    """List them, the most frequent first. What differs by its figures alone is one."""
+    found: dict[str, _Refusal] = {}
+    for result in results:
+        for why in _reasons(result.why) if result.outcome is Outcome.REFUSED else ():
+            before = found.get(without_figures(why), _Refusal(why, 0, result.seed))
+            found[without_figures(why)] = replace(before, count=before.count + 1)
+    return sorted(found.values(), key=lambda one: (-one.count, one.seed))
+
+
+def _reasons(told: str) -> list[str]:
+    """Return what a refusal lists; all of it where it lists nothing."""
+    listed = [line.strip() for line in told.splitlines()[1:] if not line.strip().startswith("try:")]
+    return listed or [told]
+
+
+def _as_json(summary: Summary, bad: list[Result], refusals: list[_Refusal], inventory: Inventory) -> str:
     left = remaining(inventory, summary.serving_min)
     return json.dumps(
         {
             "rehearsals": summary.rehearsals,
             "success_rate": summary.success_rate,
             "outcomes": {outcome: asdict(found) for outcome, found in summary.by_outcome.items()},
+            "refused": [asdict(refusal) for refusal in refusals],
             "serving_min": {pool: {"served": served, "of": size} for pool, (served, size) in left.items()},
             "broken": [{"seed": result.seed, "invariant": name, "why": why} for result in bad for name, why in result.broken],
         },
@@ -119,7 +152,9 @@ def _as_json(summary: Summary, bad: list[Result], inventory: Inventory) -> str:
     )
 
 
-def _as_text(summary: Summary, bad: list[Result], inventory: Inventory, playbook: Playbook, playbook_path: Path) -> str:
+def _as_text(
+    summary: Summary, bad: list[Result], refusals: list[_Refusal], inventory: Inventory, playbook: Playbook, playbook_path: Path
+) -> str:
     lines = [
         f"{summary.rehearsals} rollouts of {inventory.homeserver} by {playbook.name} rehearsed, most with something going wrong:",
         f"{summary.success_rate:.0%} were deployed all the same",
@@ -130,6 +165,9 @@ def _as_text(summary: Summary, bad: list[Result], inventory: Inventory, playbook
         f"{outcome.replace('_', ' '):<24}{found.count:>7}{found.median_s:>8.0f} s{found.p90_s:>8.0f} s{found.worst_s:>8.0f} s"
         for outcome, found in summary.by_outcome.items()
     ]
+    if refusals:
+        lines.append("")
+        lines += [f"refused, in {one.count}, seed {one.seed} among them: {one.why}" for one in refusals[:REFUSALS_SHOWN_MAX]]
     left = remaining(inventory, summary.serving_min)
     lines.append("")
     lines += [f"pool {pool}: {served} of {size} served at the worst moment" for pool, (served, size) in left.items()]

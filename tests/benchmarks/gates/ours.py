@@ -62,16 +62,17 @@ class Judge:
 
     def _rule(self, one: Gate, now_s: float, unmeasured: str) -> Verdict:
         odds = self._weigh(one)
-        return sequential.rule(one, self._seen(), odds, unmeasured=unmeasured or None, now_s=now_s)
+        return sequential.rule(one, self.seen(), odds, unmeasured=unmeasured or None, now_s=now_s)
 
     def _fails(self, one: Gate) -> bool:
         return sequential.fails(one, self._weigh(one))
 
     def _weigh(self, one: Gate) -> Odds | None:
-        self.odds[one.metric], self.kept[one.metric] = sequential.weigh(one, self._seen(), self.kept.get(one.metric), passed=self.passed)
+        self.odds[one.metric], self.kept[one.metric] = sequential.weigh(one, self.seen(), self.kept.get(one.metric), passed=self.passed)
         return self.odds[one.metric]
 
-    def _seen(self) -> Seen:
+    def seen(self) -> Seen:
+        """Return what its gates are told."""
         return Seen(self.blocks, self.restart.baseline, self.restart.controls_baseline, self.earlier, self.restart.admitted_s)
 
 
@@ -83,9 +84,13 @@ class Ours:
     restarts: int = 1
     learns: bool = True
 
+    @property
+    def odds(self) -> float:
+        """Those at which a gate fails."""
+        return self.restarts * len(METRICS) / 0.01
+
     def judge(self, restart: Restart, level: float) -> Judge:
-        odds = self.restarts * len(METRICS) / 0.01
-        return Judge(restart, tuple(gate(metric, odds) for metric in METRICS), earlier(level) if self.learns else ())
+        return Judge(restart, tuple(gate(metric, self.odds) for metric in METRICS), earlier(level) if self.learns else ())
 
 
 @lru_cache(maxsize=16)

@@ -1,0 +1,110 @@
+"""
+What all who have passed show at the same moment: an incident, and no fault of the one that has nobody else to compare with.
+
+Late in a rollout nobody is left who runs the old release, and a shared database that has a bad minute makes each worker look like a bad
+release by itself. Those who have passed are no controls: they run the new release as well, so that nothing which they have in common speaks
+for it. But a release shows from the restart on, and they were restarted one after the other. That all of them are slower at one moment than
+they usually are since they passed is of that moment. What was seen then is left out where it would condemn somebody, and nowhere else: it
+never helps anybody to pass, and beyond EXCUSED_MAX_S it counts again, since a release may wear a database down.
+
+Source: docs/decisions/0016-sequential-gates.md.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import compress
+from operator import not_
+from statistics import median_low
+from typing import NamedTuple
+
+from rollout.gating import sequential
+from rollout.gating.latency import Level
+from rollout.gating.sequential import Kept, Odds, Seen
+from rollout.gating.windows import seconds
+from rollout.model.gate import Gate
+
+# So many must have passed, and have been seen at that moment and for USUAL_MIN_S at others.
+OTHERS_MIN = 2
+USUAL_MIN_S = 120.0
+# By so much (a logarithm) and so many standard deviations they must be slower together than they usually are.
+_SLOWER = math.log(1.25)
+_SURELY = 3.0
+# An incident of five minutes; what lasts longer counts.
+EXCUSED_MAX_S = 300.0
+
+
+class Passed(NamedTuple):
+    """Another worker: its *levels* by the same gate (until so long after its admission), and when (s) it was admitted and passed."""
+
+    levels: Sequence[Level]
+    admitted_at_s: float
+    passed_at_s: float
+
+
+def without_common(gate: Gate, seen: Seen, kept: Kept | None, odds: Odds, others: Sequence[Passed]) -> Odds:
+    """
+    Return the *odds* of one that fails, with *bad* as it is without what all *others* show as well; the same where that is nothing.
+
+    *kept* is what came with these odds (sequential.weigh).
+    """
+    if kept is None or kept.setting is None:
+        return odds
+    dark = (not kept.how.with_peers or block.controls is None for block in seen.blocks)
+    common = [
+        alone and _slower_together(block.own.since_s, block.own.until_s, others) for block, alone in zip(seen.blocks, dark, strict=True)
+    ]
+    excused = list(compress(seen.blocks, common))
+    excused_s = sum(seconds(block.own) for block in excused)
+    if not excused or excused_s > EXCUSED_MAX_S:
+        return odds
+    left = tuple(compress(seen.blocks, map(not_, common)))
+    anew, _ = sequential.weigh(gate, seen._replace(blocks=left), Kept(setting=kept.setting, how=kept.how))
+    if anew is None or anew.bad >= odds.bad:
+        return odds
+    return odds._replace(bad=anew.bad, excused_s=excused_s, excused_until_s=excused[-1].own.until_s)
+
+
+def calm(those: Sequence[Passed], everybody: Sequence[Passed]) -> list[Passed]:
+    """Return *those* without the levels of moments at which all of *everybody* were slower, unless that is more than an incident."""
+    return [_calm(one, [other for other in everybody if other is not one]) for one in those]
+
+
+def _calm(one: Passed, others: Sequence[Passed]) -> Passed:
+    common = [_slower_together(since_s, until_s, others) for _, since_s, until_s in _timed(one)]
+    excused_s = sum(level.seconds for level in compress(one.levels, common))
+    return one if excused_s > EXCUSED_MAX_S else one._replace(levels=tuple(compress(one.levels, map(not_, common))))
+
+
+def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -> bool:
+    found = [one for other in others if (one := _slower(since_s, until_s, other)) is not None]
+    if len(found) < OTHERS_MIN:
+        return False
+    total = sum(1 / variance for _, variance in found)
+    by = sum(at / variance for at, variance in found) / total
+    # All of them: two that are slow are no incident.
+    return by > max(_SLOWER, _SURELY / math.sqrt(total)) and sum(at > 0.5 * by for at, _ in found) > 0.75 * len(found)
+
+
+def _slower(since_s: float, until_s: float, other: Passed) -> tuple[float, float] | None:
+    """Say by how much (a logarithm, and its variance) another is slower than usual within a time; None where that isn't known."""
+    now: list[Level] = []
+    usual: list[Level] = []
+    for level, begins_s, ends_s in _timed(other):
+        if begins_s < other.passed_at_s:
+            continue
+        overlap_s = min(ends_s, until_s) - max(begins_s, since_s)
+        if overlap_s > 0.5 * min(level.seconds, until_s - since_s):
+            now.append(level)
+        elif overlap_s <= 0:
+            usual.append(level)
+    if not now or sum(level.seconds for level in usual) < USUAL_MIN_S:
+        return None
+    # An incident is no part of what is usual, so the middle one says what that is.
+    at = sum(level.at for level in now) / len(now) - median_low([level.at for level in usual])
+    return at, sum(level.variance for level in now) / len(now) ** 2
+
+
+def _timed(one: Passed) -> Iterator[tuple[Level, float, float]]:
+    for level in one.levels:
+        until_s = one.admitted_at_s + level.until_s
+        yield level, until_s - level.seconds, until_s
