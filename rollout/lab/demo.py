@@ -18,6 +18,7 @@ from rollout.adapters.metrics.scrape import Scrape
 from rollout.homeservers.synapse.metrics import PREFIXES, read_counters
 from rollout.lab import cluster
 from rollout.lab.artefacts import VERSIONS
+from rollout.lab.load.clients import Rates
 from rollout.lab.load.process import LoadProcess, LoadReport
 from rollout.lab.load.records import Record, Window, open_long_polls, window
 from rollout.lab.paths import WORKERS, Lab
@@ -34,6 +35,8 @@ ROLLOUT_TIMEOUT_S = 1200.0
 BOOT_TIMEOUT_S = 90.0
 
 BAD = f"{VERSIONS[1]}+slow"
+# Half as many initial syncs as usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
+RATES = Rates(reads=8.0, initial_syncs=1.0)
 
 CUTS_MIN = 5
 LONG_POLLS_MIN = 8
@@ -95,7 +98,7 @@ def run_demo(out: Path, playbook: Path, *, keep: bool = False) -> int:
 
 def _demonstrate(lab: Lab, out: Path, playbook: Path) -> dict[str, Any]:
     began_s = time.monotonic()
-    with LoadProcess(lab, out / "load") as load:
+    with LoadProcess(lab, out / "load", RATES) as load:
         _say(f"{BEFORE_S:.0f} s of untroubled load")
         before = _during(lambda: time.sleep(BEFORE_S))
         _say(f"the control: {CONTROL} is restarted without a drain")
