@@ -28,15 +28,15 @@ from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 CONTROL = "sync1"
-BEFORE_S = 20.0
+BEFORE_S = 15.0
 # After the control, and after the rollout: what was cut has come back by then.
-SETTLE_S = 10.0
+SETTLE_S = 6.0
 ROLLOUT_TIMEOUT_S = 1200.0
 BOOT_TIMEOUT_S = 90.0
 
 BAD = f"{VERSIONS[1]}+slow"
-# Half as many initial syncs as usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
-RATES = Rates(reads=8.0, initial_syncs=1.0)
+# A third as many initial syncs as usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
+RATES = Rates(reads=8.0, initial_syncs=0.7)
 
 CUTS_MIN = 5
 LONG_POLLS_MIN = 8
