@@ -18,8 +18,10 @@ from rollout.gating.shift import Peak
 
 # How far a pool's mean walks in half a minute, and how far it strays at all (a logarithm of seconds).
 _WALK = 0.06
-_STRAYS = 0.15
+STRAYS = 0.15
 _BLOCK_S = 30.0
+# How long what was seen says something about now.
+_LASTS_S = 240.0
 # That some of those who are compared with waver by themselves.
 _WAVER = 0.03
 # Beyond so many standard deviations it is no walk.
@@ -31,13 +33,15 @@ class Drift:
     """By how much everybody is slower than before (a logarithm), and the variance of that."""
 
     at: float = 0.0
-    variance: float = _STRAYS**2
+    variance: float = STRAYS**2
 
     def follow(self, seen: Peak | None, seconds: float) -> "Drift":
         """Return the drift *seconds* later, when the pool's others were *seen* there; None where nobody could be compared with."""
-        variance = self.variance + _WALK**2 * seconds / _BLOCK_S
         if seen is None:
-            return Drift(self.at, min(variance, max(self.variance, _STRAYS**2)))
+            # What was seen last says less and less; how an incident has ended meanwhile, nobody knows.
+            keep = math.exp(-seconds / _LASTS_S)
+            return Drift(keep * self.at, keep**2 * self.variance + (1 - keep**2) * (STRAYS**2 + self.at**2))
+        variance = self.variance + _WALK**2 * seconds / _BLOCK_S
         doubt = seen.variance + _WAVER**2
         surprise = seen.at - self.at
         if abs(surprise) > _SURPRISE * math.sqrt(variance + doubt):

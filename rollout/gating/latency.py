@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 from rollout.gating import hypotheses, shift
 from rollout.gating.curves import Expected, levels
-from rollout.gating.drift import Drift
+from rollout.gating.drift import STRAYS, Drift
 from rollout.gating.hypotheses import Line, Parabola, Sums, mean
 from rollout.gating.shift import Peak, Shape
 from rollout.gating.strata import Apart
@@ -33,6 +33,7 @@ from rollout.gating.strata import Apart
 GOOD_RATIO = 1.10
 # Without anybody to compare with: what a shared database does in a bad minute must not condemn a worker.
 GOOD_RATIO_ALONE = 1.35
+_MORE_ALONE = math.log(GOOD_RATIO_ALONE / GOOD_RATIO)
 _BAD_RATIOS = (1.3, 1.5, 1.8, 2.2, 3.0, 4.5, 7.0)
 _BETTER = (math.log(0.9), 0.0)
 _STEP_MAX = 0.2
@@ -113,6 +114,19 @@ class Block(NamedTuple):
     middle_s: float
 
 
+class Excused(NamedTuple):
+    """
+    How likely the likeliest good hypothesis is, its ratio and curve, and by how much everybody is slower since nobody was left to compare
+    with (*more*); and how likely the likeliest is that knows no curve (*flat*).
+    """
+
+    likely: float
+    ratio: float
+    curve: int
+    more: float
+    flat: float
+
+
 class Level(NamedTuple):
     """
     How slow a worker was for some *seconds*, until so long after admission (a logarithm, less the drift), and the variance of that;
@@ -129,14 +143,15 @@ class Level(NamedTuple):
 @dataclass(frozen=True)
 class Heard:
     """
-    What some blocks have said: of all ratios, and of the good ones with very slow requests besides (None: there is no histogram in which
-    these would show).
+    What some blocks have said: of all ratios, of the good ones with very slow requests besides (None: there is no histogram in which
+    these would show), and those of them in which nobody was left to compare with, *alone*.
     """
 
     setting: Setting
     drift: Drift
     plain: Sums
     tailed: Sums | None
+    alone: Sums
     levels: tuple[Level, ...] = ()
 
     @cached_property
@@ -157,8 +172,19 @@ class Heard:
 
     @cached_property
     def slower(self) -> float:
-        """How likely they are together."""
-        return mean(self.bad) + self.setting.expected.log_share
+        """How likely they are together, whatever the drift has become since nobody was left to compare with."""
+        rows = self.bad
+        if self.alone.weight:
+            good = len(self.setting.good_ones)
+            rows = [list(map(add, self.plain.row(index, self.usual), self._drifted(index))) for index in range(good, good + len(self.setting.bad))]
+        return mean(rows) + self.setting.expected.log_share
+
+    def _drifted(self, index: int) -> list[float]:
+        """How much likelier a ratio becomes with each curve on average over all drifts, as likely as they are."""
+        weight, ratio = self.alone.weight, self.setting.ratios[index]
+        prior = 0.5 / STRAYS**2
+        doubt = -0.5 * math.log1p(weight / prior)
+        return [doubt + (first - weight * ratio) ** 2 / (weight + prior) for first in self.alone.first]
 
     @cached_property
     def tail(self) -> float:
@@ -170,23 +196,39 @@ class Heard:
         return most + self.tailed.height - self.plain.height + self.setting.expected.log_share
 
     @cached_property
-    def excused(self) -> tuple[float, float, int]:
-        """How likely the likeliest of the good ones is, as each curve is allowed, and its ratio and curve."""
+    def excused(self) -> Excused:
+        """The likeliest of the good ones, as each curve is allowed."""
         allowed = self.setting.expected.allowed
         # Who recovers in an unusual way is excused for that, not for being slower for good besides.
         twice = list(map(add, allowed, allowed))
-        rows = [list(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(self.setting.good_ones, self.good, strict=True)]
+        good = [list(map(add, row, self._alone(ratio))) for ratio, row in zip(self.setting.good_ones, self.good, strict=True)]
+        rows = [list(map(add, row, allowed if ratio == 0 else twice)) for ratio, row in zip(self.setting.good_ones, good, strict=True)]
         best, index = max((max(row), index) for index, row in enumerate(rows))
-        return best, self.setting.good_ones[index], rows[index].index(best)
+        ratio, curve = self.setting.good_ones[index], rows[index].index(best)
+        more = self._more(self.alone.first[curve] - self.alone.weight * ratio)
+        return Excused(best, ratio, curve, more, max(row[0] for row in good))
+
+    def _alone(self, ratio: float) -> list[float]:
+        """How much likelier a good ratio becomes with each curve by what the drift may have become since nobody was left to compare with."""
+        weight = self.alone.weight
+        if not weight:
+            return [0.0] * len(self.alone.first)
+        gaps = [first - weight * ratio for first in self.alone.first]
+        return [(2 * gap - weight * more) * more for gap, more in zip(gaps, map(self._more, gaps), strict=True)]
+
+    def _more(self, gap: float) -> float:
+        """By how much everybody is slower since then, at its likeliest: 2 gap δ − weight δ² has its maximum there."""
+        return min(gap / self.alone.weight, _MORE_ALONE) if self.alone.weight else 0.0
 
 
 class Said(NamedTuple):
-    """What one block says; None of a worker without a request. *tailed* is that with very slow requests besides."""
+    """What one block says; None of a worker without a request. *tailed* is that with very slow requests besides; *alone*: see Heard."""
 
     drift: Drift
     plain: hypotheses.Block | None = None
     tailed: hypotheses.Block | None = None
     level: Level | None = None
+    alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +248,8 @@ class Weighed:
 
 def silence(setting: Setting) -> Heard:
     """Return what is known before the first block."""
-    return Heard(setting, Drift(), Sums(setting.ratios), None if isinstance(setting.shape, Mean) else Sums(setting.good_ones))
+    tailed = None if isinstance(setting.shape, Mean) else Sums(setting.good_ones)
+    return Heard(setting, Drift(), Sums(setting.ratios), tailed, Sums(()))
 
 
 def hear(heard: Heard, said: Said) -> Heard:
@@ -214,7 +257,9 @@ def hear(heard: Heard, said: Said) -> Heard:
     if said.plain is None or said.level is None:
         return replace(heard, drift=said.drift)
     tailed = heard.tailed if heard.tailed is None or said.tailed is None else heard.tailed.add(said.tailed)
-    return Heard(heard.setting, said.drift, heard.plain.add(said.plain), tailed, (*heard.levels, said.level))
+    # A block of few requests says too little of that to be asked.
+    alone = heard.alone.add(said.plain) if said.alone and isinstance(said.plain, Parabola) else heard.alone
+    return Heard(heard.setting, said.drift, heard.plain.add(said.plain), tailed, alone, (*heard.levels, said.level))
 
 
 def listen(heard: Heard, block: Block) -> Said:
@@ -242,7 +287,7 @@ def listen(heard: Heard, block: Block) -> Said:
         tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
     variance = peak.variance + drift.variance + WAVERS**2
     level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
-    return Said(drift, plain, tailed, level)
+    return Said(drift, plain, tailed, level, alone=setting.pool is not None and seen is None)
 
 
 def _requests(basis: Basis, own: tuple[float, ...]) -> float:
@@ -295,7 +340,7 @@ def weigh(heard: Heard) -> Weighed:
     """Weigh everything that was heard. Nothing speaks for anything before there was a request."""
     if not heard.levels:
         return Weighed()
-    good, (excused, _, _) = heard.good, heard.excused
+    good, excused = heard.good, heard.excused
     tops = list(map(max, good))
     best = max(tops)
     curve = max(len(row) - 1 - row[::-1].index(best) for row, top in zip(good, tops, strict=True) if top == best)
@@ -303,8 +348,8 @@ def weigh(heard: Heard) -> Weighed:
     limit = heard.plain.row(len(heard.setting.ratios) - 1, heard.usual)
     worst = max([*map(max, heard.bad), max(limit)])
     now = _lately(heard.levels).at
-    decays = excused - max(row[0] for row in good) > 1.0
-    return Weighed(heard.slower - excused, heard.tail - excused, best - worst, now, curve, decays)
+    decays = excused.likely - excused.flat > 1.0
+    return Weighed(heard.slower - excused.likely, heard.tail - excused.likely, best - worst, now, curve, decays)
 
 
 def at_most(heard: Heard, said: Said) -> tuple[float, float]:
@@ -315,10 +360,10 @@ def at_most(heard: Heard, said: Said) -> tuple[float, float]:
     The block makes no hypothesis likelier than the one that it fits best, and the good one that was the likeliest still excuses as much as
     the block leaves of it.
     """
-    excused, ratio, curve = heard.excused
+    excused, ratio, curve, more, _ = heard.excused
     slower, tail = heard.slower, heard.tail
     if isinstance(said.plain, Parabola):
-        excused += said.plain.at(ratio, curve)
+        excused += said.plain.at(ratio + (more if said.alone else 0.0), curve)
         if isinstance(said.tailed, Parabola):
             tail += said.tailed.height - said.plain.height
     elif said.plain is not None:

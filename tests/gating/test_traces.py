@@ -182,7 +182,7 @@ def test_in_a_rollout_peers_leave_the_controls_when_they_are_restarted() -> None
     second = restarts[1]
     assert second.controls_baseline is not None
     assert second.controls_baseline.requests / second.baseline.requests == pytest.approx(4, rel=0.2)
-    spans = [second.scrapes[:50], second.scrapes[60:119], second.scrapes[120:]]
+    spans = [second.scrapes[:50], second.scrapes[60:119], second.scrapes[120:179]]
     peers = [
         sum(one.controls.requests for one in span if one.controls) / sum(one.own.requests for one in span if one.own) for span in spans
     ]

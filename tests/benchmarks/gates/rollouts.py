@@ -17,6 +17,8 @@ from tests.benchmarks.gates.traces import INCIDENT_SHARE, Incident, Restart, Tru
 POOL = 6
 # From one worker's admission to the next one's.
 APART_STEPS = 60
+# Half an hour each, in which six more follow: that all are watched to the end of a rollout of hours would take as long to weigh.
+WATCHED_STEPS = 2 * HORIZON_STEPS
 
 
 def traces(purpose: Purpose, level: float, run: int, workers: int = 30, ratio: float = 1.0, *, in_full: bool = True) -> tuple[Restart, ...]:
@@ -26,13 +28,13 @@ def traces(purpose: Purpose, level: float, run: int, workers: int = 30, ratio: f
 
 def rollout(rng: np.random.Generator, level: float, workers: int = 30, ratio: float = 1.0, *, in_full: bool = True) -> tuple[Restart, ...]:
     """
-    Draw a rollout, pool by pool, one worker after the other, each watched for the whole horizon.
+    Draw a rollout, pool by pool, one worker after the other, each watched for WATCHED_STEPS.
 
     All are well, or by the new release *ratio* times as slow as before. Unless *in_full*, the single scrapes of the baselines are left out,
     which take a while, and which not every gate looks at.
     """
     admitted = BASELINE_STEPS + APART_STEPS * np.arange(workers)
-    steps = int(admitted[-1]) + HORIZON_STEPS
+    steps = int(admitted[-1]) + WATCHED_STEPS
     latency, load = draw.environment(rng, workers, steps)
     incidents = _incidents(rng, (steps - BASELINE_STEPS) * STEP_S)
     for incident in incidents:
@@ -61,7 +63,7 @@ def _restart(
 ) -> Restart:
     """Cut out what is seen of one restart."""
     step = int(admitted[worker])
-    end = step + HORIZON_STEPS
+    end = step + WATCHED_STEPS
     first = worker - worker % POOL
     peers = [peer for peer in range(first, min(first + POOL, len(counted))) if peer != worker]
     now = np.arange(step, end)

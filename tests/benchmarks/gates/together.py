@@ -1,7 +1,7 @@
 """
 A release that is a little slower everywhere, and by which worker that is seen when all that were restarted are looked at together.
 
-The workers follow one another every 300 s, and each goes on being watched for the whole horizon. Every 30 s, as often as a block of its
+The workers follow one another every 300 s, and each goes on being watched for half an hour. Every 30 s, as often as a block of its
 evidence ends, the pooled gate is asked (rollout/gating/pooled.py), and who failed since whether the others excuse it
 (rollout/gating/excuse.py); a worker's own gate is asked at each scrape.
 """
