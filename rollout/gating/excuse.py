@@ -5,7 +5,7 @@ Late in a rollout nobody is left who runs the old release, and a shared database
 release by itself. Those who have passed are no controls: they run the new release as well, so that nothing which they have in common speaks
 for it. But a release shows from the restart on, and they were restarted one after the other. That all of them are slower at one moment than
 they usually are since they passed is of that moment. What was seen then is left out where it would condemn somebody, and nowhere else: it
-never helps anybody to pass, and beyond EXCUSED_MAX_S it counts again, since a release may wear a database down.
+never helps anybody to pass, and what lasts beyond EXCUSED_MAX_S counts again, since a release may wear a database down.
 
 Source: docs/decisions/0016-sequential-gates.md.
 """
@@ -29,7 +29,7 @@ USUAL_MIN_S = 120.0
 # By so much (a logarithm) and so many standard deviations they must be slower together than they usually are.
 _SLOWER = math.log(1.25)
 _SURELY = 3.0
-# An incident of five minutes; what lasts longer counts.
+# An incident takes five minutes at most; what lasts longer counts.
 EXCUSED_MAX_S = 300.0
 
 
@@ -54,13 +54,13 @@ def without_common(gate: Gate, seen: Seen, kept: Kept | None, odds: Odds, others
         alone and _slower_together(block.own.since_s, block.own.until_s, others) for block, alone in zip(seen.blocks, dark, strict=True)
     ]
     excused = list(compress(seen.blocks, common))
-    excused_s = sum(seconds(block.own) for block in excused)
-    if not excused or excused_s > EXCUSED_MAX_S:
+    if not excused or _longest_s(common, [seconds(block.own) for block in seen.blocks]) > EXCUSED_MAX_S:
         return odds
     left = tuple(compress(seen.blocks, map(not_, common)))
     anew, _ = sequential.weigh(gate, seen._replace(blocks=left), Kept(setting=kept.setting, how=kept.how))
     if anew is None or anew.bad >= odds.bad:
         return odds
+    excused_s = sum(seconds(block.own) for block in excused)
     return odds._replace(bad=anew.bad, excused_s=excused_s, excused_until_s=excused[-1].own.until_s)
 
 
@@ -71,8 +71,18 @@ def calm(those: Sequence[Passed], everybody: Sequence[Passed]) -> list[Passed]:
 
 def _calm(one: Passed, others: Sequence[Passed]) -> Passed:
     common = [_slower_together(since_s, until_s, others) for _, since_s, until_s in _timed(one)]
-    excused_s = sum(level.seconds for level in compress(one.levels, common))
-    return one if excused_s > EXCUSED_MAX_S else one._replace(levels=tuple(compress(one.levels, map(not_, common))))
+    if _longest_s(common, [level.seconds for level in one.levels]) > EXCUSED_MAX_S:
+        return one
+    return one._replace(levels=tuple(compress(one.levels, map(not_, common))))
+
+
+def _longest_s(common: Sequence[bool], lasts_s: Sequence[float]) -> float:
+    """Return how long (s) the longest incident takes; a block between two of its blocks is part of it."""
+    bridged = [it or (before and after) for before, it, after in zip((False, *common), common, (*common[1:], False), strict=False)]
+    stretches = [0.0]
+    for it, seconds_ in zip(bridged, lasts_s, strict=True):
+        stretches.append(stretches[-1] + seconds_ if it else 0.0)
+    return max(stretches)
 
 
 def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -> bool:
@@ -86,7 +96,11 @@ def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -
 
 
 def _slower(since_s: float, until_s: float, other: Passed) -> tuple[float, float] | None:
-    """Say by how much (a logarithm, and its variance) another is slower than usual within a time; None where that isn't known."""
+    """
+    Say by how much (a logarithm, and its variance) another is slower than usual within a time; None where that isn't known.
+
+    That its pool shows the same, which is taken off where it is judged itself, makes it no less so.
+    """
     now: list[Level] = []
     usual: list[Level] = []
     for level, begins_s, ends_s in _timed(other):
@@ -95,13 +109,13 @@ def _slower(since_s: float, until_s: float, other: Passed) -> tuple[float, float
         overlap_s = min(ends_s, until_s) - max(begins_s, since_s)
         if overlap_s > 0.5 * min(level.seconds, until_s - since_s):
             now.append(level)
-        elif overlap_s <= 0:
+        elif overlap_s < -EXCUSED_MAX_S:
             usual.append(level)
     if not now or sum(level.seconds for level in usual) < USUAL_MIN_S:
         return None
-    # An incident is no part of what is usual, so the middle one says what that is.
-    at = sum(level.at for level in now) / len(now) - median_low([level.at for level in usual])
-    return at, sum(level.variance for level in now) / len(now) ** 2
+    # Neither is this incident a part of what is usual nor another one, so what is far from it counts, and of that the middle one.
+    at = sum(level.at + level.drift for level in now) / len(now) - median_low([level.at + level.drift for level in usual])
+    return at, sum(level.variance - level.shared for level in now) / len(now) ** 2
 
 
 def _timed(one: Passed) -> Iterator[tuple[Level, float, float]]:

@@ -129,7 +129,7 @@ class Excused(NamedTuple):
 
 class Level(NamedTuple):
     """
-    How slow a worker was for some *seconds*, until so long after admission (a logarithm, less the drift), and the variance of that;
+    How slow a worker was for some *seconds*, until so long after admission (a logarithm, less the *drift*), and the variance of that;
     *shared* is what the drift has in it, which stays the same from one block to the next.
     """
 
@@ -138,6 +138,7 @@ class Level(NamedTuple):
     seconds: float
     until_s: float
     shared: float
+    drift: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -175,8 +176,8 @@ class Heard:
         """How likely they are together, whatever the drift has become since nobody was left to compare with."""
         rows = self.bad
         if self.alone.weight:
-            good = len(self.setting.good_ones)
-            rows = [list(map(add, self.plain.row(index, self.usual), self._drifted(index))) for index in range(good, good + len(self.setting.bad))]
+            good, bad = len(self.setting.good_ones), len(self.setting.bad)
+            rows = [list(map(add, self.plain.row(index, self.usual), self._drifted(index))) for index in range(good, good + bad)]
         return mean(rows) + self.setting.expected.log_share
 
     def _drifted(self, index: int) -> list[float]:
@@ -209,7 +210,7 @@ class Heard:
         return Excused(best, ratio, curve, more, max(row[0] for row in good))
 
     def _alone(self, ratio: float) -> list[float]:
-        """How much likelier a good ratio becomes with each curve by what the drift may have become since nobody was left to compare with."""
+        """How much likelier a good ratio becomes with each curve by what the drift may be since nobody was left to compare with."""
         weight = self.alone.weight
         if not weight:
             return [0.0] * len(self.alone.first)
@@ -286,7 +287,7 @@ def listen(heard: Heard, block: Block) -> Said:
         plain = Line(_doubted(line, drift), drift.at, at)
         tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
     variance = peak.variance + drift.variance + WAVERS**2
-    level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance)
+    level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance, drift.at)
     return Said(drift, plain, tailed, level, alone=setting.pool is not None and seen is None)
 
 

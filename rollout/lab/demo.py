@@ -35,7 +35,7 @@ ROLLOUT_TIMEOUT_S = 1200.0
 BOOT_TIMEOUT_S = 90.0
 
 BAD = f"{VERSIONS[1]}+slow"
-# A third as many initial syncs as usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
+# Fewer initial syncs than usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
 RATES = Rates(reads=8.0, initial_syncs=0.7)
 
 CUTS_MIN = 5

@@ -117,6 +117,21 @@ def test_what_lasts_longer_than_an_incident_counts_again() -> None:
     assert fails(GATE, beyond)
 
 
+def test_two_incidents_are_not_one_long_one() -> None:
+    """Four minutes each, with two minutes between them; with half a minute between them they are one, and count."""
+    slow, seen = [2.5] * 8, _seen(780.0)
+    apart = _passed([1.0] * 6 + slow + [1.0] * 4 + slow, earlier_s=1800)
+    assert _excused(seen, [apart] * 2).excused_s == 480.0
+    together = _passed([1.0] * 6 + slow + [1.0] + slow, earlier_s=1800)
+    assert _excused(seen, [together] * 2) == _failing(seen)[0]
+
+
+def test_that_their_pool_shows_the_same_makes_the_others_no_less_slow() -> None:
+    """They are judged less that, and seem as usual; who has nobody to compare with is in the same incident."""
+    drifted = [one._replace(at=0.0, drift=one.at) for one in _passed(SAME).levels]
+    assert _excused(_seen(), [_passed(SAME)._replace(levels=drifted)] * 2).excused_s == 240.0
+
+
 def test_who_has_controls_needs_no_excuse() -> None:
     """What its pool shows is taken off already; that it is slow besides is its own."""
     fine = _did(ADMITTED_AT_S, BLOCK_S, 1.0)
