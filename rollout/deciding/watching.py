@@ -68,7 +68,9 @@ def watch(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     once = [
         f"{one.worker} failed {gate.id}" for one, known in _watched(plan, state) for gate in _gates(plan, one) if _fails(plan, gate, known)
     ]
-    slow = [f"{worker} ({gate.id})" for _, worker in agenda_of(plan, state).passed for gate in weighing.excused(plan, state, worker)]
+    passed = agenda_of(plan, state).passed
+    slow = [f"{worker} ({gate.id})" for _, worker in passed for gate in weighing.excused(plan, state, worker)]
+    slow += [f"all {role} workers together ({gate.id})" for role, gate in weighing.excused_together(plan, state, passed)]
     if not unseen and not once and not slow:
         return Note(StepFinished(now_s, step.id, _account(plan, state, began_at_s)))
     why = f"all are slower than usual at the end of the watch, {', '.join(slow)} among them, and it has to show whether that lasts"

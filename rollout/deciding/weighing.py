@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rollout.deciding.index import PlanIndex, Weighed, index_of
 from rollout.deciding.seeing import unmeasured_by
@@ -37,11 +38,37 @@ def failed_by(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> V
 
 
 def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> tuple[Step, WorkerId, Verdict] | None:
-    """
-    Say by which gate those of one role who have passed fail when they are looked at together, with the last of them; None when by none.
+    """Say by which gate those of one role who have passed fail when they are looked at together, with the last of them, or None."""
+    for role, gate, its, _, left in _over_the_odds(plan, state, passed):
+        against, ratio, count = _together(left)
+        if against >= math.log(gate.odds or math.inf):
+            step, worker = its[-1]
+            return step, worker, sequential.failed_together(gate, f"{count} {role} workers", ratio, against)
+    return None
 
-    Each counts since it passed, so that its recovery is no part of it.
-    """
+
+def excused_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> list[tuple[Role, Gate]]:
+    """List the roles that would fail together, and by which gates, but for what all who have passed show to this moment."""
+    return [
+        (role, gate)
+        for role, gate, _, those, left in _over_the_odds(plan, state, passed)
+        if _together(left)[0] < math.log(gate.odds or math.inf)
+        and any(one.levels[-1:] != its.levels[-1:] for one, its in zip(those, left, strict=True))
+    ]
+
+
+class _Over(NamedTuple):
+    """Those of a role (*its*) who fail together by a gate: what it has seen of *those*, and what of that is *left* without incidents."""
+
+    role: Role
+    gate: Gate
+    its: list[tuple[Step, WorkerId]]
+    those: list[Passed]
+    left: list[Passed]
+
+
+def _over_the_odds(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> Iterator[_Over]:
+    """Each counts since it passed, so that its recovery is no part of it."""
     index = index_of(plan)
     found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Passed]]] = {}
     for step, worker in passed:
@@ -50,15 +77,10 @@ def failed_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step,
             if is_level and (one := _has_passed(plan, state, step, worker, gate)) is not None:
                 found.setdefault((index.workers[worker].role, gate.id), []).append((step, worker, one))
     for (role, name), its in found.items():
-        odds, those = plan.gates[name].odds or math.inf, [one for _, _, one in its]
-        against, ratio, count = _together(those)
-        if against >= math.log(odds):
+        gate, those = plan.gates[name], [one for _, _, one in its]
+        if _together(those)[0] >= math.log(gate.odds or math.inf):
             everybody = [one for (_, other), others in found.items() if other == name for _, _, one in others]
-            against, ratio, count = _together(excuse.calm(those, everybody))
-        if against >= math.log(odds):
-            step, worker, _ = its[-1]
-            return step, worker, sequential.failed_together(plan.gates[name], f"{count} {role} workers", ratio, against)
-    return None
+            yield _Over(role, gate, [(step, worker) for step, worker, _ in its], those, excuse.calm(those, everybody))
 
 
 def _together(those: Sequence[Passed]) -> tuple[float, float, int]:

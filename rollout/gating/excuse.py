@@ -31,6 +31,8 @@ _SLOWER = math.log(1.25)
 _SURELY = 3.0
 # An incident takes five minutes at most; what lasts longer counts.
 EXCUSED_MAX_S = 300.0
+# Two within what is kept of a worker, an hour at most; more of them are the release's.
+EXCUSED_IN_ALL_S = 600.0
 
 
 class Passed(NamedTuple):
@@ -54,14 +56,14 @@ def without_common(gate: Gate, seen: Seen, kept: Kept | None, odds: Odds, others
         alone and _slower_together(block.own.since_s, block.own.until_s, others) for block, alone in zip(seen.blocks, dark, strict=True)
     ]
     excused = list(compress(seen.blocks, common))
-    if not excused or _longest_s(common, [seconds(block.own) for block in seen.blocks]) > EXCUSED_MAX_S:
+    lasts_s = [seconds(block.own) for block in seen.blocks]
+    if not excused or _is_too_much(common, lasts_s):
         return odds
     left = tuple(compress(seen.blocks, map(not_, common)))
     anew, _ = sequential.weigh(gate, seen._replace(blocks=left), Kept(setting=kept.setting, how=kept.how))
     if anew is None or anew.bad >= odds.bad:
         return odds
-    excused_s = sum(seconds(block.own) for block in excused)
-    return odds._replace(bad=anew.bad, excused_s=excused_s, excused_until_s=excused[-1].own.until_s)
+    return odds._replace(bad=anew.bad, excused_s=sum(compress(lasts_s, common)), excused_until_s=excused[-1].own.until_s)
 
 
 def calm(those: Sequence[Passed], everybody: Sequence[Passed]) -> list[Passed]:
@@ -71,18 +73,18 @@ def calm(those: Sequence[Passed], everybody: Sequence[Passed]) -> list[Passed]:
 
 def _calm(one: Passed, others: Sequence[Passed]) -> Passed:
     common = [_slower_together(since_s, until_s, others) for _, since_s, until_s in _timed(one)]
-    if _longest_s(common, [level.seconds for level in one.levels]) > EXCUSED_MAX_S:
+    if _is_too_much(common, [level.seconds for level in one.levels]):
         return one
     return one._replace(levels=tuple(compress(one.levels, map(not_, common))))
 
 
-def _longest_s(common: Sequence[bool], lasts_s: Sequence[float]) -> float:
-    """Return how long (s) the longest incident takes; a block between two of its blocks is part of it."""
+def _is_too_much(common: Sequence[bool], lasts_s: Sequence[float]) -> bool:
+    """Tell whether blocks that are *common* to all are more than incidents; one between two of them is part of the same incident."""
     bridged = [it or (before and after) for before, it, after in zip((False, *common), common, (*common[1:], False), strict=False)]
     stretches = [0.0]
-    for it, seconds_ in zip(bridged, lasts_s, strict=True):
-        stretches.append(stretches[-1] + seconds_ if it else 0.0)
-    return max(stretches)
+    for it, block_s in zip(bridged, lasts_s, strict=True):
+        stretches.append(stretches[-1] + block_s if it else 0.0)
+    return max(stretches) > EXCUSED_MAX_S or sum(compress(lasts_s, common)) > EXCUSED_IN_ALL_S
 
 
 def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -> bool:

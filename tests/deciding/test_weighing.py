@@ -265,6 +265,17 @@ def test_nothing_is_called_deployed_in_the_midst_of_an_incident() -> None:
     assert events[-1].at_s > ends_s
 
 
+def test_nor_where_only_all_together_would_be_taken_back_but_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if each had too few requests to fail by itself."""
+    monkeypatch.setattr(weighing, "excused", lambda *_: [])
+    stage, state, ends_s = _struck("all", 380.0, lasts_s=240.0, watch_s=600.0)
+    assert state.outcome is Outcome.DEPLOYED
+    events = [event for _, event in stage.journal.events(DEPLOY)]
+    waits = [event.why for event in events if isinstance(event, WaitBegan)]
+    assert any("all client workers together (latency)" in why for why in waits)
+    assert events[-1].at_s > ends_s
+
+
 def test_what_lasts_is_taken_back_though_all_are_slow() -> None:
     """A release may wear a shared database down."""
     _, state, _ = _struck("all", 450.0, lasts_s=900.0)

@@ -126,6 +126,15 @@ def test_two_incidents_are_not_one_long_one() -> None:
     assert _excused(seen, [together] * 2) == _failing(seen)[0]
 
 
+def test_a_third_incident_counts() -> None:
+    """Four minutes every six: no database does that by itself."""
+    slow, seen = [2.5] * 8, _seen(1_140.0)
+    twice = _passed([1.0] * 6 + (slow + [1.0] * 4) * 2 + [1.0] * 8, earlier_s=3600)
+    assert _excused(seen, [twice] * 2).excused_s == 480.0
+    thrice = _passed([1.0] * 6 + (slow + [1.0] * 4) * 3, earlier_s=3600)
+    assert _excused(seen, [thrice] * 2) == _failing(seen)[0]
+
+
 def test_that_their_pool_shows_the_same_makes_the_others_no_less_slow() -> None:
     """They are judged less that, and seem as usual; who has nobody to compare with is in the same incident."""
     drifted = [one._replace(at=0.0, drift=one.at) for one in _passed(SAME).levels]
