@@ -15,7 +15,7 @@ from rollout.gating.sequential import Odds, Seen
 from rollout.gating.threshold import Compared
 from rollout.gating.windows import BURSTS, Window
 from rollout.model.gate import Gate, Tally, Verdict
-from rollout.model.ids import GateId, PoolId, StepId, WorkerId
+from rollout.model.ids import GateId, PoolId, Role, StepId, WorkerId
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
 
 # More plans than are rolled out at the same time by one process.
@@ -70,7 +70,8 @@ class PlanIndex:
     *soaks* are the SOAKs of the way forward, *watched_gates* those of their gates that go on ruling until the last watch has ended, and
     *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones, and *shadow_gates* those that don't act
     (shadowing.py). Those *already_on_it* ran the release before: they show nothing of how it was without it. *rulings* (watching.py), what
-    was *compared* (soaking.py), what was *weighed* and who was *excused* by whom (weighing.py) are kept by the way.
+    was *compared* (soaking.py), what was *weighed*, who was *excused* by whom and what is *calm* of a role (weighing.py) are kept by
+    the way.
     """
 
     plan: Plan
@@ -90,6 +91,7 @@ class PlanIndex:
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
     weighed: dict[tuple[WorkerId, GateId], Weighed] = field(default_factory=dict)
     excused: dict[tuple[WorkerId, GateId], tuple[Weighed, tuple[Passed, ...], Weighed]] = field(default_factory=dict)
+    calm: dict[tuple[Role, GateId], tuple[list[Passed], list[Passed], list[Passed]]] = field(default_factory=dict)
 
     def windowed(self, worker: WorkerId) -> tuple[Gate, ...]:
         """List the gates of a worker that look at windows, those that don't act among them."""

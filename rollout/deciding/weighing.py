@@ -53,7 +53,7 @@ def excused_together(plan: Plan, state: DeployState, passed: Sequence[tuple[Step
         (role, gate)
         for role, gate, _, those, left in _over_the_odds(plan, state, passed)
         if _together(left)[0] < math.log(gate.odds or math.inf)
-        and any(one.levels[-1:] != its.levels[-1:] for one, its in zip(those, left, strict=True))
+        and any(set(one.levels[-2:]) - set(its.levels) for one, its in zip(those, left, strict=True))
     ]
 
 
@@ -80,7 +80,11 @@ def _over_the_odds(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, 
         gate, those = plan.gates[name], [one for _, _, one in its]
         if _together(those)[0] >= math.log(gate.odds or math.inf):
             everybody = [one for (_, other), others in found.items() if other == name for _, _, one in others]
-            yield _Over(role, gate, [(step, worker) for step, worker, _ in its], those, excuse.calm(those, everybody))
+            # Decisions come oftener than measurements.
+            kept = index.calm.get((role, name))
+            if kept is None or kept[0] != everybody or kept[1] != those:
+                kept = index.calm[role, name] = (everybody, those, excuse.calm(those, everybody))
+            yield _Over(role, gate, [(step, worker) for step, worker, _ in its], those, kept[2])
 
 
 def _together(those: Sequence[Passed]) -> tuple[float, float, int]:
@@ -91,7 +95,8 @@ def _together(those: Sequence[Passed]) -> tuple[float, float, int]:
 
 def excused(plan: Plan, state: DeployState, worker: WorkerId) -> list[Gate]:
     """List the acting sequential gates by which a worker would fail, but for what all who have passed show to this moment."""
-    until_s = state.workers[worker].blocks[-1].own.until_s if state.workers[worker].blocks else math.inf
+    # A block that has only just begun says little yet.
+    until_s = state.workers[worker].blocks[-1].own.since_s if state.workers[worker].blocks else math.inf
     gates = (gate for gate in index_of(plan).weighed_gates.get(worker, ()) if gate.acts)
     found = ((gate, weighed(plan, state, worker, gate, passed=True).odds) for gate in gates)
     return [gate for gate, odds in found if odds is not None and odds.excused_until_s >= until_s]

@@ -186,7 +186,7 @@ def _level(facing: Facing, ratio: float, seconds: float) -> Level:
     # What was longer ago is forgotten.
     blocks = max(1.0, min(seconds / sequential.BLOCK_S, sequential.BLOCKS_MAX))
     shared = (_DRIFT_ALONE if facing.alone else _DRIFT) * min(1.0, DRIFT_LASTS_S / max(seconds, 1.0))
-    return Level(math.log(ratio), _variance(facing) / blocks, seconds, seconds, shared)
+    return Level(math.log(ratio), _variance(facing) / blocks, seconds, seconds, shared, alone=float(facing.alone))
 
 
 def _divergence(share: float, usual: float) -> float:

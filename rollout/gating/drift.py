@@ -16,9 +16,11 @@ from dataclasses import dataclass
 
 from rollout.gating.shift import Peak
 
-# How far a pool's mean walks in half a minute, and how far it strays at all (a logarithm of seconds).
+# How far a pool's mean walks in half a minute, how far it strays at all, and how far from one quarter of an hour's mean to another minute
+# (a logarithm of seconds).
 _WALK = 0.06
 STRAYS = 0.15
+_SWAYS = 0.1
 _BLOCK_S = 30.0
 # How long what was seen says something about now.
 _LASTS_S = 240.0
@@ -38,9 +40,9 @@ class Drift:
     def follow(self, seen: Peak | None, seconds: float) -> "Drift":
         """Return the drift *seconds* later, when the pool's others were *seen* there; None where nobody could be compared with."""
         if seen is None:
-            # What was seen last says less and less; how an incident has ended meanwhile, nobody knows.
+            # As likely as this what was seen last is still so; or else, as an incident ends, nothing is left of it.
             keep = math.exp(-seconds / _LASTS_S)
-            return Drift(keep * self.at, keep**2 * self.variance + (1 - keep**2) * (STRAYS**2 + self.at**2))
+            return Drift(keep * self.at, keep * self.variance + (1 - keep) * (_SWAYS**2 + keep * self.at**2))
         variance = self.variance + _WALK**2 * seconds / _BLOCK_S
         doubt = seen.variance + _WAVER**2
         surprise = seen.at - self.at

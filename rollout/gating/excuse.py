@@ -11,7 +11,8 @@ Source: docs/decisions/0016-sequential-gates.md.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from itertools import compress
 from operator import not_
 from statistics import median_low
@@ -23,7 +24,7 @@ from rollout.gating.sequential import Kept, Odds, Seen
 from rollout.gating.windows import seconds
 from rollout.model.gate import Gate
 
-# So many must have passed, and have been seen at that moment and for USUAL_MIN_S at others.
+# So many must have passed, and have been seen at that moment and for USUAL_MIN_S at others more than EXCUSED_MAX_S away.
 OTHERS_MIN = 2
 USUAL_MIN_S = 120.0
 # By so much (a logarithm) and so many standard deviations they must be slower together than they usually are.
@@ -31,7 +32,7 @@ _SLOWER = math.log(1.25)
 _SURELY = 3.0
 # An incident takes five minutes at most; what lasts longer counts.
 EXCUSED_MAX_S = 300.0
-# Two within what is kept of a worker, an hour at most; more of them are the release's.
+# Of what is kept of a worker, an hour at most; more of that is the release's.
 EXCUSED_IN_ALL_S = 600.0
 
 
@@ -51,9 +52,14 @@ def without_common(gate: Gate, seen: Seen, kept: Kept | None, odds: Odds, others
     """
     if kept is None or kept.setting is None:
         return odds
-    dark = (not kept.how.with_peers or block.controls is None for block in seen.blocks)
+    # It needs no excuse for what was no slower.
+    raised = {round(level.until_s, 1) for level in odds.levels if level.at > 0.5 * _SLOWER}
+    courses = [_course(other) for other in others]
     common = [
-        alone and _slower_together(block.own.since_s, block.own.until_s, others) for block, alone in zip(seen.blocks, dark, strict=True)
+        round(block.own.until_s - seen.admitted_at_s, 1) in raised
+        and sequential.is_alone(gate, kept, block)
+        and _slower_together(block.own.since_s, block.own.until_s, courses)
+        for block in seen.blocks
     ]
     excused = list(compress(seen.blocks, common))
     lasts_s = [seconds(block.own) for block in seen.blocks]
@@ -68,11 +74,15 @@ def without_common(gate: Gate, seen: Seen, kept: Kept | None, odds: Odds, others
 
 def calm(those: Sequence[Passed], everybody: Sequence[Passed]) -> list[Passed]:
     """Return *those* without the levels of moments at which all of *everybody* were slower, unless that is more than an incident."""
-    return [_calm(one, [other for other in everybody if other is not one]) for one in those]
+    courses = [(other, _course(other)) for other in everybody]
+    return [_calm(one, [course for other, course in courses if other is not one]) for one in those]
 
 
-def _calm(one: Passed, others: Sequence[Passed]) -> Passed:
-    common = [_slower_together(since_s, until_s, others) for _, since_s, until_s in _timed(one)]
+def _calm(one: Passed, others: Sequence["_Course"]) -> Passed:
+    common = []
+    for level in one.levels:
+        until_s = one.admitted_at_s + level.until_s
+        common.append(level.at > 0.5 * _SLOWER and _slower_together(until_s - level.seconds, until_s, others))
     if _is_too_much(common, [level.seconds for level in one.levels]):
         return one
     return one._replace(levels=tuple(compress(one.levels, map(not_, common))))
@@ -87,7 +97,28 @@ def _is_too_much(common: Sequence[bool], lasts_s: Sequence[float]) -> bool:
     return max(stretches) > EXCUSED_MAX_S or sum(compress(lasts_s, common)) > EXCUSED_IN_ALL_S
 
 
-def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -> bool:
+class _Course(NamedTuple):
+    """How slow another was since it passed, in the order of time: from when to when (s), and how surely that is known."""
+
+    begins_s: list[float]
+    ends_s: list[float]
+    at: list[float]
+    variance: list[float]
+
+
+def _course(other: Passed) -> _Course:
+    """
+    Put down what was seen of another.
+
+    That its pool shows the same, which is taken off where it is judged itself, makes it no less slow.
+    """
+    levels = [level for level in other.levels if other.admitted_at_s + level.until_s - level.seconds >= other.passed_at_s]
+    ends_s = [other.admitted_at_s + level.until_s for level in levels]
+    begins_s = [until_s - level.seconds for until_s, level in zip(ends_s, levels, strict=True)]
+    return _Course(begins_s, ends_s, [level.at + level.drift for level in levels], [level.variance - level.shared for level in levels])
+
+
+def _slower_together(since_s: float, until_s: float, others: Sequence[_Course]) -> bool:
     found = [one for other in others if (one := _slower(since_s, until_s, other)) is not None]
     if len(found) < OTHERS_MIN:
         return False
@@ -97,30 +128,18 @@ def _slower_together(since_s: float, until_s: float, others: Sequence[Passed]) -
     return by > max(_SLOWER, _SURELY / math.sqrt(total)) and sum(at > 0.5 * by for at, _ in found) > 0.75 * len(found)
 
 
-def _slower(since_s: float, until_s: float, other: Passed) -> tuple[float, float] | None:
-    """
-    Say by how much (a logarithm, and its variance) another is slower than usual within a time; None where that isn't known.
-
-    That its pool shows the same, which is taken off where it is judged itself, makes it no less so.
-    """
-    now: list[Level] = []
-    usual: list[Level] = []
-    for level, begins_s, ends_s in _timed(other):
-        if begins_s < other.passed_at_s:
-            continue
-        overlap_s = min(ends_s, until_s) - max(begins_s, since_s)
-        if overlap_s > 0.5 * min(level.seconds, until_s - since_s):
-            now.append(level)
-        elif overlap_s < -EXCUSED_MAX_S:
-            usual.append(level)
-    if not now or sum(level.seconds for level in usual) < USUAL_MIN_S:
+def _slower(since_s: float, until_s: float, other: _Course) -> tuple[float, float] | None:
+    """Say by how much (a logarithm, and its variance) another is slower than usual within a time; None where that isn't known."""
+    begins_s, ends_s = other.begins_s, other.ends_s
+    now = []
+    for index in range(bisect_right(ends_s, since_s), bisect_left(begins_s, until_s)):
+        overlap_s = min(ends_s[index], until_s) - max(begins_s[index], since_s)
+        if overlap_s > 0.5 * min(ends_s[index] - begins_s[index], until_s - since_s):
+            now.append(index)
+    before, after = bisect_left(ends_s, since_s - EXCUSED_MAX_S), bisect_right(begins_s, until_s + EXCUSED_MAX_S)
+    usual_s = sum(ends_s[:before]) - sum(begins_s[:before]) + sum(ends_s[after:]) - sum(begins_s[after:])
+    if not now or usual_s < USUAL_MIN_S:
         return None
     # Neither is this incident a part of what is usual nor another one, so what is far from it counts, and of that the middle one.
-    at = sum(level.at + level.drift for level in now) / len(now) - median_low([level.at + level.drift for level in usual])
-    return at, sum(level.variance - level.shared for level in now) / len(now) ** 2
-
-
-def _timed(one: Passed) -> Iterator[tuple[Level, float, float]]:
-    for level in one.levels:
-        until_s = one.admitted_at_s + level.until_s
-        yield level, until_s - level.seconds, until_s
+    usual = median_low(other.at[:before] + other.at[after:])
+    return sum(other.at[index] for index in now) / len(now) - usual, sum(other.variance[index] for index in now) / len(now) ** 2

@@ -130,7 +130,8 @@ class Excused(NamedTuple):
 class Level(NamedTuple):
     """
     How slow a worker was for some *seconds*, until so long after admission (a logarithm, less the *drift*), and the variance of that;
-    *shared* is what the drift has in it, which stays the same from one block to the next.
+    *shared* is what the drift has in it, which stays the same from one block to the next. *alone* is the share of it for which there was
+    nobody to compare with.
     """
 
     at: float
@@ -139,6 +140,7 @@ class Level(NamedTuple):
     until_s: float
     shared: float
     drift: float = 0.0
+    alone: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -265,10 +267,10 @@ def hear(heard: Heard, said: Said) -> Heard:
 
 def listen(heard: Heard, block: Block) -> Said:
     """Return what a block says after those that were *heard*."""
-    setting, seen = heard.setting, None
-    if setting.pool is not None and block.pool is not None and _requests(setting.pool, block.pool) > 0:
-        seen = _peak(setting.pool, block.pool)
-    drift = heard.drift.follow(seen, block.seconds)
+    setting = heard.setting
+    seen = compared_with(setting, block.pool)
+    # Without a pool nothing was ever seen of the drift.
+    drift = heard.drift if setting.pool is None else heard.drift.follow(seen, block.seconds)
     if block.own is None or _requests(setting.shape, block.own) <= 0:
         return Said(drift)
     at = levels(block.middle_s)
@@ -284,11 +286,22 @@ def listen(heard: Heard, block: Block) -> Said:
     else:
         line = shift.log_likelihood(setting.shape.plain, block.own)
         peak = shift.peak_on(line)
-        plain = Line(_doubted(line, drift), drift.at, at)
-        tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), drift), drift.at, at)
+        # Of few requests the drift isn't asked: how far it strays is chance in each of these blocks.
+        doubt = drift if seen is not None or setting.pool is None else replace(drift, variance=drift.variance + STRAYS**2)
+        plain = Line(_doubted(line, doubt), drift.at, at)
+        tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), doubt), drift.at, at)
     variance = peak.variance + drift.variance + WAVERS**2
-    level = Level(peak.at - drift.at, variance, block.seconds, block.middle_s + block.seconds / 2, drift.variance, drift.at)
+    until_s = block.middle_s + block.seconds / 2
+    level = Level(peak.at - drift.at, variance, block.seconds, until_s, drift.variance, drift.at, float(seen is None))
     return Said(drift, plain, tailed, level, alone=setting.pool is not None and seen is None)
+
+
+def compared_with(setting: Setting, pool: tuple[float, ...] | None) -> Peak | None:
+    """Say how slow its pool's others were in a block, by what was heard of them; None where that is nobody, or says next to nothing."""
+    if setting.pool is None or pool is None or _requests(setting.pool, pool) <= 0:
+        return None
+    peak = _peak(setting.pool, pool)
+    return peak if peak.variance < STRAYS**2 else None
 
 
 def _requests(basis: Basis, own: tuple[float, ...]) -> float:
@@ -334,7 +347,8 @@ def mean_of(levels: Sequence[Level]) -> Level:
     seconds = sum(level.seconds for level in levels)
     # What is wrong about the drift stays the same for about two minutes.
     shared = sum(level.shared for level in levels) / len(levels) * min(1.0, DRIFT_LASTS_S / max(seconds, 1.0))
-    return Level(at, 1 / total, seconds, levels[-1].until_s, shared)
+    alone = sum(weight * level.alone for weight, level in zip(weights, levels, strict=True)) / total
+    return Level(at, 1 / total, seconds, levels[-1].until_s, shared, alone=alone)
 
 
 def weigh(heard: Heard) -> Weighed:

@@ -10,6 +10,7 @@ Source: docs/decisions/0016-sequential-gates.md.
 import math
 from collections.abc import Sequence
 
+from rollout.gating.drift import STRAYS
 from rollout.gating.latency import Level, mean_of
 
 # Up to here a release is as good as the one before.
@@ -32,6 +33,9 @@ def weigh(since_passed: Sequence[Level]) -> tuple[float, float]:
     weights = [1 / (one.variance + one.shared + _DIFFER**2) for one in since_passed]
     total = sum(weights)
     best = sum(weight * one.at for weight, one in zip(weights, since_passed, strict=True)) / total
+    # By how much everybody is slower while nobody is left to compare with is the same for all of them, and more of them tell it no better.
+    alone = sum(weight * one.alone for weight, one in zip(weights, since_passed, strict=True)) / total
+    total = 1 / (1 / total + (alone * STRAYS) ** 2)
     good = -0.5 * total * (max(0.0, best - _GOOD)) ** 2
     bad = [-0.5 * total * (best - ratio) ** 2 for ratio in _BAD]
     top = max(bad)

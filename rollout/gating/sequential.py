@@ -40,6 +40,8 @@ BLOCKS_MAX = 120
 # What somebody calls bad, and what they don't mind, must be so far apart to be told apart: what is below their limit by this is fine.
 RATIO_CLEAR = 1.15
 SHARE_CLEAR = 1.5
+# Who was compared with its pool for so long is compared with what was seen of it.
+_COMPARED_S = 120.0
 # Beyond it no shift is looked at.
 _ACCEPTED_MAX = 10.0
 
@@ -338,8 +340,9 @@ def _mean(slower: float, tail: float) -> float:
 
 
 def _how(seen: Seen, totals: Totals) -> How:
-    # There was mostly somebody to compare with; a just-restarted sibling is nobody (noticing.py leaves it out).
-    with_peers = seen.pool is not None and totals.with_peers_s > 0.5 * totals.seconds
+    # For long enough there was somebody to compare with, and what that has shown isn't forgotten when nobody is left any more; a
+    # just-restarted sibling is nobody (noticing.py leaves it out).
+    with_peers = seen.pool is not None and totals.with_peers_s > min(0.5 * totals.seconds, _COMPARED_S)
     apart = totals.own_apart is True and totals.unknown <= strata.UNKNOWN_MAX * totals.requests
     return How(with_peers, apart, with_peers and totals.pool_apart is True)
 
@@ -386,6 +389,12 @@ def _block(metric: Metric, setting: latency.Setting, window: Window, admitted_at
     middle_s = max(0.0, (window.own.since_s + window.own.until_s) / 2 - admitted_at_s)
     own, pool = _heard(metric, setting.shape, window.own), _heard(metric, setting.pool, _true(window.controls))
     return latency.Block(own, pool, seconds(window.own), middle_s)
+
+
+def is_alone(gate: Gate, kept: Kept, window: Window) -> bool:
+    """Tell whether nobody could be compared with in a block, by this gate's metric; *kept* is what came of it."""
+    setting = kept.setting
+    return setting is None or latency.compared_with(setting, _heard(gate.metric, setting.pool, _true(window.controls))) is None
 
 
 def _heard(metric: Metric, basis: latency.Basis | None, tally: Tally | None) -> tuple[float, ...] | None:

@@ -142,10 +142,13 @@ def test_at_the_traffic_of_a_worker_it_says_what_only_several_show() -> None:
 
 
 def test_who_is_alone_sees_less_and_later() -> None:
-    """Up to 1.35 × counts as good there; what is bad and isn't seen in time doesn't pass."""
+    """
+    Up to 1.35 × counts as good there; what is bad and isn't seen in time doesn't pass. A bad hour is the same for all: together they see no
+    fifth more either.
+    """
     alone = LITTLE._replace(per_s=5.0, alone=True)
     said = at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, alone)
-    assert said.startswith("2 × in about 7 min, 1.5 × not per worker, but it doesn't pass, 1.2 × not per worker but together by worker ")
+    assert said.startswith("2 × in about 7 min, 1.5 × not per worker, but it doesn't pass, 1.2 × not per worker; ")
     assert at_traffic(gate(Metric.LATENCY_P95, **PATIENT), 6200.0, alone._replace(alone=False)).startswith(
         "2 × in about 4 min, 1.5 × in about 6"
     )
