@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rollout.gating import latency
+from rollout.gating import latency, sequential
 from rollout.gating.curves import expected
 from rollout.gating.hypotheses import Parabola
 from rollout.gating.latency import Block, Heard, Mean, Said, Setting, at_most, hear, listen, silence, weigh
+from rollout.gating.sequential import BLOCKS_MAX, Kept, Seen
+from rollout.gating.windows import Window, extend_blocks
+from rollout.model.gate import Metric, Ruling, Tally
+from tests.gating import evidence_at_hand
+from tests.gating.lognormal import expected as requests_of
 
 SETTING = Setting(Mean(40_000.0, 0.1), Mean(160_000.0, 0.1), expected(()), bad_ratio=1.25)
 BLOCK_S = 30.0
@@ -99,3 +104,37 @@ def test_what_it_may_come_to_at_most_is_no_less_than_what_it_comes_to(course: li
     slower, tail = at_most(before, listen(before, blocks[-1])) if before.levels else (math.inf, math.inf)
     assert slower >= said.slower - 1e-9
     assert tail >= said.tail - 1e-9
+
+
+ADMITTED_AT_S = 10_000.0
+PATIENT = evidence_at_hand.gate(Metric.LATENCY_P95, odds=6200.0, samples_min=30, soak_s=30.0, deadline_s=3600.0)
+
+
+def _did(since_s: float, lasts_s: float, per_s: float, ratio: float) -> Tally:
+    count = per_s * lasts_s
+    return Tally(since_s, since_s + lasts_s, requests=count, latency=requests_of(count, math.log(ratio)))
+
+
+def _rulings(ratio: float, pool_ratio: float, compared: int, blocks: int = 40) -> list[Ruling]:
+    """Rule after each half minute on a worker that is compared with four others for the first ones, and with nobody since."""
+    before = ADMITTED_AT_S - 1800
+    baseline, pool = _did(before, 1800, 20.0, 1.0), _did(before, 1800, 80.0, 1.0)
+    windows: tuple[Window, ...] = ()
+    kept: Kept | None = None
+    found = []
+    for index in range(blocks):
+        since_s = ADMITTED_AT_S + index * BLOCK_S
+        others = _did(since_s, BLOCK_S, 80.0, pool_ratio) if index < compared else None
+        windows = extend_blocks(windows, _did(since_s, BLOCK_S, 20.0, ratio), others, BLOCK_S, BLOCKS_MAX)
+        seen = Seen(windows, baseline, pool, (), ADMITTED_AT_S)
+        odds, kept = sequential.weigh(PATIENT, seen, kept)
+        found.append(sequential.rule(PATIENT, seen, odds, unmeasured=None, now_s=since_s + BLOCK_S))
+    return [one.ruling for one in found]
+
+
+def test_nobody_passes_because_those_who_showed_it_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are a quarter quicker than before, but for the one that takes half as long again. If that were forgotten, it would pass."""
+    sick = (1.5 * 0.75, 0.75, 12)
+    assert Ruling.PASS not in _rulings(*sick)
+    monkeypatch.setattr(sequential, "_COMPARED_S", math.inf)
+    assert Ruling.PASS in _rulings(*sick)

@@ -43,6 +43,14 @@ def test_who_is_compared_with_nobody_counts_for_less() -> None:
     assert unsure < sure
 
 
+def test_a_bad_hour_is_the_same_for_all_who_are_compared_with_nobody() -> None:
+    """Slower by what a day changes, two dozen say no more than one; three times as slow they do."""
+    alone = [_level(1.16)._replace(alone=1.0)] * 24
+    assert pooled.weigh([one._replace(alone=0.0) for one in alone])[0] > FAILS
+    assert pooled.weigh(alone)[0] < 1.0
+    assert pooled.weigh([_level(3.0)._replace(alone=1.0)] * 24)[0] > FAILS
+
+
 def test_a_worker_counts_from_its_pass_on() -> None:
     """Before that it was recovering."""
     levels = [_level(3.0, until_s=300.0), _level(1.5, until_s=600.0), _level(1.1, until_s=900.0), _level(1.1, until_s=1200.0)]
