@@ -50,7 +50,7 @@ liveness_only: [main]
 
 @dataclass(slots=True)
 class Rolling:
-    """A homeserver with WORKERS, and the tool. Workers of the roles *by_deployments* are the one pod of a Deployment each, called as they are."""
+    """A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name."""
 
     site: Homeserver
     place: Path

@@ -19,7 +19,7 @@ from rollout.adapters.kubernetes.objects import (
     uid_of,
     version_of,
 )
-from rollout.adapters.kubernetes.places import called, deployment_in, has_ended, kind_of, made_from, owner_uid_of, the_one
+from rollout.adapters.kubernetes.places import called, deployment_in, is_over, kind_of, made_from, owner_uid_of, the_one
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 
 POLL_S = 0.2
@@ -49,7 +49,7 @@ def pods_of_deployment(cluster: Cluster, deployment: Object, timeout_s: float) -
     sets = cluster.all_of(REPLICA_SETS, timeout_s, labels=labels)
     mine = {uid_of(one): made_from(deployment, one) for one in sets if owner_uid_of(one) == uid_of(deployment)}
     pods = cluster.all_of(PODS, timeout_s, labels=labels)
-    return [(pod, mine[owner_uid_of(pod)]) for pod in pods if owner_uid_of(pod) in mine and not has_ended(pod)]
+    return [(pod, mine[owner_uid_of(pod)]) for pod in pods if owner_uid_of(pod) in mine and not is_over(pod)]
 
 
 def selector_of(workload: Object) -> str:

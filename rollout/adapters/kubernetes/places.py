@@ -118,13 +118,13 @@ def _owner(thing: Object) -> Object | None:
     return next((one for one in every if one.get("controller")), None)
 
 
-def has_ended(pod: Object) -> bool:
+def is_over(pod: Object) -> bool:
     return (pod.get("status") or {}).get("phase") in _ENDED
 
 
 def the_one(pods: Sequence[Object]) -> Object | None:
     """Return the pod that a worker is now, of those that it is, was and will be: who stays before who goes, the younger first."""
-    alive = [pod for pod in pods if not has_ended(pod)] or list(pods)
+    alive = [pod for pod in pods if not is_over(pod)] or list(pods)
     return max(alive, key=lambda pod: (not is_going(pod), str(pod["metadata"].get("creationTimestamp"))), default=None)
 
 
@@ -159,9 +159,9 @@ def nobody_at(place: str, where: str, worker: str, selector: str) -> PermanentDr
 def _refuse_others(deployment: Object) -> None:
     many = int(deployment["spec"].get("replicas", 1))
     if many > 1:
-        what = f"{called(deployment)} has {many} replicas: its pods can't be told apart"
-        why = "each worker has a name of its own, and is drained, restarted and watched by that"
-        remedy = "a Deployment of one replica for each worker, or one StatefulSet for all of them"
+        what = f"{called(deployment)} has {many} replicas, whose pods can't be told apart"
+        why = "each worker has a name of its own, so each needs a Deployment of one replica, or all of them one StatefulSet"
+        remedy = f"kubectl scale {key_of(deployment)} --replicas=1, and a Deployment for each of the others"
         raise PermanentDriverError(what, where=key_of(deployment), why=why, remedy=remedy)
     if chosen_by_admission(deployment["spec"].get("selector")):
         raise selector_refused(called(deployment), key_of(deployment))

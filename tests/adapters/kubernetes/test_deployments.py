@@ -299,9 +299,9 @@ def test_one_of_several_replicas_is_refused_wherever_it_is_asked_for(place: Plac
         with pytest.raises(PermanentDriverError) as refused:
             ask()
         assert str(refused.value) == (
-            "deployment/sync-0: Deployment sync-0 has 3 replicas: its pods can't be told apart\n"
-            "    each worker has a name of its own, and is drained, restarted and watched by that\n"
-            "    try: a Deployment of one replica for each worker, or one StatefulSet for all of them"
+            "deployment/sync-0: Deployment sync-0 has 3 replicas, whose pods can't be told apart\n"
+            "    each worker has a name of its own, so each needs a Deployment of one replica, or all of them one StatefulSet\n"
+            "    try: kubectl scale deployment/sync-0 --replicas=1, and a Deployment for each of the others"
         )
 
 
