@@ -21,6 +21,7 @@ from rollout.lab.processes import wait_until
 from rollout.model.gate import LATENCY_EDGES_S
 from tests.kubernetes import pod_worker
 from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.kubelet.api import LOST
 from tests.kubernetes.kubelet.node import Kubelet
 
 IMAGE = "example.org/synapse:v{version}"
@@ -159,8 +160,19 @@ class Homeserver:
     def way_to(self, pod: str) -> "Way":
         """Give a port of this machine that leads to whichever pod has that name."""
         if pod not in self.ways:
-            self.ways[pod] = Way(lambda: self.address(pod))
+            self.ways[pod] = Way(self._known_address(pod))
         return self.ways[pod]
+
+    def _known_address(self, pod: str) -> Callable[[], tuple[str, int] | None]:
+        """Go on with what was known last while the API server is away, as nodes do."""
+        known: list[tuple[str, int] | None] = [None]
+
+        def where() -> tuple[str, int] | None:
+            with suppress(*LOST):
+                known[0] = self.address(pod)
+            return known[0]
+
+        return where
 
     def settings(self, **more: object) -> dict[str, object]:
         """Return what a driver is told of the cluster."""

@@ -116,6 +116,12 @@ def state_of(status: Mapping[str, object] | None, name: str) -> Object | None:
     return found if isinstance(found, dict) else None
 
 
+def has_ended(pod: Object) -> bool:
+    """Tell whether the kubelet has said of every container of a pod that none of them runs: waiting to be started again, or over."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or []
+    return bool(statuses) and all(any(state_of(one, name) is not None for name in ("waiting", "terminated")) for one in statuses)
+
+
 def managers_of(thing: Object) -> list[tuple[str, str]]:
     """Name who has changed an object's own fields but us, and when; the latest first. A status is nobody's edit."""
     entries = [

@@ -22,7 +22,7 @@ from rollout.adapters.kubernetes.cluster import Object
 from rollout.adapters.kubernetes.grants import not_granted, owner_grants, pod_grants
 from rollout.adapters.kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from rollout.adapters.kubernetes.looking import looking
-from rollout.adapters.kubernetes.objects import ADMITTED, IN, OUT, is_going, is_ready, label, name_of, since_of, uid_of
+from rollout.adapters.kubernetes.objects import ADMITTED, IN, OUT, has_ended, is_going, is_ready, label, name_of, since_of, uid_of
 from rollout.adapters.kubernetes.places import pod_at, pods_at
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
@@ -85,7 +85,10 @@ class KubernetesTraffic:
         # In a Service's EndpointSlices a pod has its own name.
         names = {worker: Server(servers[worker].backend, name_of(pod)) for worker, pod in found.items()}
         quiet = [worker for worker, pod in found.items() if self._has_settled(pod, serving, names[worker])]
-        sessions = self._asker.each(quiet, lambda worker: self._in_flight(servers[worker].name, timeout_s)) if quiet else {}
+        # What doesn't run has no request, and can't be asked; one that is started again meanwhile gets none.
+        ended: dict[WorkerId, int | None] = {worker: 0 for worker in quiet if has_ended(found[worker])}
+        asked = [worker for worker in quiet if worker not in ended]
+        sessions = ended | (self._asker.each(asked, lambda worker: self._in_flight(servers[worker].name, timeout_s)) if asked else {})
         return {worker: _sighting(pod, names[worker], serving, sessions.get(worker)) for worker, pod in found.items()}
 
     def known(self, timeout_s: float) -> frozenset[Server]:

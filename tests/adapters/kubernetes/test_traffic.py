@@ -33,6 +33,7 @@ class Place:
         self.page = IDLE
         self.annotations: dict[str, str] = {SINCE: "1000.0"}
         self.patched: list[dict[str, Any]] = []
+        self.states: list[str] = ["running"]
         self.server: Canned
 
     def answer(self, method: str, path: str, body: dict[str, Any]) -> Answer:
@@ -42,7 +43,8 @@ class Place:
         if path == "/metrics":
             return 200, self.page
         labels = {"app": "sync", ADMITTED: OUT}
-        pod = {"metadata": {"name": "sync-0", "uid": "u", "labels": labels, "annotations": self.annotations}, "spec": {}}
+        pod: dict[str, Any] = {"metadata": {"name": "sync-0", "uid": "u", "labels": labels, "annotations": self.annotations}, "spec": {}}
+        pod["status"] = {"containerStatuses": [{"name": name, "state": {name: {}}} for name in self.states]}
         if path.endswith("/pods/sync-0"):
             return 200, pod
         if path.endswith("/pods"):
@@ -75,6 +77,15 @@ def test_open_requests_are_added_up(place: Place) -> None:
 def test_a_page_that_does_not_know_the_metric_says_nothing(place: Place) -> None:
     place.page = IDLE.replace(IN_FLIGHT, "another_metric")
     assert place.sessions() is None
+
+
+@pytest.mark.parametrize(
+    ("states", "sessions"), [(["waiting"], 0), (["terminated", "waiting"], 0), (["waiting", "running"], None), ([], None)]
+)
+def test_what_does_not_run_has_no_request(place: Place, states: list[str], sessions: int | None) -> None:
+    """A release that crashes can't be asked, and is not waited for before it is taken back; of what may run nobody knows."""
+    place.page, place.states = "nothing", states
+    assert place.sessions() == sessions
 
 
 @pytest.mark.parametrize("annotations", [{}, {SINCE: "yesterday"}])
