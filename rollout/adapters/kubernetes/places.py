@@ -169,5 +169,5 @@ def _refuse_others(deployment: Object) -> None:
 
 def selector_refused(what: str, where: str) -> PermanentDriverError:
     why = f"a drain changes {ADMITTED}; the pod would be nobody's then, and a second one made beside it"
-    remedy = f"take {ADMITTED} out of the selector; it belongs among the labels of the template, and into the Service's selector"
+    remedy = "make it anew without (selectors can't be changed); it belongs to the template's labels and the Service's selector"
     return PermanentDriverError(f"{what} chooses its pods by {ADMITTED}", where=where, why=why, remedy=remedy)
