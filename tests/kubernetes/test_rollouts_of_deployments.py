@@ -1,5 +1,6 @@
 """Whole rollouts of a homeserver whose workers are Deployments of one replica, beside a StatefulSet, through the command line."""
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -114,3 +115,22 @@ def test_a_deployment_of_several_replicas_is_refused_before_anything(rolling: Ro
     assert "Deployment sync-1 has 2 replicas, whose pods can't be told apart: deployment/sync-1, each worker has a name of its own" in said
     assert "each needs a Deployment of one replica, or all of them one StatefulSet" in said
     assert _versions(site)["sync-0"] == [OLD]
+
+
+def test_a_tool_that_was_killed_while_one_was_replaced_is_taken_up(rolling: Rolling) -> None:
+    """Its Deployment may be paused then, or be recreating: either way the next one ends what was begun, and gives all of them back."""
+    site = rolling.site
+    before = {name: site.deployment(name) for name in DEPLOYMENTS}
+    with load(site.plane, "sync") as asked, load(site.plane, "client"), deployments_watched(site) as seen:
+        with rolling.start("deploy", "--to", GOOD, "--yes") as command:
+            rolling.await_text("sync-1/restart begins")
+            command.send(signal.SIGKILL)
+        done = rolling.run("resume")
+        assert done.code == 0, done.text
+    assert asked.cut == []
+    assert _versions(site) == {**{name: [GOOD] for name in DEPLOYMENTS}, "client": [GOOD] * 2}
+    assert seen.pods_max == dict.fromkeys(DEPLOYMENTS, 1)
+    for name in DEPLOYMENTS:
+        now = site.deployment(name)
+        assert (now.spec.strategy, now.spec.paused) == (before[name].spec.strategy, None)
+        assert "rollout.internal/taken-over" not in now.metadata.annotations
