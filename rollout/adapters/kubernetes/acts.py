@@ -4,7 +4,7 @@ comes after somebody else has acted is refused by the API server, or by us befor
 
 ```
 {"do": "tell",    "set": …, "at": …, "release": …, "at_s": …, "images": {container: image}, "mark": …, "expect": FINGERPRINT}
-{"do": "replace", "set": …, "pod": …, "uid": …, "container": …}
+{"do": "replace", "set": …, "pod": …, "uid": …, "container": …, "others": [workloads that are ours already]}
 {"do": "scale",   "set": …, "replicas": 0 | 1, …}                  a workload of one pod
 {"do": "admit",   "pod": …, "uid": …, "admitted": "true" | "false"}
 ```
@@ -33,7 +33,7 @@ from rollout.adapters.kubernetes.objects import (
     version_of,
 )
 from rollout.adapters.kubernetes.places import deployment_in, is_deployment, kind_of
-from rollout.adapters.kubernetes.returning import give_back
+from rollout.adapters.kubernetes.returning import give_back, give_back_others
 from rollout.adapters.kubernetes.told import Told, fingerprint, is_held, is_taken_over, taking_over, told_in, told_text
 from rollout.model.errors import DriverError, TransientDriverError
 from rollout.ports.acts import Act, Acts
@@ -110,6 +110,7 @@ def replace(cluster: Cluster, one: Mapping[str, Any]) -> None:
         _recreate(cluster, one, end_s)
     await_another(cluster, one, end_s)
     give_back(cluster, one["set"])
+    give_back_others(cluster, one.get("others", ()))
 
 
 def _recreate(cluster: Cluster, one: Mapping[str, Any], end_s: float) -> None:

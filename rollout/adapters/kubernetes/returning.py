@@ -1,6 +1,8 @@
 """Giving workloads back to whoever owns them, as they were."""
 
 import logging
+from collections.abc import Iterable
+from contextlib import suppress
 from time import monotonic, sleep  # noqa: TID251  (it is the cluster that is waited for)
 
 from rollout.adapters.kubernetes.awaiting import POLL_S, REQUEST_S, pods_of_deployment, selector_of
@@ -40,6 +42,13 @@ def give_back(cluster: Cluster, key: str) -> bool:
     what = f"{kind_of(key).name} {deployment_in(key) or key} may stay {ours}"
     _log.warning("%s, what it was is in its annotation %s: %s", what, TAKEN_OVER, why)
     return False
+
+
+def give_back_others(cluster: Cluster, keys: Iterable[str]) -> None:
+    """Try once for workloads that an earlier replacement has left ours: whoever did that was killed, or wasn't answered. Never raises."""
+    for key in keys:
+        with suppress(DriverError):
+            _given_back(cluster, key)
 
 
 def _given_back(cluster: Cluster, key: str) -> bool | None:

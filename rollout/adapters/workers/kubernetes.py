@@ -20,6 +20,7 @@ from rollout.adapters.kubernetes.grants import not_granted, pod_grants, workload
 from rollout.adapters.kubernetes.looking import Looking, looking
 from rollout.adapters.kubernetes.objects import ADMITTED, images_in, label, name_of, seconds, state_of, statuses_of, uid_of
 from rollout.adapters.kubernetes.places import ListOf, called, homes, key_of, nobody_at, pod_at, pods_at, workloads
+from rollout.adapters.kubernetes.told import is_taken_over
 from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -127,7 +128,8 @@ class KubernetesWorkers:
     def _target(self, worker: WorkerId) -> tuple[Object, dict[str, Any]]:
         """Return what a worker belongs to, and which pod it is now. Nothing of it was seen before this moment."""
         place, cluster, selector = self._settings.pod_of(worker), self._looking.cluster, self._settings.selector
-        found = self._homes(lambda kind: cluster.all_of(kind, PATIENCE_S, labels=selector)).get(place)
+        every = self._homes(lambda kind: cluster.all_of(kind, PATIENCE_S, labels=selector))
+        found = every.get(place)
         if found is None:
             raise nobody_at(place, cluster.where, worker, selector)
         pod = pod_at(cluster, place, selector, PATIENCE_S)
@@ -138,6 +140,7 @@ class KubernetesWorkers:
             "uid": "" if pod is None else uid_of(pod),
             "container": self._container(found["spec"]["template"]),
             "admitted": None if pod is None else label(pod, ADMITTED),
+            "others": sorted({key_of(one) for one in every.values() if is_taken_over(one)} - {key_of(found)}),
         }
 
     def _homes(self, list_of: ListOf) -> dict[str, Object]:

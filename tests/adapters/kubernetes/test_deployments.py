@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rollout.adapters.kubernetes import acts
+from rollout.adapters.kubernetes import acts, returning
 from rollout.adapters.kubernetes.looking import SHARED_FOR_S
 from rollout.adapters.kubernetes.objects import ADMITTED, TAKEN_OVER
 from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
@@ -130,7 +130,6 @@ def test_it_is_paused_and_recreated_and_given_back_as_it_was(place: Place) -> No
     assert place.runs() == {SYNC0: release.id, SYNC1: place.base}
     assert seen.pods_max == 1
     assert seen.strategies <= {("RollingUpdate", False), ("Recreate", True), ("Recreate", False)}
-    assert ("Recreate", True) in seen.strategies
     assert after.spec.strategy == before.spec.strategy
     assert after.spec.paused is None
     assert TAKEN_OVER not in after.metadata.annotations
@@ -260,6 +259,23 @@ def test_what_was_written_for_another_template_or_pod_does_nothing(place: Place)
     acts.run(place.releases._cluster, gone)  # noqa: SLF001  (as above)
     assert place.uid(SYNC0) == uid
     assert place.site.deployment("sync-0").spec.template == template
+
+
+def test_one_that_was_not_given_back_is_so_with_the_next(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever replaced it was killed, or not answered. It has no second pod, after which it would be tried again."""
+    release, before = place.has(NEW), place.site.deployment("sync-0")
+    with monkeypatch.context() as patched:
+        patched.setattr(returning, "GIVE_BACK_S", 0.0)
+        place.roll(SYNC0, release.id)
+    assert "Deployment sync-0 may stay Recreate" in caplog.text
+    assert place.site.deployment("sync-0").spec.strategy.type == "Recreate"
+    place.roll(SYNC1, release.id)
+    for name in ("sync-0", "sync-1"):
+        after = place.site.deployment(name)
+        assert (after.spec.strategy, after.spec.paused) == (before.spec.strategy, None)
+        assert TAKEN_OVER not in after.metadata.annotations
 
 
 def test_an_annotation_that_rollout_undo_brings_back_takes_nothing_over(place: Place) -> None:
