@@ -119,15 +119,16 @@ def _simulated() -> Target:
     return Target(stage.drivers.releases, stage.old, "other", now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds))
 
 
-def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Target]:
+def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path, *, deployments: bool) -> Iterator[Target]:
     """The base is what somebody has put there. 9.0.0 has no image."""
     images(kubelet, place, "1.0.0", "2.0.0")
     with homeserver(plane, kubelet, place) as site:
         for worker in (SYNC1, CLIENT1):
-            site.has(worker, 1, "1.0.0", service=False)
-        site.await_ready(SYNC1, CLIENT1)
+            has = site.has_deployments if deployments else site.has
+            has(worker, 1, "1.0.0", service=False)
+        pods = {worker: f"{'deployment/' if deployments else ''}{worker}-0" for worker in (SYNC1, CLIENT1)}
+        site.await_ready(*(pods.values() if deployments else (SYNC1, CLIENT1)))
         named = {version: IMAGE.format(version=version) for version in ("1.0.0", "2.0.0")}
-        pods = {worker: f"{worker}-0" for worker in (SYNC1, CLIENT1)}
         settings = site.settings(pods=pods, image=IMAGE, images=named, facts=("facts",), migrate=("migrate",))
         releases = KubernetesReleases(ReleasesSettings.model_validate(settings, strict=False), SYNC1)
         (base,) = releases.prepared().values()
@@ -140,7 +141,7 @@ def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[
 EVERY = ["venv", "venv_on_hosts", "command", "command_on_hosts", "simulated"]
 
 
-@pytest.fixture(params=[*EVERY, "kubernetes"])
+@pytest.fixture(params=[*EVERY, "kubernetes", "kubernetes_deployments"])
 def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
     """Every driver in turn."""
     match request.param:
@@ -152,8 +153,9 @@ def target(request: pytest.FixtureRequest, tmp_path: Path, tmp_path_factory: pyt
             yield _commands_here(tmp_path)
         case "command_on_hosts":
             yield from _commands_on_hosts(request.getfixturevalue("bed"), tmp_path)
-        case "kubernetes":
-            yield from _in_cluster(request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet"), tmp_path)
+        case "kubernetes" | "kubernetes_deployments":
+            plane, kubelet = request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet")
+            yield from _in_cluster(plane, kubelet, tmp_path, deployments=request.param == "kubernetes_deployments")
         case _:
             yield _simulated()
 

@@ -94,14 +94,17 @@ def _simulated() -> Plant:
     return Plant(stage.drivers.workers, now_s, lambda seconds: stage.clock.advance_to(now_s() + seconds), began_at_s)
 
 
-def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Plant]:
-    """Each is alone in its StatefulSet: of several pods none can be stopped."""
+def _in_cluster(plane: ControlPlane, kubelet: Kubelet, place: Path, *, deployments: bool) -> Iterator[Plant]:
+    """Each is alone in its StatefulSet, or in its Deployment: of several pods none can be stopped."""
     images(kubelet, place, "1.0.0", CRASHING)
     with homeserver(plane, kubelet, place) as site:
         names = {SYNC1: "1.0.0", SYNC2: "1.0.0", BROKEN: CRASHING}
         for worker, version in names.items():
-            site.has(worker, 0, version, service=False)
-        pods = {worker: f"{worker}-0" for worker in names}
+            if deployments:
+                site.has_deployments(worker, 1, version, service=False, replicas=0)
+            else:
+                site.has(worker, 0, version, service=False)
+        pods = {worker: f"{'deployment/' if deployments else ''}{worker}-0" for worker in names}
 
         def began_at_s(worker: WorkerId) -> float:
             address = site.address(pods[worker])
@@ -129,7 +132,7 @@ def _patiently(ask: Callable[[], str]) -> str:
             time.sleep(0.1)
 
 
-@pytest.fixture(params=["supervisor", "systemd_ssh", "kubernetes", "simulated"])
+@pytest.fixture(params=["supervisor", "systemd_ssh", "kubernetes", "kubernetes_deployments", "simulated"])
 def plant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plant]:
     """Every driver in turn."""
     match request.param:
@@ -137,8 +140,9 @@ def plant(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Plant]:
             yield _real(request.getfixturevalue("place"))
         case "systemd_ssh":
             yield _on_hosts(*request.getfixturevalue("site"))
-        case "kubernetes":
-            yield from _in_cluster(request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet"), tmp_path)
+        case "kubernetes" | "kubernetes_deployments":
+            plane, kubelet = request.getfixturevalue("control_plane"), request.getfixturevalue("kubelet")
+            yield from _in_cluster(plane, kubelet, tmp_path, deployments=request.param == "kubernetes_deployments")
         case _:
             yield _simulated()
 

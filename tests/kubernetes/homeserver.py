@@ -1,4 +1,7 @@
-"""A homeserver of small pods on a control plane: StatefulSets, Services, what balances between pods, and somebody who asks all the time."""
+"""
+A homeserver of small pods on a control plane: StatefulSets or Deployments, Services, what balances between pods, and somebody who asks all
+the time.
+"""
 
 import random
 import socket
@@ -75,9 +78,19 @@ def stateful_set(name: str, replicas: int, version: str, **spec: object) -> dict
     }
 
 
+def deployment(name: str, version: str, **spec: object) -> dict[str, Any]:
+    """Write one of one replica, whose pods are as those of a StatefulSet; *spec* goes over what is usual."""
+    like = stateful_set(name, 1, version)
+    metadata = like["spec"]["template"]["metadata"]
+    # The pool, by which a Service chooses among several Deployments.
+    template = {**like["spec"]["template"], "metadata": {**metadata, "labels": {**metadata["labels"], "pool": name.rpartition("-")[0]}}}
+    usual = {"replicas": 1, "selector": like["spec"]["selector"], "template": template}
+    return {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": like["metadata"], "spec": {**usual, **spec}}
+
+
 @dataclass(slots=True)
 class Homeserver:
-    """StatefulSets that were applied by `helm`, and the ways to their pods."""
+    """StatefulSets and Deployments that were applied by `helm`, and the ways to their pods."""
 
     plane: ControlPlane
     kubelet: Kubelet
@@ -90,15 +103,27 @@ class Homeserver:
 
     def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object) -> None:
         """Make a StatefulSet, with its Service, and a budget of that many unavailable pods."""
-        namespace = self.plane.namespace
         body = stateful_set(name, replicas, version, **spec)
-        self.apps.create_namespaced_stateful_set(namespace, body, field_manager="helm")
+        self.apps.create_namespaced_stateful_set(self.plane.namespace, body, field_manager="helm")
+        self._surround(name, {"app": name}, service=service, budget=budget)
+
+    def has_deployments(
+        self, pool: str, many: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object
+    ) -> None:
+        """Make *many* Deployments of one replica for a pool, `pool-0` and so on, with one Service, and one budget, for all of them."""
+        for number in range(many):
+            body = deployment(f"{pool}-{number}", version, **spec)
+            self.apps.create_namespaced_deployment(self.plane.namespace, body, field_manager="helm")
+        self._surround(pool, {"pool": pool}, service=service, budget=budget)
+
+    def _surround(self, name: str, labels: dict[str, str], *, service: bool, budget: int | None) -> None:
+        namespace = self.plane.namespace
         if service:
             ports = [{"name": "http", "port": pod_worker.PORT, "targetPort": pod_worker.PORT}]
-            its = {"metadata": {"name": name}, "spec": {"clusterIP": "None", "selector": {"app": name, ADMITTED: "true"}, "ports": ports}}
+            its = {"metadata": {"name": name}, "spec": {"clusterIP": "None", "selector": {**labels, ADMITTED: "true"}, "ports": ports}}
             self.core.create_namespaced_service(namespace, its)
         if budget is not None:
-            its = {"metadata": {"name": name}, "spec": {"maxUnavailable": budget, "selector": {"matchLabels": {"app": name}}}}
+            its = {"metadata": {"name": name}, "spec": {"maxUnavailable": budget, "selector": {"matchLabels": labels}}}
             self.policy.create_namespaced_pod_disruption_budget(namespace, its)
 
     def await_ready(self, *names: str) -> None:
@@ -107,7 +132,18 @@ class Homeserver:
     def set(self, name: str) -> Any:  # noqa: ANN401  (the client has no types)
         return self.apps.read_namespaced_stateful_set(name, self.plane.namespace)
 
+    def deployment(self, name: str) -> Any:  # noqa: ANN401  (as above)
+        return self.apps.read_namespaced_deployment(name, self.plane.namespace)
+
+    def pods_of(self, name: str) -> list[Any]:
+        """Return the pods of one Deployment or StatefulSet, those that are ending too."""
+        return list(self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"app={name}").items)
+
     def pod(self, name: str) -> Any:  # noqa: ANN401  (as above)
+        """Return the pod of that name, or of `deployment/NAME`, as drivers are told of it."""
+        if name.startswith("deployment/"):
+            pods = self.pods_of(name.removeprefix("deployment/"))
+            return next((pod for pod in pods if pod.metadata.deletion_timestamp is None), None)
         found = self.core.list_namespaced_pod(self.plane.namespace, field_selector=f"metadata.name={name}").items
         return found[0] if found else None
 
@@ -143,7 +179,7 @@ class Homeserver:
         return {"namespace": self.plane.namespace, "kubeconfig": str(self.plane.kubeconfig), "selector": "part-of=synapse", **more}
 
     def _is_ready(self, name: str) -> bool:
-        found = self.set(name)
+        found = self.deployment(name.removeprefix("deployment/")) if name.startswith("deployment/") else self.set(name)
         return bool((found.status.ready_replicas or 0) == found.spec.replicas)
 
 

@@ -50,13 +50,14 @@ liveness_only: [main]
 
 @dataclass(slots=True)
 class Rolling:
-    """A homeserver with WORKERS, and the tool."""
+    """A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name."""
 
     site: Homeserver
     place: Path
     journal: str = "journal.db"
     kubeconfig: str = ""
     runs: int = 0
+    by_deployments: frozenset[str] = frozenset()
     _log: Path = Path()
 
     @property
@@ -68,15 +69,20 @@ class Rolling:
         return read_inventory(self.inventory)
 
     def install(self) -> None:
-        """Make the StatefulSets, and write inventory and playbook."""
-        self.site.has("main", 1, OLD, service=False)
-        self.site.has("client", 2, OLD, budget=1)
-        self.site.has("sync", 3, OLD, budget=1)
-        self.site.await_ready("main", "client", "sync")
+        """Make the StatefulSets and Deployments, and write inventory and playbook."""
+        for role, many in {"main": 1, "client": 2, "sync": 3}.items():
+            has = self.site.has_deployments if role in self.by_deployments else self.site.has
+            has(role, many, OLD, service=role != "main", budget=None if role == "main" else 1)
+        places = {pod: self.place_of(pod) for pod in WORKERS}
+        self.site.await_ready(*dict.fromkeys(WORKERS[pod] if place == pod else place for pod, place in places.items()))
         (self.place / "playbook.yaml").write_text(PLAYBOOK)
         self.write_inventory()
         self._as_an_account()
         self._learn()
+
+    def place_of(self, worker: str) -> str:
+        """Return how the inventory calls a worker's pod."""
+        return f"deployment/{worker}" if WORKERS[worker] in self.by_deployments else worker
 
     def _as_an_account(self) -> None:
         """From now on be an account that may do what `rollout rbac` prints, and nothing else."""
@@ -93,7 +99,8 @@ class Rolling:
 
     def write_inventory(self, **drivers: Mapping[str, object]) -> None:
         """Write it down, with further settings by driver."""
-        urls = {pod: self.site.way_to(pod).url for pod in WORKERS}
+        urls = {pod: self.site.way_to(self.place_of(pod)).url for pod in WORKERS}
+        pods = {pod: place for pod in WORKERS if (place := self.place_of(pod)) != pod}
         workers = {
             pod: {"role": role, "url": urls[pod], "metrics": f"{urls[pod]}/_synapse/metrics", **({} if role == "main" else {"pool": role})}
             for pod, role in WORKERS.items()
@@ -103,6 +110,7 @@ class Rolling:
                 "driver": "kubernetes",
                 **self.site.settings(),
                 **({"kubeconfig": self.kubeconfig} if self.kubeconfig else {}),
+                **({"pods": pods} if pods else {}),
             },
             "releases_driver": {"driver": "kubernetes", "image": IMAGE, "facts": ["facts"], "migrate": ["migrate"]},
             "traffic_driver": {"driver": "kubernetes", "settle_s": 0.5},

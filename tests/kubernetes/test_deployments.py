@@ -116,6 +116,38 @@ def test_old_template_brings_its_replica_set_back(control_plane: ControlPlane) -
     assert len(numbers) == 2
 
 
+def test_annotations_of_a_deployment_are_copied_to_its_replica_set_and_stay_there(control_plane: ControlPlane) -> None:
+    """`kubectl rollout undo` brings them back from there."""
+    it = hand(control_plane)
+    _whole(it)
+    it.patch("Deployment", "a", {"metadata": {"annotations": {"example.org/note": "then"}}}, MERGE)
+
+    def note() -> str | None:
+        annotations: dict[str, str] = it.list("ReplicaSet")["items"][0]["metadata"]["annotations"]
+        return annotations.get("example.org/note")
+
+    eventually(lambda: note() == "then", "its ReplicaSet has it")
+    it.patch("Deployment", "a", {"metadata": {"annotations": {"example.org/note": None}}}, MERGE)
+    assert stays(lambda: note() == "then")
+
+
+def test_recreated_waits_for_the_last_one_to_be_gone(control_plane: ControlPlane) -> None:
+    """Not only until it is being deleted; and an eviction is no way to it, since another one comes while that one ends."""
+    it = hand(control_plane)
+    it.create(deployment("a", 1, strategy={"type": "Recreate"}))
+    (first,) = eventually(lambda: it.pods("app=a"), "it is there")
+    it.ready(first)
+    it.patch("Deployment", "a", image_patch(_NEW))
+    eventually(lambda: "deletionTimestamp" in it.get("Pod", first)["metadata"], "it is ending")
+    assert stays(lambda: list(it.pods("app=a")) == [first])
+    it.gone(first)
+    eventually(lambda: _images(it) == [_NEW], "the next one is there")
+    (second,) = it.pods("app=a")
+    it.ready(second)
+    it.evict(second)
+    eventually(lambda: len(it.pods("app=a")) == 2, "another one is there while it ends")
+
+
 def test_deployment_that_goes_no_further_says_so(control_plane: ControlPlane) -> None:
     it = hand(control_plane)
     _whole(it, strategy=_ONE_FIRST, progressDeadlineSeconds=2)

@@ -26,8 +26,25 @@ ledger_driver: {{driver: kubernetes}}
 """
 
 
-def _drivers(plane: ControlPlane, kubeconfig: Path, place: Path) -> Drivers:
-    place.write_text(INVENTORY.format(namespace=plane.namespace, kubeconfig=kubeconfig))
+OF_DEPLOYMENTS = """\
+homeserver: example.org
+workers:
+  main: {{role: main, url: "http://127.0.0.1:1", metrics: "http://127.0.0.1:1/m"}}
+  sync0: {{role: sync, pool: sync, url: "http://127.0.0.1:2", metrics: "http://127.0.0.1:2/m"}}
+pools: {{sync: {{backend: sync}}}}
+workers_driver:
+  driver: kubernetes
+  namespace: {namespace}
+  kubeconfig: {kubeconfig}
+  pods: {{main: deployment/synapse-main, sync0: deployment/synapse-sync0}}
+releases_driver: {{driver: kubernetes, image: "example.org/synapse:v{{version}}"}}
+traffic_driver: {{driver: kubernetes}}
+ledger_driver: {{driver: kubernetes}}
+"""
+
+
+def _drivers(plane: ControlPlane, kubeconfig: Path, place: Path, inventory: str = INVENTORY) -> Drivers:
+    place.write_text(inventory.format(namespace=plane.namespace, kubeconfig=kubeconfig))
     return open_drivers(read_inventory(place))
 
 
@@ -38,9 +55,14 @@ def _missing(drivers: Drivers) -> set[str]:
     return {line for one in granted for line in one.not_granted(20)}
 
 
+@pytest.fixture(params=[INVENTORY, OF_DEPLOYMENTS], ids=["stateful_sets", "deployments"])
+def inventory(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def rules(control_plane: ControlPlane, tmp_path: Path) -> list[dict[str, list[str]]]:
-    _drivers(control_plane, control_plane.kubeconfig, tmp_path / "inventory.yaml")
+def rules(control_plane: ControlPlane, tmp_path: Path, inventory: str) -> list[dict[str, list[str]]]:
+    _drivers(control_plane, control_plane.kubeconfig, tmp_path / "inventory.yaml", inventory)
     said = CliRunner().invoke(cli, ["rbac", "-i", str(tmp_path / "inventory.yaml")], catch_exceptions=False)
     account, role, binding = yaml.safe_load_all(said.stdout)
     assert [one["kind"] for one in (account, role, binding)] == ["ServiceAccount", "Role", "RoleBinding"]
@@ -48,20 +70,34 @@ def rules(control_plane: ControlPlane, tmp_path: Path) -> list[dict[str, list[st
     return list(role["rules"])
 
 
-def test_what_it_prints_is_enough(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path) -> None:
+def test_what_it_prints_is_enough(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path, inventory: str) -> None:
     kubeconfig = control_plane.account("rollout", rules)
-    assert _missing(_drivers(control_plane, kubeconfig, tmp_path / "mine.yaml")) == set()
+    assert _missing(_drivers(control_plane, kubeconfig, tmp_path / "mine.yaml", inventory)) == set()
 
 
-def test_every_rule_of_it_is_needed(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path) -> None:
+def test_every_rule_of_it_is_needed(control_plane: ControlPlane, rules: list[dict[str, list[str]]], tmp_path: Path, inventory: str) -> None:
     """Without any one of them something is missed, and named."""
     for number, rule in enumerate(rules):
         kubeconfig = control_plane.account(f"without-{number}", [one for one in rules if one is not rule])
-        missing = _missing(_drivers(control_plane, kubeconfig, tmp_path / f"{number}.yaml"))
+        missing = _missing(_drivers(control_plane, kubeconfig, tmp_path / f"{number}.yaml", inventory))
         assert missing, rule
         assert all(rule["resources"][0] in line for line in missing)
 
 
+@pytest.mark.parametrize("inventory", [OF_DEPLOYMENTS])
+def test_of_deployments_it_is_the_named_ones_and_no_pod_is_deleted(rules: list[dict[str, list[str]]]) -> None:
+    """Their pods have no names that could be written down; nothing of StatefulSets is asked for where there are none."""
+    apps = {(*rule["resources"], *rule["verbs"]): rule.get("resourceNames") for rule in rules if rule["apiGroups"] == ["apps"]}
+    assert apps == {
+        ("deployments", "list"): None,
+        ("deployments", "get", "patch"): ["synapse-main", "synapse-sync0"],
+        ("replicasets", "list"): None,
+    }
+    pods = {(rule["resources"][0], verb) for rule in rules for verb in rule["verbs"] if rule["resources"][0].startswith("pods")}
+    assert pods == {("pods", "get"), ("pods", "list"), ("pods", "patch"), ("pods/eviction", "create"), ("pods/log", "get")}
+
+
+@pytest.mark.parametrize("inventory", [INVENTORY])
 def test_objects_of_others_are_not_touched(rules: list[dict[str, list[str]]]) -> None:
     """What changes something names the object, wherever that can be said; nothing of Secrets is asked for."""
     changing = [rule for rule in rules if not {"patch", "delete", "update"}.isdisjoint(rule["verbs"]) and rule["resources"] != ["jobs"]]

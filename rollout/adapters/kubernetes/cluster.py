@@ -103,17 +103,17 @@ class Cluster:
         return time() + self._off_s
 
     def all_of(self, kind: Kind, timeout_s: float, *, labels: str = "", fields: str = "") -> list[Object]:
-        """Return all objects of a kind, in one request. Raises DriverError."""
+        """Return all objects of a kind, in one request; each says its kind, which the API server leaves out. Raises DriverError."""
         query = {name: value for name, value in (("labelSelector", labels), ("fieldSelector", fields)) if value}
         answer = self._ask("GET", kind.path(self.namespace), timeout_s, query=query)
         if "items" not in answer:
             raise TransientDriverError("something else than the API server answered", where=self.where, why=f"no list of {kind.plural}")
-        return list(answer["items"] or ())
+        return [{"kind": kind.name, **one} for one in answer["items"] or ()]
 
     def get(self, kind: Kind, name: str, timeout_s: float) -> Object | None:
         """Return one object, None if there is none of that name. Raises DriverError."""
         try:
-            return self._ask("GET", kind.path(self.namespace, name), timeout_s)
+            return {"kind": kind.name, **self._ask("GET", kind.path(self.namespace, name), timeout_s)}
         except NotFoundError:
             return None
 

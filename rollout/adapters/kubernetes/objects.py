@@ -1,5 +1,5 @@
 """
-Reading StatefulSets and pods.
+Reading workloads and pods.
 
 Source: https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/ (names and ordinals),
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ (phases, conditions, container states).
@@ -7,7 +7,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ (phases, condi
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 
 from rollout.adapters.kubernetes.cluster import Object
@@ -15,7 +15,7 @@ from rollout.adapters.kubernetes.cluster import Object
 PREFIX = "rollout.internal"
 # On a template and on the pods that were made from it: which release that is.
 RELEASE = f"{PREFIX}/release"
-# On a StatefulSet: its strategy before we took it over, and what each of its pods was told to run.
+# On a workload: its strategy before we took it over, and what each of its pods was told to run.
 TAKEN_OVER, TOLD = f"{PREFIX}/taken-over", f"{PREFIX}/told"
 # On a pod, a label: whether its Service may choose it; and, in an annotation, since when that is so.
 ADMITTED, SINCE = f"{PREFIX}/admitted", f"{PREFIX}/since"
@@ -53,16 +53,6 @@ def pods_of(stateful_set: Object) -> list[str]:
     spec = stateful_set["spec"]
     first = int((spec.get("ordinals") or {}).get("start", 0))
     return [f"{name_of(stateful_set)}-{first + one}" for one in range(int(spec.get("replicas", 1)))]
-
-
-def homes(stateful_sets: Iterable[Object]) -> dict[str, Object]:
-    """Say whose each pod is."""
-    found: dict[str, Object] = {}
-    for one in stateful_sets:
-        # One that is scaled to nothing is a worker that doesn't run.
-        whole = one if one["spec"].get("replicas", 1) else {**one, "spec": {**one["spec"], "replicas": 1}}
-        found |= dict.fromkeys(pods_of(whole), one)
-    return found
 
 
 def images_in(template_or_pod: Object) -> dict[str, str]:

@@ -19,10 +19,11 @@ from rollout.adapters.asking import FAILURES, Asker, UnusableError, body_of
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import ClusterSettings, read_settings
 from rollout.adapters.kubernetes.cluster import Object
-from rollout.adapters.kubernetes.grants import not_granted
-from rollout.adapters.kubernetes.kinds import ENDPOINT_SLICES, PODS, SERVICES
+from rollout.adapters.kubernetes.grants import not_granted, owner_grants, pod_grants
+from rollout.adapters.kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from rollout.adapters.kubernetes.looking import looking
 from rollout.adapters.kubernetes.objects import ADMITTED, IN, OUT, has_ended, is_going, is_ready, label, name_of, since_of, uid_of
+from rollout.adapters.kubernetes.places import pod_at, pods_at
 from rollout.model.errors import PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -75,12 +76,14 @@ class KubernetesTraffic:
             return {}
         pods, services = self._pods(timeout_s), self._services(timeout_s)
         serving = _serving(self._looking.all_of(ENDPOINT_SLICES, "", timeout_s))
-        names = {worker: Server(server.backend, self._settings.pod_of(server.name)) for worker, server in servers.items()}
+        places = {worker: self._settings.pod_of(server.name) for worker, server in servers.items()}
         found = {
-            worker: pods[name.name]
-            for worker, name in names.items()
-            if name.name in pods and name.backend in services and _belongs(pods[name.name], services[name.backend])
+            worker: pods[places[worker]]
+            for worker, server in servers.items()
+            if places[worker] in pods and server.backend in services and _belongs(pods[places[worker]], services[server.backend])
         }
+        # In a Service's EndpointSlices a pod has its own name.
+        names = {worker: Server(servers[worker].backend, name_of(pod)) for worker, pod in found.items()}
         quiet = [worker for worker, pod in found.items() if self._has_settled(pod, serving, names[worker])]
         # What doesn't run has no request, and can't be asked; one that is started again meanwhile gets none.
         ended: dict[WorkerId, int | None] = {worker: 0 for worker in quiet if has_ended(found[worker])}
@@ -91,13 +94,13 @@ class KubernetesTraffic:
     def known(self, timeout_s: float) -> frozenset[Server]:
         """See ports.traffic. Of pods that are out too."""
         pods, services = self._pods(timeout_s), self._services(timeout_s)
-        called = {pod: worker for worker, pod in self._settings.pods.items()}
+        called = {place: worker for worker, place in self._settings.pods.items()}
         return frozenset(
-            Server(name, called.get(pod, pod))
+            Server(name, called.get(place, place))
             for name, service in services.items()
             if _selector(service)
-            for pod, its in pods.items()
-            if _belongs(its, service)
+            for place, pod in pods.items()
+            if _belongs(pod, service)
         )
 
     def drain(self, server: Server, timeout_s: float) -> None:
@@ -150,10 +153,11 @@ class KubernetesTraffic:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._metrics))
+        here, workers = self._settings.namespace, tuple(self._metrics)
         return (
+            *owner_grants(self._settings),
             Grant(here, "", "pods", ("get", "list")),
-            Grant(here, "", "pods", ("patch",), pods),
+            *pod_grants(self._settings, workers, "pods", ("patch",)),
             Grant(here, "", "services", ("list",)),
             Grant(here, "discovery.k8s.io", "endpointslices", ("list",)),
         )
@@ -167,11 +171,13 @@ class KubernetesTraffic:
         if ADMITTED not in _selector(service):
             remedy = f'`{ADMITTED}: "true"` in its selector, and among the labels of the pods\' template'
             raise PermanentDriverError(f"Service {server.backend} chooses pods whatever their label says", where=server.name, remedy=remedy)
-        name = self._settings.pod_of(server.name)
-        pod = self._cluster.get(PODS, name, timeout_s)
+        place = self._settings.pod_of(server.name)
+        pod = pod_at(self._cluster, place, self._settings.selector, timeout_s)
         if pod is None or not _belongs(pod, service):
-            raise PermanentDriverError(f"Service {server.backend} has no pod {name}", where=self._cluster.where)
-        return (acts.act("admit", timeout_s, worker=server.name, pod=name, uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),)
+            raise PermanentDriverError(f"Service {server.backend} has no pod {place}", where=self._cluster.where)
+        return (
+            acts.act("admit", timeout_s, worker=server.name, pod=name_of(pod), uid=uid_of(pod), was=label(pod, ADMITTED), admitted=wanted),
+        )
 
     def _service(self, server: Server, timeout_s: float) -> Object:
         found = self._services(timeout_s).get(server.backend)
@@ -185,7 +191,7 @@ class KubernetesTraffic:
         raise PermanentDriverError(what, where=server.name, remedy="no `hold` at this pool in the inventory")
 
     def _pods(self, timeout_s: float) -> dict[str, Object]:
-        return {name_of(pod): pod for pod in self._looking.all_of(PODS, self._settings.selector, timeout_s)}
+        return pods_at(lambda kind: self._looking.all_of(kind, self._settings.selector, timeout_s), self._settings.deployments)
 
     def _services(self, timeout_s: float) -> dict[str, Object]:
         return {name_of(one): one for one in self._looking.all_of(SERVICES, "", timeout_s)}

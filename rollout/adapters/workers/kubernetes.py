@@ -1,8 +1,8 @@
 """
-Workers as pods of StatefulSets: a look is one list of each, however many there are.
+Workers as pods of StatefulSets and of Deployments: a look is one list of each kind, however many there are.
 
-A pod is not stopped and started, it is replaced (ports.workers.Replaces): its StatefulSet makes the next one whenever the last is gone.
-Only one that is alone in its StatefulSet can be stopped, by scaling that to nothing.
+A pod is not stopped and started, it is replaced (ports.workers.Replaces): its workload makes the next one whenever the last is gone.
+Only one that is alone in its workload can be stopped, by scaling that to nothing.
 
 Kubernetes knows starts in whole seconds. What is told is the end of that second, or when we first saw it run, if that was earlier; what a
 worker runs isn't told by it (docs/decisions/0017-kubernetes.md).
@@ -14,11 +14,13 @@ from typing import Any
 
 from rollout.adapters.kubernetes import acts, ailing
 from rollout.adapters.kubernetes.access import ClusterSettings, read_settings
+from rollout.adapters.kubernetes.awaiting import is_running
 from rollout.adapters.kubernetes.cluster import PATIENCE_S, Object
-from rollout.adapters.kubernetes.grants import not_granted, sets_of
-from rollout.adapters.kubernetes.kinds import PODS, STATEFUL_SETS
+from rollout.adapters.kubernetes.grants import not_granted, pod_grants, workload_grants
 from rollout.adapters.kubernetes.looking import Looking, looking
-from rollout.adapters.kubernetes.objects import ADMITTED, homes, images_in, label, name_of, seconds, state_of, statuses_of, uid_of
+from rollout.adapters.kubernetes.objects import ADMITTED, images_in, label, name_of, seconds, state_of, statuses_of, uid_of
+from rollout.adapters.kubernetes.places import ListOf, called, homes, key_of, nobody_at, pod_at, pods_at, workloads
+from rollout.adapters.kubernetes.told import is_taken_over
 from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
@@ -27,7 +29,6 @@ from rollout.ports.privileges import Grant
 
 WHERE = "workers_driver"
 LINES_TIMEOUT_S = 5.0
-ASK_S = 10.0
 # Of a start that is known to the second, the latest moment.
 SECOND_S = 0.999
 
@@ -64,10 +65,10 @@ class KubernetesWorkers:
         """See ports.workers."""
         if not workers:
             return {}
-        sets = homes(self._looking.all_of(STATEFUL_SETS, self._settings.selector, timeout_s))
-        pods = self._pods(timeout_s)
-        names = {worker: self._settings.pod_of(worker) for worker in workers}
-        return {worker: self._process(pods.get(name), sets[name]) for worker, name in names.items() if name in sets}
+        list_of = self._lists(timeout_s)
+        found, pods = self._homes(list_of), pods_at(list_of, self._settings.deployments)
+        places = {worker: self._settings.pod_of(worker) for worker in workers}
+        return {worker: self._process(pods.get(place), found[place]) for worker, place in places.items() if place in found}
 
     def replace(self, worker: WorkerId, timeout_s: float) -> None:
         """See ports.workers.Replaces. A budget that forbids it is waited for; its words are in the error if it still does at the end."""
@@ -75,10 +76,10 @@ class KubernetesWorkers:
 
     def replace_acts(self, worker: WorkerId, timeout_s: float) -> Acts:
         """See ports.acts. For the pod that is there now: another one is left alone."""
-        return (acts.act("replace", timeout_s, **self._target(worker)),)
+        return (acts.act("replace", timeout_s, **self._target(worker)[1]),)
 
     def stop(self, worker: WorkerId, timeout_s: float) -> None:
-        """See ports.workers. PermanentDriverError for one of several in its StatefulSet, which brings it back at once."""
+        """See ports.workers. PermanentDriverError for one of several in its workload, which brings it back at once."""
         self._scale(worker, 0, timeout_s)
 
     def start(self, worker: WorkerId, timeout_s: float) -> None:
@@ -88,7 +89,7 @@ class KubernetesWorkers:
     def last_lines(self, worker: WorkerId, lines_max: int) -> tuple[str, ...]:
         """See ports.workers. Of one whose container has ended, what that wrote."""
         try:
-            pod = self._looking.cluster.get(PODS, self._settings.pod_of(worker), LINES_TIMEOUT_S)
+            pod = pod_at(self._looking.cluster, self._settings.pod_of(worker), self._settings.selector, LINES_TIMEOUT_S)
         except DriverError:
             return ()
         if pod is None:
@@ -99,13 +100,13 @@ class KubernetesWorkers:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._workers))
+        here, workers = self._settings.namespace, self._workers
         return (
-            Grant(here, "apps", "statefulsets", ("list",)),
-            Grant(here, "apps", "statefulsets", ("get", "patch"), sets_of(pods)),
+            *workload_grants(self._settings, workers),
             Grant(here, "", "pods", ("get", "list")),
-            Grant(here, "", "pods", ("patch", "delete"), pods),
-            Grant(here, "", "pods/eviction", ("create",), pods),
+            *pod_grants(self._settings, workers, "pods", ("patch",)),
+            *pod_grants(self._settings, workers, "pods", ("delete",), of_deployments=False),
+            *pod_grants(self._settings, workers, "pods/eviction", ("create",)),
             Grant(here, "", "pods/log", ("get",)),
             Grant(here, "", "events", ("list",)),
         )
@@ -115,44 +116,46 @@ class KubernetesWorkers:
         return not_granted(self._looking.cluster, self.grants(), timeout_s)
 
     def _scale(self, worker: WorkerId, replicas: int, timeout_s: float) -> None:
-        target = self._target(worker)
-        cluster = self._looking.cluster
-        found = cluster.get(STATEFUL_SETS, target["set"], min(ASK_S, timeout_s))
-        many = int((found or {"spec": {}})["spec"].get("replicas", 1))
+        found, target = self._target(worker)
+        many = int(found["spec"].get("replicas", 1))
         if many > 1:
-            what = f"one of {many} pods of StatefulSet {target['set']} can't be stopped: it brings that back at once"
+            what = f"one of {many} pods of {called(found)} can't be stopped: it brings that back at once"
             raise PermanentDriverError(what, where=worker, remedy="it is replaced instead")
         if replicas == 0 and many == 0 and not target["uid"]:
             return
-        acts.run(cluster, (acts.act("scale", timeout_s, replicas=replicas, **target),))
+        acts.run(self._looking.cluster, (acts.act("scale", timeout_s, replicas=replicas, **target),))
 
-    def _target(self, worker: WorkerId) -> dict[str, Any]:
-        """Say which pod a worker is now, and what it belongs to."""
-        name = self._settings.pod_of(worker)
-        cluster = self._looking.cluster
-        found = homes(cluster.all_of(STATEFUL_SETS, PATIENCE_S, labels=self._settings.selector)).get(name)
+    def _target(self, worker: WorkerId) -> tuple[Object, dict[str, Any]]:
+        """Return what a worker belongs to, and which pod it is now. Nothing of it was seen before this moment."""
+        place, cluster, selector = self._settings.pod_of(worker), self._looking.cluster, self._settings.selector
+        every = self._homes(lambda kind: cluster.all_of(kind, PATIENCE_S, labels=selector))
+        found = every.get(place)
         if found is None:
-            remedy = "`pods` in the workers_driver says which pod a worker is, if its name is another"
-            raise PermanentDriverError(f"no StatefulSet in {cluster.where} has a pod {name}", where=worker, remedy=remedy)
-        pod = cluster.get(PODS, name, PATIENCE_S)
-        return {
+            raise nobody_at(place, cluster.where, worker, selector)
+        pod = pod_at(cluster, place, selector, PATIENCE_S)
+        return found, {
             "worker": worker,
-            "set": name_of(found),
-            "pod": name,
+            "set": key_of(found),
+            "pod": place if pod is None else name_of(pod),
             "uid": "" if pod is None else uid_of(pod),
             "container": self._container(found["spec"]["template"]),
             "admitted": None if pod is None else label(pod, ADMITTED),
+            "others": sorted({key_of(one) for one in every.values() if is_taken_over(one)} - {key_of(found)}),
         }
+
+    def _homes(self, list_of: ListOf) -> dict[str, Object]:
+        return homes(workloads(list_of, self._settings.deployments, sets=self._settings.has_sets(self._workers)))
+
+    def _lists(self, timeout_s: float) -> ListOf:
+        """See what the other drivers of this moment see."""
+        return lambda kind: self._looking.all_of(kind, self._settings.selector, timeout_s)
 
     def _container(self, pod_or_template: Object) -> str:
         return self._settings.container or next(iter(images_in(pod_or_template)), "")
 
-    def _pods(self, timeout_s: float) -> dict[str, Object]:
-        return {name_of(pod): pod for pod in self._looking.all_of(PODS, self._settings.selector, timeout_s)}
-
     def _process(self, pod: Object | None, home: Object) -> Process:
         container = self._container(home["spec"]["template"])
-        if pod is None or not acts.is_running(pod, container):
+        if pod is None or not is_running(pod, container):
             return Process(running=False, started_at_s=None)
         status = statuses_of(pod)[container]
         second_s = seconds((state_of(status, "running") or {}).get("startedAt"))

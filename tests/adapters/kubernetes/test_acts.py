@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rollout.adapters.kubernetes import acts
+from rollout.adapters.kubernetes import acts, awaiting, returning
 from rollout.adapters.kubernetes.objects import REVISION, TAKEN_OVER
 from rollout.model.errors import TransientDriverError
 from tests.adapters.kubernetes.canned import Answer, Canned, canned, listed
@@ -58,7 +58,7 @@ class Place:
         acts.run(self.server.cluster, (one,))
 
     def give_back(self) -> bool:
-        return acts.give_back(self.server.cluster, "sync")
+        return returning.give_back(self.server.cluster, "sync")
 
 
 def _next(statuses: list[int]) -> int:
@@ -67,8 +67,8 @@ def _next(statuses: list[int]) -> int:
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
-    monkeypatch.setattr(acts, "SETTLED_S", 0.0)
-    monkeypatch.setattr(acts, "GIVE_BACK_S", 1.0)
+    monkeypatch.setattr(awaiting, "SETTLED_S", 0.0)
+    monkeypatch.setattr(returning, "GIVE_BACK_S", 1.0)
     it = Place()
     with canned(tmp_path, it.answer) as server:
         it.server = server

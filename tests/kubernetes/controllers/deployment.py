@@ -30,6 +30,17 @@ _COMPONENT = "deployment-controller"
 _HASH = "pod-template-hash"
 _REVISION = "deployment.kubernetes.io/revision"
 _DESIRED, _MOST = "deployment.kubernetes.io/desired-replicas", "deployment.kubernetes.io/max-replicas"
+# annotationsToSkip of deployment_util.go: all others of a Deployment are copied to its newest ReplicaSet, and stay there.
+_NOT_COPIED = frozenset(
+    {
+        "kubectl.kubernetes.io/last-applied-configuration",
+        _REVISION,
+        "deployment.kubernetes.io/revision-history",
+        _DESIRED,
+        _MOST,
+        "deprecated.deployment.rollback.to",
+    }
+)
 
 
 def deployments(resources: Resources) -> float | None:
@@ -93,15 +104,22 @@ def _new_set(resources: Resources, deployment: Object, sets: list[Object], new: 
         metadata = {
             "name": f"{name_of(deployment)}-{word}",
             "labels": dict(template["metadata"]["labels"]),
-            "annotations": _annotations(deployment) | {_REVISION: str(highest + 1)},
+            "annotations": _copied(deployment) | _annotations(deployment) | {_REVISION: str(highest + 1)},
             "ownerReferences": [reference(deployment)],
         }
         new = resources.create(SET, namespace_of(deployment), {"metadata": metadata, "spec": spec}, MANAGER)
-    elif _number(new, _REVISION) <= highest:
-        new = _annotated(resources, new, {_REVISION: str(highest + 1)})
+    else:
+        more = _copied(deployment) | ({_REVISION: str(highest + 1)} if _number(new, _REVISION) <= highest else {})
+        if more.items() - (new["metadata"].get("annotations") or {}).items():
+            new = _annotated(resources, new, more)
     if _number(deployment, _REVISION) != _number(new, _REVISION):
         _annotated(resources, deployment, {_REVISION: str(_number(new, _REVISION))})
     return new
+
+
+def _copied(deployment: Object) -> dict[str, str]:
+    """Return what is copied: copyDeploymentAnnotationsToReplicaSet."""
+    return {name: value for name, value in (deployment["metadata"].get("annotations") or {}).items() if name not in _NOT_COPIED}
 
 
 def _annotations(deployment: Object) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """
 The port `releases` in a cluster.
 
-What a worker was told is kept beside its StatefulSet's template, with the uid of the pod that was there then: a pod of another uid was made
+What a worker was told is kept beside its workload's template, with the uid of the pod that was there then: a pod of another uid was made
 since. So which of two came first is told without comparing two clocks, and without fractions of a second, which Kubernetes doesn't keep.
 Where a moment must be named that only came "after this pod's start", it is that start and a second.
 """
@@ -13,14 +13,13 @@ from dataclasses import replace
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
 from rollout.adapters.kubernetes.cluster import APPLY, PATIENCE_S, ForbiddenError, Object
-from rollout.adapters.kubernetes.grants import not_granted, sets_of
-from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, PODS, STATEFUL_SETS
+from rollout.adapters.kubernetes.grants import not_granted, workload_grants
+from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, REPLICA_SETS, Kind
 from rollout.adapters.kubernetes.looking import looking
 from rollout.adapters.kubernetes.objects import (
     RELEASE,
     REVISION,
     annotation,
-    homes,
     label,
     managers_of,
     name_of,
@@ -29,6 +28,20 @@ from rollout.adapters.kubernetes.objects import (
     statuses_of,
     uid_of,
 )
+from rollout.adapters.kubernetes.places import (
+    ListOf,
+    called,
+    homes,
+    is_deployment,
+    key_of,
+    kind_of,
+    nobody_at,
+    owner_uid_of,
+    pod_at,
+    pods_at,
+    template_of,
+    workloads,
+)
 from rollout.adapters.kubernetes.told import Told, fingerprint, is_taken_over, told_in
 from rollout.adapters.releases.identifying import base_of, identified
 from rollout.adapters.releases.kubernetes import jobs, records
@@ -36,6 +49,7 @@ from rollout.adapters.releases.kubernetes.parts import (
     Record,
     adopted,
     lock_of,
+    part_in,
     part_of,
     parts_of,
     which,
@@ -99,7 +113,7 @@ class KubernetesReleases:
         See ports.releases.
 
         A Job runs the image and has it say what it is; the API server is asked whether it would take each template; and what all of it is
-        in each StatefulSet is written down, with what is there now, so that the way back is known to whoever comes after us.
+        in each workload is written down, with what is there now, so that the way back is known to whoever comes after us.
         """
         known = self._known()
         if release.id in known and known[release.id].release.schema_version is not None:
@@ -107,7 +121,7 @@ class KubernetesReleases:
         image = self._image_of_release(release, known)
         self._try_out(release, image, must=True)
         done = self._with_facts(release, image, timeout_s)
-        parts = parts_of(self._sets(), self._settings)
+        parts = parts_of(self._workloads(), self._settings)
         before = {name: record for name, record in known.items() if any(part == parts.get(one) for one, part in record.parts.items())}
         before = {name: self._learned(record, timeout_s) for name, record in before.items() if name != release.id}
         # One that somebody else has put there stays as it is; of any other the templates are made by us.
@@ -134,26 +148,25 @@ class KubernetesReleases:
 
     def activate_acts(self, worker: WorkerId, release: ReleaseId) -> Acts:
         """See ports.acts. PermanentDriverError when it isn't prepared, or when somebody else has edited what is ours in the template."""
-        known, sets = self._kept(PATIENCE_S), homes(self._sets_now())
-        pod = self._settings.pod_of(worker)
-        found = sets.get(pod)
+        known, place = self._kept(PATIENCE_S), self._settings.pod_of(worker)
+        found = homes(self._workloads_now()).get(place)
         if found is None:
-            raise PermanentDriverError(f"no StatefulSet in {self._cluster.where} has a pod {pod}", where=worker)
-        part, now = (known[release].parts.get(name_of(found)) if release in known else None), part_of(found, self._settings)
+            raise nobody_at(place, self._cluster.where, worker, self._settings.selector)
+        part, now = (known[release].parts.get(key_of(found)) if release in known else None), part_of(found, self._settings)
         if part is None:
             raise self._not_prepared(release)
         if now is None or which(found, now, known) not in known:
             raise _edited(worker, found)
-        if told_in(found).get(pod, Told(ReleaseId(""), 0.0, "")).release == release and now == part:
+        if told_in(found).get(place, Told(ReleaseId(""), 0.0, "")).release == release and now == part:
             return ()
-        there = self._cluster.get(PODS, pod, PATIENCE_S)
+        there = pod_at(self._cluster, place, self._settings.selector, PATIENCE_S)
         return (
             acts.act(
                 "tell",
                 PATIENCE_S,
                 worker=worker,
-                set=name_of(found),
-                pod=pod,
+                set=key_of(found),
+                at=place,
                 release=release,
                 at_s=self._cluster.now_s(),
                 uid="" if there is None else uid_of(there),
@@ -165,11 +178,10 @@ class KubernetesReleases:
 
     def activations(self, workers: Sequence[WorkerId]) -> dict[WorkerId, Activation]:
         """See ports.releases."""
-        sets = homes(self._looking.all_of(STATEFUL_SETS, self._settings.selector, LOOK_S))
-        pods = {name_of(pod): pod for pod in self._looking.all_of(PODS, self._settings.selector, LOOK_S)}
-        names = {worker: self._settings.pod_of(worker) for worker in workers}
+        found, pods = homes(self._workloads()), pods_at(self._list, self._settings.deployments)
+        places = {worker: self._settings.pod_of(worker) for worker in workers}
         known = self._known()
-        return {worker: self._activation(name, sets[name], pods.get(name), known) for worker, name in names.items() if name in sets}
+        return {worker: self._activation(at, found[at], pods.get(at), known) for worker, at in places.items() if at in found}
 
     def room(self, release: Release) -> Room:
         """See ports.releases. That an image has no room on a node is seen when it is prepared."""
@@ -184,10 +196,9 @@ class KubernetesReleases:
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""
-        here, pods = self._settings.namespace, tuple(map(self._settings.pod_of, self._workers))
+        here = self._settings.namespace
         return (
-            Grant(here, "apps", "statefulsets", ("list",)),
-            Grant(here, "apps", "statefulsets", ("get", "patch"), sets_of(pods)),
+            *workload_grants(self._settings, self._workers),
             Grant(here, "", "pods", ("get", "list")),
             Grant(here, "", "pods/log", ("get",)),
             Grant(here, "", "events", ("list",)),
@@ -200,17 +211,17 @@ class KubernetesReleases:
         """See ports.privileges."""
         return not_granted(self._cluster, self.grants(), timeout_s)
 
-    def _activation(self, pod: str, found: Object, there: Object | None, known: Mapping[ReleaseId, Record]) -> Activation:
+    def _activation(self, place: str, found: Object, there: Object | None, known: Mapping[ReleaseId, Record]) -> Activation:
         part = part_of(found, self._settings)
         if part is None:
             return Activation(None, None)
         says = which(found, part, known)
         if says not in known:
             return Activation(says, self._cluster.now_s())
-        told = told_in(found).get(pod)
+        told = told_in(found).get(place)
         carries = self._carried(found, there, says, known)
         if told is None:
-            # Nobody has told this one anything: it is what its pod is, or, where others roll the StatefulSet, what its next one will be.
+            # Nobody has told this one anything: it is what its pod is, or, where others roll the workload, what its next one will be.
             if there is None or is_taken_over(found) or carries == says:
                 return Activation(says if there is None else carries, _made_at(there))
             return Activation(says, _after(there))
@@ -225,35 +236,48 @@ class KubernetesReleases:
             return None
         if (named := annotation(there, RELEASE)) is not None:
             return ReleaseId(named)
+        if is_deployment(found):
+            return self._carried_in(found, there, known)
         if label(there, REVISION) == (found.get("status") or {}).get("updateRevision", ""):
             return says
         images = {one["name"]: one.get("image") for one in there["spec"]["containers"]}
         for release, record in known.items():
-            part = record.parts.get(name_of(found))
+            part = record.parts.get(key_of(found))
             if part is not None and part.mark is None and all(images.get(name) == image for name, image in part.images.items()):
                 return release
         return None
 
+    def _carried_in(self, found: Object, there: Object, known: Mapping[ReleaseId, Record]) -> ReleaseId | None:
+        """Return the release of a Deployment's pod: its ReplicaSet still has the template that it was made from."""
+        sets = {uid_of(one): one for one in self._list(REPLICA_SETS)}
+        of = sets.get(owner_uid_of(there))
+        part = None if of is None else part_in(template_of(of), self._settings)
+        return next((release for release, record in known.items() if part is not None and record.parts.get(key_of(found)) == part), None)
+
     def _known(self) -> dict[ReleaseId, Record]:
         """Return what was written down, and what somebody else has put into templates where that isn't."""
         kept = self._kept()
-        return {**adopted(self._sets(), kept, self._settings), **kept}
+        return {**adopted(self._workloads(), kept, self._settings), **kept}
 
     def _kept(self, timeout_s: float = LOOK_S) -> dict[ReleaseId, Record]:
         store = self._looking.get(CONFIG_MAPS, self._settings.store, timeout_s)
         return records.records_in(store, f"ConfigMap {self._settings.store} in {self._cluster.where}")
 
-    def _sets(self) -> list[Object]:
-        return self._looking.all_of(STATEFUL_SETS, self._settings.selector, LOOK_S)
+    def _list(self, kind: Kind) -> list[Object]:
+        return self._looking.all_of(kind, self._settings.selector, LOOK_S)
 
-    def _sets_now(self) -> list[Object]:
+    def _workloads(self, list_of: ListOf | None = None) -> list[Object]:
+        every = list_of or self._list
+        return workloads(every, self._settings.deployments, sets=self._settings.has_sets(self._workers))
+
+    def _workloads_now(self) -> list[Object]:
         """Return them as they are at this moment: what is written goes by it."""
-        return self._cluster.all_of(STATEFUL_SETS, PATIENCE_S, labels=self._settings.selector)
+        return self._workloads(lambda kind: self._cluster.all_of(kind, PATIENCE_S, labels=self._settings.selector))
 
     def _is_needed(self, release: ReleaseId) -> bool:
-        sets = self._sets()
-        named = {annotation(one["spec"]["template"], RELEASE) for one in sets}
-        return release in named or any(told.release == release for one in sets for told in told_in(one).values())
+        every = self._workloads()
+        named = {annotation(one["spec"]["template"], RELEASE) for one in every}
+        return release in named or any(told.release == release for one in every for told in told_in(one).values())
 
     def _image_of(self, version: str) -> str:
         image = self._settings.image_of(version)
@@ -276,21 +300,21 @@ class KubernetesReleases:
 
     def _try_out(self, release: Release, image: str, *, must: bool = False) -> None:
         """Ask the API server whether it would take the templates. Who may not write is told so where it matters."""
-        for found in self._sets():
+        for found in self._workloads():
             part = part_of(found, self._settings)
             if part is None:
                 continue
-            order = {"pod": "", "release": release.id, "at_s": 0.0, "uid": "", "images": dict.fromkeys(part.images, image)}
+            order = {"at": "", "release": release.id, "at_s": 0.0, "uid": "", "images": dict.fromkeys(part.images, image)}
             order |= {"mark": release.id}
             body = acts.applied(found, order)
             # What is asked about is the template; whether it has changed meanwhile isn't.
             body["metadata"] = {"name": name_of(found)}
             try:
-                self._cluster.patch(STATEFUL_SETS, name_of(found), body, APPLY, ASK_S, dry_run=True)
+                self._cluster.patch(kind_of(key_of(found)), name_of(found), body, APPLY, ASK_S, dry_run=True)
             except PermanentDriverError as error:
                 if isinstance(error, ForbiddenError) and not must:
                     return
-                what = f"the template of StatefulSet {name_of(found)} would not be accepted"
+                what = f"the template of {called(found)} would not be accepted"
                 raise PermanentDriverError(what, where=error.where, why=error.why, remedy=error.remedy) from error
 
     def _with_facts(self, release: Release, image: str, timeout_s: float) -> Release:
@@ -317,11 +341,10 @@ class KubernetesReleases:
             return record
 
     def _job(self, what: str, release: ReleaseId, image: str, argv: Sequence[str]) -> Object:
-        sets = homes(self._sets())
-        found = sets.get(self._settings.pod_of(self._main))
+        found = homes(self._workloads()).get(self._settings.pod_of(self._main))
         part = None if found is None else part_of(found, self._settings)
         if found is None or part is None:
-            raise PermanentDriverError(f"no StatefulSet has the pod of {self._main}", where=self._cluster.where)
+            raise PermanentDriverError(f"no StatefulSet or Deployment has the pod of {self._main}", where=self._cluster.where)
         return jobs.job_of(jobs.name_for(what, release), found, image, next(iter(part.images)), argv)
 
     def _not_prepared(self, release: ReleaseId) -> PermanentDriverError:
@@ -341,7 +364,6 @@ def _after(pod: Object) -> float:
 def _edited(worker: WorkerId, found: Object) -> PermanentDriverError:
     latest = managers_of(found)
     why = "; ".join(f"{manager} at {at}" for manager, at in latest[:3]) or "managedFields name nobody"
-    remedy = (
-        f"kubectl get statefulset {name_of(found)} -o yaml --show-managed-fields; undo that edit, or plan again once nothing is ours there"
-    )
+    kind = kind_of(key_of(found)).name.lower()
+    remedy = f"kubectl get {kind} {name_of(found)} -o yaml --show-managed-fields; undo that edit, or plan again once nothing is ours there"
     return PermanentDriverError("somebody else has edited its template since this was planned", where=worker, why=why, remedy=remedy)

@@ -1,5 +1,5 @@
 """
-Preparing and migrating: Jobs with the pod template of main's StatefulSet, the new image, and a command of ours.
+Preparing and migrating: Jobs with the pod template of main's workload, the new image, and a command of ours.
 
 A Job is watched and never killed: it has no deadline, and is tried once. Its name says what it does for which release, so that who comes
 after a crash, or beside another tool, finds the one that is under way instead of beginning a second. What a preparation writes is its
@@ -31,9 +31,9 @@ _log = logging.getLogger(__name__)
 _OF_SERVERS = ("livenessProbe", "readinessProbe", "startupProbe", "lifecycle", "ports", "args")
 
 
-def job_of(name: str, stateful_set: Object, image: str, container: str, argv: Sequence[str]) -> Object:
-    """Return a Job that runs *argv* as *container* of a StatefulSet's pods would run, in another image."""
-    spec = copy.deepcopy(stateful_set["spec"]["template"]["spec"])
+def job_of(name: str, workload: Object, image: str, container: str, argv: Sequence[str]) -> Object:
+    """Return a Job that runs *argv* as *container* of a workload's pods would run, in another image."""
+    spec = copy.deepcopy(workload["spec"]["template"]["spec"])
     worker = next(one for one in spec["containers"] if one["name"] == container)
     for part in _OF_SERVERS:
         worker.pop(part, None)
