@@ -28,15 +28,15 @@ from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import WorkerId
 
 CONTROL = "sync1"
-BEFORE_S = 15.0
+BEFORE_S = 10.0
 # After the control, and after the rollout: what was cut has come back by then.
-SETTLE_S = 6.0
+SETTLE_S = 5.0
 ROLLOUT_TIMEOUT_S = 1200.0
 BOOT_TIMEOUT_S = 90.0
 
 BAD = f"{VERSIONS[1]}+slow"
-# Fewer initial syncs than usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
-RATES = Rates(reads=8.0, initial_syncs=0.7)
+# Less than usual: on two slow cores nothing is left while a worker boots, and what then waits looks like the release.
+RATES = Rates(reads=7.0, initial_syncs=0.7, main=55.0)
 
 CUTS_MIN = 5
 LONG_POLLS_MIN = 8
