@@ -68,7 +68,7 @@ class _Over(NamedTuple):
 
 
 def _over_the_odds(plan: Plan, state: DeployState, passed: Sequence[tuple[Step, WorkerId]]) -> Iterator[_Over]:
-    """Each counts since it passed, so that its recovery is no part of it."""
+    """Find the roles that fail together, incidents and all. Each worker counts since it passed, so that its recovery is no part of it."""
     index = index_of(plan)
     found: dict[tuple[Role, GateId], list[tuple[Step, WorkerId, Passed]]] = {}
     for step, worker in passed:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from rollout.gating.shift import Peak
 
-# How far a pool's mean walks in half a minute, how far it strays at all, and how far from one quarter of an hour's mean to another minute
-# (a logarithm of seconds).
+# How far a pool's mean walks in half a minute, how far it strays at all, and how far it sways about that from minute to minute (a
+# logarithm of seconds).
 _WALK = 0.06
 STRAYS = 0.15
 _SWAYS = 0.1

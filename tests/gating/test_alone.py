@@ -14,6 +14,7 @@ from rollout.gating.curves import expected
 from rollout.gating.hypotheses import Parabola
 from rollout.gating.latency import Block, Heard, Mean, Said, Setting, at_most, hear, listen, silence, weigh
 from rollout.gating.sequential import BLOCKS_MAX, Kept, Seen
+from rollout.gating.shift import shape_of
 from rollout.gating.windows import Window, extend_blocks
 from rollout.model.gate import Metric, Ruling, Tally
 from tests.gating import evidence_at_hand
@@ -95,15 +96,22 @@ def test_the_best_excuse_is_the_best_of_many(course: list[tuple[float, bool]]) -
     assert heard.excused.likely == pytest.approx(best, abs=1e-3)
 
 
-@given(_COURSE)
+@given(_COURSE, st.sampled_from([4.0, 600.0]))
 @settings(deadline=None, max_examples=30)
-def test_what_it_may_come_to_at_most_is_no_less_than_what_it_comes_to(course: list[tuple[float, bool]]) -> None:
-    blocks = [_block(index, slower, compared=compared) for index, (slower, compared) in enumerate(course)]
-    before = _heard(blocks[:-1])
-    said = weigh(_heard(blocks))
-    slower, tail = at_most(before, listen(before, blocks[-1])) if before.levels else (math.inf, math.inf)
-    assert slower >= said.slower - 1e-9
-    assert tail >= said.tail - 1e-9
+def test_what_it_may_come_to_at_most_is_no_less_than_what_it_comes_to(course: list[tuple[float, bool]], requests: float) -> None:
+    """Of histograms, in which very slow requests show, and of blocks of few requests, too."""
+    shapes = [shape_of(requests_of(count, 0.0), None) for count in (40_000.0, 160_000.0)]
+    assert shapes[0] is not None
+    heard = silence(Setting(shapes[0], shapes[1], expected(()), bad_ratio=1.25))
+    for index, (slower, compared) in enumerate(course):
+        pool = requests_of(4 * requests, 0.0) if compared else None
+        said = listen(heard, Block(requests_of(requests, slower), pool, BLOCK_S, (index + 0.5) * BLOCK_S))
+        most = at_most(heard, said) if heard.levels else (math.inf, math.inf)
+        heard = hear(heard, said)
+        found = weigh(heard)
+        assert math.isfinite(found.tail)
+        assert most[0] >= found.slower - 1e-9
+        assert most[1] >= found.tail - 1e-9
 
 
 ADMITTED_AT_S = 10_000.0

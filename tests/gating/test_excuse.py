@@ -135,6 +135,22 @@ def test_a_third_incident_counts() -> None:
     assert _excused(seen, [thrice] * 2) == _failing(seen)[0]
 
 
+def test_what_they_were_in_an_incident_before_is_not_their_usual() -> None:
+    """For two of the last five quarters of an hour, which would be a half of what their mean is above that."""
+    slow = [1.0] * 30 + [1.4] * 24 + [1.0] * 6
+    levels = [
+        Level(math.log(ratio), 0.01, BLOCK_S, BLOCK_S * (index + 1), 0.0) for index, ratio in enumerate((*slow, *[1.0] * 6, *[1.4] * 8))
+    ]
+    began_s = ADMITTED_AT_S - BLOCK_S * len(slow)
+    assert _excused(_seen(), [Passed(levels, began_s, began_s)] * 2).excused_s == 240.0
+
+
+def test_who_passed_in_an_incident_shortly_before_is_not_asked() -> None:
+    """It knows of no other usual; the others do."""
+    newcomer = _passed([2.5] * 3 + [1.0] * 3 + [2.5] * 8, earlier_s=120.0)
+    assert _excused(_seen(), [_passed(SAME), _passed(SAME), newcomer]).excused_s == 240.0
+
+
 def test_that_their_pool_shows_the_same_makes_the_others_no_less_slow() -> None:
     """They are judged less that, and seem as usual; who has nobody to compare with is in the same incident."""
     drifted = [one._replace(at=0.0, drift=one.at) for one in _passed(SAME).levels]
