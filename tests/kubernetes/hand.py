@@ -1,6 +1,7 @@
 """What tests of the control plane do by hand that a kubelet or a user would do, and the objects that they begin with."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,6 +45,24 @@ def deployment(name: str, replicas: int = 3, image: str = "example.org/a:1", **m
 
 def image_patch(image: str) -> Object:
     return {"spec": {"template": {"spec": {"containers": [{"name": "a", "image": image}]}}}}
+
+
+@contextmanager
+def repeated(look: Callable[[], None], every_s: float) -> Iterator[None]:
+    """Look all the time while the block runs."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(every_s):
+            look()
+
+    thread = threading.Thread(target=go_on, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(10)
 
 
 @contextmanager

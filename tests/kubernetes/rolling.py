@@ -2,7 +2,6 @@
 
 import os
 import sys
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from rollout.model.event import EffectIntended, Event
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
 from tests.end_to_end.site import Command, Said
+from tests.kubernetes.hand import repeated
 from tests.kubernetes.homeserver import IMAGE, Homeserver
 
 WORKERS = {"main-0": "main", "client-0": "client", "client-1": "client", "sync-0": "sync", "sync-1": "sync", "sync-2": "sync"}
@@ -175,21 +175,15 @@ class Watched:
 @contextmanager
 def watched(site: Homeserver, *names: str) -> Iterator[Watched]:
     """Look at StatefulSets all the time."""
-    it, ended = Watched(), threading.Event()
+    it = Watched()
 
     def look() -> None:
-        while not ended.wait(0.2):
-            for name in names:
-                try:
-                    ready = site.set(name).status.ready_replicas or 0
-                except Exception:  # noqa: BLE001, S112  (an API server that is away says nothing)
-                    continue
-                it.ready_min[name] = min(ready, it.ready_min.get(name, ready))
+        for name in names:
+            try:
+                ready = site.set(name).status.ready_replicas or 0
+            except Exception:  # noqa: BLE001, S112  (an API server that is away says nothing)
+                continue
+            it.ready_min[name] = min(ready, it.ready_min.get(name, ready))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, 0.2):
         yield it
-    finally:
-        ended.set()
-        thread.join(10)

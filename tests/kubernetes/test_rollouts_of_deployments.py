@@ -1,7 +1,6 @@
 """Whole rollouts of a homeserver whose workers are Deployments of one replica, beside a StatefulSet, through the command line."""
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.hand import repeated
 from tests.kubernetes.homeserver import CRASHING, Homeserver, homeserver, images, load
 from tests.kubernetes.kubelet.node import Kubelet
 from tests.kubernetes.rolling import GOOD, OLD, Rolling, watched
@@ -38,21 +38,15 @@ class Seen:
 
 @contextmanager
 def deployments_watched(site: Homeserver) -> Iterator[Seen]:
-    it, ended = Seen(), threading.Event()
+    it = Seen()
 
     def look() -> None:
-        while not ended.wait(0.1):
-            pods = {name: site.pods_of(name) for name in DEPLOYMENTS}
-            it.pods_max = {name: max(len(pods[name]), it.pods_max.get(name, 0)) for name in DEPLOYMENTS}
-            it.ready_min = min(it.ready_min, sum(_is_ready(pod) for every in pods.values() for pod in every))
+        pods = {name: site.pods_of(name) for name in DEPLOYMENTS}
+        it.pods_max = {name: max(len(pods[name]), it.pods_max.get(name, 0)) for name in DEPLOYMENTS}
+        it.ready_min = min(it.ready_min, sum(_is_ready(pod) for every in pods.values() for pod in every))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, 0.1):
         yield it
-    finally:
-        ended.set()
-        thread.join(10)
 
 
 def _is_ready(pod: object) -> bool:

@@ -1,6 +1,5 @@
 """Telling and replacing the one pod of a Deployment, as the drivers for workers, releases and traffic do it together."""
 
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,38 +19,26 @@ from rollout.adapters.workers.kubernetes import KubernetesWorkers, WorkersSettin
 from rollout.lab.processes import wait_until
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 from rollout.model.ids import ReleaseId, WorkerId
-from rollout.model.release import Release
 from rollout.ports.traffic import Server
+from tests.adapters.kubernetes.rolled import TIMEOUT_S, Rolled
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.hand import stays
-from tests.kubernetes.homeserver import CRASHING, IMAGE, READY_S, Homeserver, homeserver, images
+from tests.kubernetes.hand import repeated, stays
+from tests.kubernetes.homeserver import CRASHING, IMAGE, READY_S, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
 
 OLD, NEW = "2.0.0", "2.1.0"
 SYNC0, SYNC1 = WorkerId("sync0"), WorkerId("sync1")
 PLACES = {SYNC0: "deployment/sync-0", SYNC1: "deployment/sync-1"}
 SERVER0 = Server("sync", SYNC0)
-TIMEOUT_S = 60.0
 # As somebody may have written it, and not as the API server would by itself.
 STRATEGY = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": "50%", "maxUnavailable": 0}}
 
 
 @dataclass(slots=True)
-class Place:
+class Place(Rolled):
     """Two sync workers, each the one pod of a Deployment of its own."""
 
-    site: Homeserver
-    workers: KubernetesWorkers
-    releases: KubernetesReleases
     traffic: KubernetesTraffic
-    base: ReleaseId
-
-    def has(self, version: str) -> Release:
-        return self.releases.prepare(self.releases.identify(version, None, self.base, next_generation=False), TIMEOUT_S)
-
-    def roll(self, worker: WorkerId, release: ReleaseId, timeout_s: float = TIMEOUT_S) -> None:
-        self.releases.activate(worker, release)
-        self.workers.replace(worker, timeout_s)
 
     def uid(self, worker: WorkerId) -> str:
         return str(self.site.pod(PLACES[worker]).metadata.uid)
@@ -89,7 +76,7 @@ def place(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iter
         settings = {**settings, "image": IMAGE, "facts": ("facts",), "migrate": ("migrate",)}
         releases = KubernetesReleases(ReleasesSettings.model_validate(settings), SYNC0, (SYNC0, SYNC1))
         (base,) = releases.prepared()
-        yield Place(site, workers, releases, traffic, base)
+        yield Place(site, workers, releases, base, traffic)
 
 
 @dataclass(slots=True)
@@ -102,21 +89,15 @@ class Seen:
 
 @contextmanager
 def watched(place: Place, name: str) -> Iterator[Seen]:
-    it, ended = Seen(), threading.Event()
+    it = Seen()
 
     def look() -> None:
-        while not ended.wait(0.05):
-            spec = place.site.deployment(name).spec
-            it.strategies.add((spec.strategy.type, bool(spec.paused)))
-            it.pods_max = max(it.pods_max, len(place.site.pods_of(name)))
+        spec = place.site.deployment(name).spec
+        it.strategies.add((spec.strategy.type, bool(spec.paused)))
+        it.pods_max = max(it.pods_max, len(place.site.pods_of(name)))
 
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
+    with repeated(look, 0.05):
         yield it
-    finally:
-        ended.set()
-        thread.join(10)
 
 
 def test_it_is_paused_and_recreated_and_given_back_as_it_was(place: Place) -> None:

@@ -1,7 +1,6 @@
 """Telling and replacing pods of one StatefulSet, as the drivers for workers and releases do it together."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,32 +12,18 @@ from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
 from rollout.adapters.workers.kubernetes import KubernetesWorkers, WorkersSettings
 from rollout.lab.processes import wait_until
 from rollout.model.errors import PermanentDriverError, TransientDriverError
-from rollout.model.ids import ReleaseId, WorkerId
-from rollout.model.release import Release
+from rollout.model.ids import WorkerId
+from tests.adapters.kubernetes.rolled import TIMEOUT_S, Rolled
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.homeserver import CRASHING, IMAGE, READY_S, Homeserver, homeserver, images
+from tests.kubernetes.homeserver import CRASHING, IMAGE, READY_S, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
 
 OLD, NEW = "2.0.0", "2.1.0"
 SYNC0, SYNC1 = WorkerId("sync-0"), WorkerId("sync-1")
-TIMEOUT_S = 60.0
 
 
-@dataclass(slots=True)
-class Place:
+class Place(Rolled):
     """Two sync workers in one StatefulSet, which makes one pod after the other."""
-
-    site: Homeserver
-    workers: KubernetesWorkers
-    releases: KubernetesReleases
-    base: ReleaseId
-
-    def has(self, version: str) -> Release:
-        return self.releases.prepare(self.releases.identify(version, None, self.base, next_generation=False), TIMEOUT_S)
-
-    def roll(self, worker: WorkerId, release: ReleaseId, timeout_s: float = TIMEOUT_S) -> None:
-        self.releases.activate(worker, release)
-        self.workers.replace(worker, timeout_s)
 
     def uid(self, pod: str) -> str:
         return str(self.site.pod(pod).metadata.uid)
