@@ -222,7 +222,7 @@ def test_image_that_nobody_knows_cannot_be_pulled(control_plane: ControlPlane, k
 def test_pod_that_fits_no_node_stays_pending(control_plane: ControlPlane) -> None:
     it = hand(control_plane)
     one = _serving("a")
-    one["spec"]["nodeSelector"] = {"example.org/there": "is none"}
+    one["spec"]["nodeSelector"] = {"example.org/there": "nowhere"}
     it.create(one)
     eventually(lambda: _conditions(it, "a").get("PodScheduled") == ("False", "Unschedulable"), "it is said")
     assert it.get("Pod", "a")["status"]["phase"] == "Pending"

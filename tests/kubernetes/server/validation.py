@@ -14,6 +14,7 @@ from tests.kubernetes.server.refusals import RefusedError, bad_request, invalid
 from tests.kubernetes.server.selectors import matches
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _PATH_NAME = re.compile(r"[^/%]+")
 _MICRO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
 # What of a StatefulSet's spec may be changed: ValidateStatefulSetUpdate.
@@ -98,7 +99,23 @@ def _pod_fixed(spec: Object) -> Object:
     return left
 
 
+def _labels(labels: Object | None, where: str) -> list[Cause]:
+    values = [str(value) for value in (labels or {}).values()]
+    return [("FieldValueInvalid", f'Invalid value: "{one}": {_LABEL_RULE}', where) for one in values if not _LABEL.fullmatch(one)]
+
+
+_LABEL_RULE = (
+    "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an "
+    "alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', regex used for validation is "
+    "'(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')"
+)
+
+
 def _common(kind: Kind, obj: Object) -> list[Cause]:
+    return _labels(obj["metadata"].get("labels"), "metadata.labels") + _of_its_kind(kind, obj)
+
+
+def _of_its_kind(kind: Kind, obj: Object) -> list[Cause]:
     if kind.name in {"StatefulSet", "Deployment", "ReplicaSet", "DaemonSet"}:
         return _workload(obj)
     if kind.name in {"Pod", "Job"}:
@@ -141,6 +158,7 @@ def _pod_spec(spec: Object | None, where: str) -> list[Cause]:
     causes: list[Cause] = []
     for number, one in enumerate(spec["containers"]):
         causes += [("FieldValueRequired", "Required value", f"{field}[{number}].{key}") for key in ("name", "image") if not one.get(key)]
+    causes += _labels(spec.get("nodeSelector"), "spec.nodeSelector" if where == "Pod" else "spec.template.spec.nodeSelector")
     policy = spec.get("restartPolicy")
     if where == "Job" and policy not in {"OnFailure", "Never"}:
         listed = 'Required value: valid values: "OnFailure", "Never"'

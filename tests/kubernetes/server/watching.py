@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from tests.kubernetes.server.listing import Wanted, number_in, revision_in
 from tests.kubernetes.server.objects import Object
-from tests.kubernetes.server.refusals import expired
+from tests.kubernetes.server.refusals import RefusedError, expired
 from tests.kubernetes.server.store import Change, Store
 
 # A server ends a watch without a timeout after half an hour to an hour: --min-request-timeout.
@@ -20,8 +20,13 @@ _BOOKMARK_BEFORE_END_S = 2.0
 
 
 def watched(store: Store, which: Wanted, query: Mapping[str, str], ended: "Ended") -> Iterator[Object | None]:
-    """Return events; None, now and then, while there are none. They end in time, and when *ended* says so. Raises 400 at once."""
-    asked, lasts_s = revision_in(query), number_in(query, "timeoutSeconds") or _LASTS_S
+    """Return events; None, now and then, while there are none. They end in time, and when *ended* says so. Raises at once."""
+    lasts_s = number_in(query, "timeoutSeconds") or _LASTS_S
+    try:
+        asked = revision_in(query)
+    except RefusedError as error:
+        # An InvalidError of the storage, which the watch cache hands on and nobody translates (Watch in cacher.go).
+        raise RefusedError(500, "", error.message) from error
     return _watched(store, which, query, ended, (asked, time.monotonic() + lasts_s))
 
 
