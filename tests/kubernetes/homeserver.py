@@ -199,6 +199,8 @@ class Way:
 
     def __init__(self, target: Callable[[], tuple[str, int] | None]) -> None:
         self._target = target
+        self._open: set[socket.socket] = set()
+        self._away_until_s = 0.0
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
@@ -210,6 +212,13 @@ class Way:
     def close(self) -> None:
         self._listener.close()
 
+    def away(self, lasts_s: float) -> None:
+        """End all connections, and every new one, for so long."""
+        self._away_until_s = time.monotonic() + lasts_s
+        for near in list(self._open):
+            with suppress(OSError):
+                near.shutdown(socket.SHUT_RDWR)
+
     def _accept(self) -> None:
         while True:
             try:
@@ -219,20 +228,17 @@ class Way:
             threading.Thread(target=self._lead, args=(near,), daemon=True).start()
 
     def _lead(self, near: socket.socket) -> None:
-        with near:
-            try:
-                where = self._target()
-                if where is None:
-                    return
-                far = socket.create_connection(where, 2)
-            except OSError:
-                return
-            with far:
-                far.settimeout(None)
-                back = threading.Thread(target=_pump, args=(far, near), daemon=True)
-                back.start()
-                _pump(near, far)
-                back.join()
+        self._open.add(near)
+        with near, suppress(OSError):
+            where = self._target()
+            if where is not None and time.monotonic() >= self._away_until_s:
+                with socket.create_connection(where, 2) as far:
+                    far.settimeout(None)
+                    back = threading.Thread(target=_pump, args=(far, near), daemon=True)
+                    back.start()
+                    _pump(near, far)
+                    back.join()
+        self._open.discard(near)
 
 
 def _pump(whence: socket.socket, whither: socket.socket) -> None:

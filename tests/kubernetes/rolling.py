@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from click.testing import CliRunner
@@ -22,7 +23,7 @@ from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
 from tests.end_to_end.site import Command, Said
 from tests.kubernetes.hand import repeated
-from tests.kubernetes.homeserver import IMAGE, Homeserver
+from tests.kubernetes.homeserver import IMAGE, Homeserver, Way
 
 WORKERS = {"main-0": "main", "client-0": "client", "client-1": "client", "sync-0": "sync", "sync-1": "sync", "sync-2": "sync"}
 OLD, GOOD = "2.0.0", "2.1.0"
@@ -90,6 +91,22 @@ class Rolling:
         (role,) = [one for one in yaml.safe_load_all(said) if one["kind"] == "Role"]
         self.kubeconfig = str(self.site.plane.account("rollout", role["rules"]))
         self.write_inventory()
+
+    @contextmanager
+    def by_a_way_of_its_own(self) -> Iterator[Way]:
+        """Let the tool reach the API server by a way that nobody else takes."""
+        settings = yaml.safe_load(Path(self.kubeconfig).read_text())
+        cluster = settings["clusters"][0]["cluster"]
+        server = urlsplit(cluster["server"])
+        with closing(Way(lambda: (server.hostname or "", server.port or 443))) as way:
+            # Whose certificate it is doesn't change.
+            cluster |= {"server": f"https://127.0.0.1:{way.port}", "tls-server-name": server.hostname}
+            before, place = self.kubeconfig, self.place / "kubeconfig-way"
+            place.write_text(yaml.safe_dump(settings))
+            self.kubeconfig = str(place)
+            self.write_inventory()
+            yield way
+            self.kubeconfig = before
 
     def _learn(self) -> None:
         """Have what runs say what it is, as an earlier rollout would have: no table knows the schema of these releases."""
