@@ -1,0 +1,126 @@
+"""HAProxy in pods, in front of StatefulSets of small pods: examples/kubernetes/haproxy.yaml with all that waits made faster."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from rollout.lab.processes import wait_until
+from rollout.lab.programs import haproxy_binary
+from tests.kubernetes import pod_worker
+from tests.kubernetes.dns import SUFFIX, Dns
+from tests.kubernetes.homeserver import READY_S, Homeserver
+from tests.kubernetes.kubelet.node import Kubelet
+
+IMAGE = "example.org/haproxy:2.8"
+NAME = "haproxy"
+PORT = 1999
+LABELS = {"app": NAME}
+SELECTOR = f"app={NAME}"
+HOLD_LUA = files("rollout.adapters.traffic").joinpath("hold.lua")
+
+
+def image(kubelet: Kubelet, place: Path) -> None:
+    """Give a node HAProxy's image."""
+    programs = place / "image-haproxy/bin"
+    programs.mkdir(parents=True)
+    program = programs / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {haproxy_binary()} "$@"\n')
+    program.chmod(0o755)
+    kubelet.image(IMAGE, place / "image-haproxy", {}, ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"])
+
+
+def configuration(namespace: str, names: Dns, pools: Mapping[str, Mapping[str, str]]) -> str:
+    """Write one; *pools* are servers and the pods that they are, by backend, which is also the name of the pods' Service."""
+    fronts = "\n".join(f"    use_backend {pool} if {{ path_beg /{pool}/ }}" for pool in pools)
+    backends = "\n".join(_backend(namespace, pool, servers) for pool, servers in pools.items())
+    return f"""\
+global
+    stats socket ipv4@127.0.0.1:{PORT} level admin
+    lua-load /usr/local/etc/haproxy/hold.lua
+    maxconn 2000
+resolvers cluster
+    nameserver dns {names.address}:{names.port}
+    timeout resolve 300ms
+    timeout retry 300ms
+    hold valid 300ms
+    hold obsolete 0s
+defaults
+    mode http
+    timeout connect 5s
+    timeout client 60s
+    timeout server 60s
+    option redispatch
+    default-server check inter 300ms rise 1 fall 2 weight 100 resolvers cluster init-addr none resolve-prefer ipv4
+frontend clients
+    bind :{pod_worker.PORT}
+    monitor-uri /alive
+{fronts}
+    default_backend {next(iter(pools))}
+{backends}
+"""
+
+
+def _backend(namespace: str, pool: str, servers: Mapping[str, str]) -> str:
+    lines = [f"    server {name} {pod}.{pool}.{namespace}.{SUFFIX}:{pod_worker.PORT}" for name, pod in servers.items()]
+    return "\n".join([f"backend {pool}", "    option httpchk GET /health", "    http-request lua.rollout_hold", *lines])
+
+
+def deployment(replicas: int, *, pre_stop_s: int = 0) -> dict[str, Any]:
+    """Write one whose pods go on for *pre_stop_s* when they are told to end."""
+    container = {
+        "name": NAME,
+        "image": IMAGE,
+        "volumeMounts": [{"name": "configuration", "mountPath": "/usr/local/etc/haproxy", "readOnly": True}],
+        "ports": [{"containerPort": pod_worker.PORT, "name": "http"}],
+        "readinessProbe": {"httpGet": {"path": "/alive", "port": pod_worker.PORT}, "periodSeconds": 1, "failureThreshold": 1},
+        "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(pre_stop_s)]}}},
+    }
+    spec = {
+        "terminationGracePeriodSeconds": 30,
+        "containers": [container],
+        "volumes": [{"name": "configuration", "configMap": {"name": NAME}}],
+    }
+    template = {"metadata": {"labels": LABELS}, "spec": spec}
+    return {"metadata": {"name": NAME}, "spec": {"replicas": replicas, "selector": {"matchLabels": LABELS}, "template": template}}
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """HAProxy's pods, in front of a homeserver."""
+
+    site: Homeserver
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Return what the traffic driver is told."""
+        where = {"namespace": self.site.plane.namespace, "kubeconfig": str(self.site.plane.kubeconfig)}
+        return {"pods": {"selector": SELECTOR, "port": PORT, **where}}
+
+    def pods(self) -> list[Any]:
+        return [one for one in self.site.pods_of(NAME) if one.metadata.deletion_timestamp is None]
+
+
+def front(
+    site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, services: Sequence[str] = (), **more: int
+) -> Front:
+    """Begin it, with its Service, and the Services that pods have their names from."""
+    namespace = site.plane.namespace
+    for pool in services or pools:
+        ports = [{"name": "http", "port": pod_worker.PORT, "targetPort": pod_worker.PORT}]
+        spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {"app": pool}, "ports": ports}
+        site.core.create_namespaced_service(namespace, {"metadata": {"name": pool}, "spec": spec})
+    files_of = {"haproxy.cfg": configuration(namespace, names, pools), "hold.lua": HOLD_LUA.read_text()}
+    site.core.create_namespaced_config_map(namespace, {"metadata": {"name": NAME}, "data": files_of})
+    ports = [{"name": "http", "port": pod_worker.PORT, "targetPort": pod_worker.PORT}]
+    spec = {"selector": LABELS, "ports": ports}
+    site.core.create_namespaced_service(namespace, {"metadata": {"name": NAME}, "spec": spec})
+    site.apps.create_namespaced_deployment(namespace, deployment(replicas, **more))
+    it = Front(site)
+    wait_until(lambda: len([one for one in it.pods() if _is_ready(one)]) == replicas, READY_S, "HAProxy's pods are ready")
+    return it
+
+
+def _is_ready(pod: Any) -> bool:  # noqa: ANN401  (the client has no types)
+    return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions or ())
