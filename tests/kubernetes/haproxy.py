@@ -6,6 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from rollout.adapters.kubernetes.access import ClusterSettings
+from rollout.adapters.kubernetes.looking import looking
+from rollout.adapters.traffic.haproxy import Haproxies
+from rollout.adapters.traffic.haproxy_pods import HaproxyPods, sockets_in
 from rollout.lab.processes import wait_until
 from rollout.lab.programs import haproxy_binary
 from tests.kubernetes import pod_worker
@@ -14,6 +18,12 @@ from tests.kubernetes.homeserver import READY_S, Homeserver
 from tests.kubernetes.kubelet.node import Kubelet
 
 IMAGE = "example.org/haproxy:2.8"
+# What HAProxy's own image has as STOPSIGNAL is what it is told with: it takes no connection any more, and ends when those that it has do.
+PROGRAM = """#!/bin/bash
+trap 'kill -USR1 $!' TERM
+{haproxy} "$@" &
+while kill -0 $! 2>/dev/null; do wait $!; done
+"""
 NAME = "haproxy"
 PORT = 1999
 LABELS = {"app": NAME}
@@ -26,7 +36,7 @@ def image(kubelet: Kubelet, place: Path) -> None:
     programs = place / "image-haproxy/bin"
     programs.mkdir(parents=True)
     program = programs / "haproxy"
-    program.write_text(f'#!/bin/sh\nexec {haproxy_binary()} "$@"\n')
+    program.write_text(PROGRAM.format(haproxy=haproxy_binary()))
     program.chmod(0o755)
     kubelet.image(IMAGE, place / "image-haproxy", {}, ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"])
 
@@ -93,10 +103,10 @@ class Front:
     site: Homeserver
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> HaproxyPods:
         """Return what the traffic driver is told."""
-        where = {"namespace": self.site.plane.namespace, "kubeconfig": str(self.site.plane.kubeconfig)}
-        return {"pods": {"selector": SELECTOR, "port": PORT, **where}}
+        where = {"namespace": self.site.plane.namespace, "kubeconfig": self.site.plane.kubeconfig}
+        return HaproxyPods.model_validate({"selector": SELECTOR, **where})
 
     def pods(self) -> list[Any]:
         return [one for one in self.site.pods_of(NAME) if one.metadata.deletion_timestamp is None]
@@ -124,3 +134,9 @@ def front(
 
 def _is_ready(pod: Any) -> bool:  # noqa: ANN401  (the client has no types)
     return any(one.type == "Ready" and one.status == "True" for one in pod.status.conditions or ())
+
+
+def direct(site: Homeserver, pod: str) -> Haproxies:
+    """Speak with the proxy in one pod, whatever becomes of that."""
+    cluster = looking(ClusterSettings.model_validate({"namespace": site.plane.namespace, "kubeconfig": site.plane.kubeconfig})).cluster
+    return Haproxies([sockets_in(cluster, pod, PORT)])

@@ -169,12 +169,14 @@ class HaproxiesInPods:
         return _There(Haproxies([*staying, *answering], self._may_be_held), unasked=len(answering) < len(going))
 
     def _at(self, pod: Object) -> Sockets:
-        ports = {self._where(pod, port): port for port in (self._settings.port, self._settings.master) if port is not None}
-        api, *masters = ports
-        return Sockets(_InPod(self._cluster, name_of(pod), ports), (api,), tuple(masters))
+        return sockets_in(self._cluster, name_of(pod), self._settings.port, self._settings.master)
 
-    def _where(self, pod: Object, port: int) -> str:
-        return f"{self._cluster.where}, pod {name_of(pod)}, port {port}"
+
+def sockets_in(cluster: Cluster, pod: str, port: int, master: int | None = None) -> Sockets:
+    """Return the proxy in a pod, for whom these ports of it are sockets."""
+    ports = {f"{cluster.where}, pod {pod}, port {one}": one for one in (port, master) if one is not None}
+    api, *masters = ports
+    return Sockets(_InPod(cluster, pod, ports), (api,), tuple(masters))
 
 
 class _InPod:
