@@ -61,7 +61,9 @@ defaults
     timeout connect 5s
     timeout client 60s
     timeout server 60s
-    option redispatch
+    # What a restart cuts is seen.
+    retries 0
+    option http-server-close
     default-server check inter 300ms rise 1 fall 2 weight 100 resolvers cluster init-addr none resolve-prefer ipv4
 frontend clients
     bind :{pod_worker.PORT}

@@ -50,7 +50,10 @@ liveness_only: [main]
 
 @dataclass(slots=True)
 class Rolling:
-    """A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name."""
+    """
+    A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name. *traffic*
+    is what lets requests in, if not the pools' own Services.
+    """
 
     site: Homeserver
     place: Path
@@ -58,6 +61,8 @@ class Rolling:
     kubeconfig: str = ""
     runs: int = 0
     by_deployments: frozenset[str] = frozenset()
+    traffic: Mapping[str, object] | None = None
+    playbook: str = PLAYBOOK
     _log: Path = Path()
 
     @property
@@ -72,10 +77,10 @@ class Rolling:
         """Make the StatefulSets and Deployments, and write inventory and playbook."""
         for role, many in {"main": 1, "client": 2, "sync": 3}.items():
             has = self.site.has_deployments if role in self.by_deployments else self.site.has
-            has(role, many, OLD, service=role != "main", budget=None if role == "main" else 1)
+            has(role, many, OLD, service=role != "main" and self.traffic is None, budget=None if role == "main" else 1)
         places = {pod: self.place_of(pod) for pod in WORKERS}
         self.site.await_ready(*dict.fromkeys(WORKERS[pod] if place == pod else place for pod, place in places.items()))
-        (self.place / "playbook.yaml").write_text(PLAYBOOK)
+        (self.place / "playbook.yaml").write_text(self.playbook)
         self.write_inventory()
         self._as_an_account()
         self._learn()
@@ -113,7 +118,7 @@ class Rolling:
                 **({"pods": pods} if pods else {}),
             },
             "releases_driver": {"driver": "kubernetes", "image": IMAGE, "facts": ["facts"], "migrate": ["migrate"]},
-            "traffic_driver": {"driver": "kubernetes", "settle_s": 0.5},
+            "traffic_driver": dict(self.traffic or {"driver": "kubernetes", "settle_s": 0.5}),
             "ledger_driver": {"driver": "kubernetes"},
             "lease_driver": {"driver": "kubernetes"},
         }

@@ -13,6 +13,7 @@ A server is found by its name, so what it was told stays when its pod is replace
 resolvers …`. Slots of a `server-template` have no such names, and aren't for this.
 """
 
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -47,6 +48,7 @@ from rollout.ports.traffic import Server
 PORT = 1999
 # One on its way out either answers soon or has stopped to.
 GOING_S = 1.0
+_ENDS = re.compile(proxy.ENDS.pattern.encode())
 _ALIVE = {"show info": "Maxconn:"}
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -192,7 +194,7 @@ class _InPod:
     def ask(self, order: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """See Place."""
         with translated():
-            return proxy.questions({**order, "timeout_s": timeout_s}, self._dial)
+            return proxy.questions({**order, "timeout_s": timeout_s, "together": True}, self._dial)
 
     def do(self, acts: Acts, timeout_s: float) -> None:
         """See Place."""
@@ -208,33 +210,37 @@ class _InPod:
     def close(self) -> None:
         """See Place: nothing is kept."""
 
-    def _dial(self, place: str, end_s: float) -> "_OneAnswer":
+    def _dial(self, place: str, end_s: float) -> "_Answered":
         connection = forward(self._cluster, self.name, self._ports[place], end_s)
         if monotonic() >= end_s:
             # Somebody else may have acted since: this was for then, and not for now.
             connection.close()
             raise TimeoutError
-        return _OneAnswer(connection)
+        return _Answered(connection)
 
 
-class _OneAnswer:
+class _Answered:
     """
-    A connection that is at its end when one answer is: with an empty line, or with nothing before it. HAProxy closes then, too; but what
-    runs the pod waits a while before it says so (containerd half a second, in internal/cri/server/sandbox_portforward_linux.go).
+    A connection that is at its end when all has been answered: each command by an empty line at the end, or by nothing but that. HAProxy
+    closes then, too; but what runs the pod waits a while before it says so (containerd half a second:
+    internal/cri/server/sandbox_portforward_linux.go).
     """
 
     def __init__(self, connection: Forwarded) -> None:
         self._connection = connection
-        self._last = b""
-        self.sendall, self.shutdown = connection.sendall, connection.shutdown
-        self.settimeout, self.close = connection.settimeout, connection.close
+        self._asked = 0
+        self._said = bytearray()
+        self.shutdown, self.settimeout, self.close = connection.shutdown, connection.settimeout, connection.close
+
+    def sendall(self, data: bytes) -> None:
+        self._asked = data.count(b";") + 1
+        self._connection.sendall(data)
 
     def recv(self, size: int) -> bytes:
-        if self._last.endswith(b"\n\n") or self._last == b"\n":
+        if self._said == b"\n" or (self._said.endswith(b"\n\n") and len(_ENDS.findall(self._said)) >= self._asked):
             return b""
         said = self._connection.recv(size)
-        # One line break is all of an answer only if nothing came before it.
-        self._last = (self._last + said)[-3:]
+        self._said += said
         return said
 
 

@@ -50,10 +50,18 @@ def forward(answers: Answers, request: Request, headers: Message, client: socket
         _copy(client, kubelet)
 
 
-def _dialled(address: str, port: int) -> ssl.SSLSocket:
-    context = ssl.create_default_context()
+def _kubelets() -> ssl.SSLContext:
+    """Nothing of a kubelet's certificate is checked unless --kubelet-certificate-authority names an authority."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context.wrap_socket(socket.create_connection((address, port), _DIAL_S))
+    return context
+
+
+_KUBELETS = _kubelets()
+
+
+def _dialled(address: str, port: int) -> ssl.SSLSocket:
+    return _KUBELETS.wrap_socket(socket.create_connection((address, port), _DIAL_S))
 
 
 def _copy(client: socket.socket, kubelet: ssl.SSLSocket) -> None:
