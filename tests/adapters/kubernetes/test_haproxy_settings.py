@@ -1,5 +1,6 @@
 """What an inventory says of HAProxy in pods: how the cluster is reached is said once, and what can't be meant is refused with its place."""
 
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from rollout.adapters.documents.read import read_inventory
 from rollout.adapters.traffic import haproxy
 from rollout.adapters.traffic.haproxy_pods import HaproxiesInPods
 from rollout.engine.drivers import open_drivers
+from rollout.interfaces.report.advice import by_hand
 from rollout.model.errors import InvalidFileError
+from rollout.model.ids import WorkerId
 from rollout.model.inventory import DriverSettings
 from rollout.ports.acts import TrafficActs
 from rollout.ports.privileges import Grant
@@ -67,3 +70,24 @@ def test_without_a_cluster_anywhere_a_namespace_is_asked_for(tmp_path: Path) -> 
     without = inventory.model_copy(update={f"{name}_driver": elsewhere for name in ("workers", "releases", "ledger")})
     with pytest.raises(InvalidFileError, match="namespace"):
         haproxy.build({"pods": {"selector": "app=haproxy"}}, without)
+
+
+def test_what_a_person_types_tells_every_pod(tmp_path: Path) -> None:
+    """With nothing but kubectl and socat, which here write down what they are told."""
+    _opened(tmp_path, IN_PODS % ", port: 1234", "{driver: kubernetes, namespace: synapse, context: there, pods: {sync-0: synapse-sync-0}}")
+    (command,) = by_hand(read_inventory(tmp_path / "inventory.yaml"), WorkerId("sync-0"))
+    programs = {
+        "kubectl": 'echo "kubectl $*" >> said; case "$*" in *" get pods "*) echo pod/one; echo pod/two;; *) exec sleep 60;; esac',
+        "socat": '{ echo "socat $*"; cat; } >> said',
+        "sleep": "[ $1 = 2 ] || exec /bin/sleep $1",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True, timeout=20, capture_output=True)
+    said = (tmp_path / "said").read_text().splitlines()
+    assert said[0] == "kubectl --context there -n synapse get pods -l app=haproxy --field-selector status.phase=Running -o name"
+    assert {f"kubectl --context there -n synapse port-forward pod/{pod} 19990:1234" for pod in ("one", "two")} < set(said)
+    told = "set server sync/sync-0 weight 100%; set server sync/sync-0 state ready"
+    assert [line for line in said if not line.startswith("kubectl")] == ["socat - TCP:127.0.0.1:19990", told] * 2
