@@ -55,6 +55,8 @@ resolvers cluster
     timeout resolve 300ms
     timeout retry 300ms
     hold valid 300ms
+    hold nx 300ms
+    hold other 300ms
     hold obsolete 0s
 defaults
     mode http

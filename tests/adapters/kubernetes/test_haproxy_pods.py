@@ -95,14 +95,14 @@ def place(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path, pre_sto
         ThreadPoolExecutor(4) as pool,
     ):
         site.has("sync", 2, "1.0.0", service=False)
-        front = haproxy.front(site, names, {"sync": {"sync-0": "sync-0", "sync-1": "sync-1"}}, pre_stop_s=pre_stop_s)
+        front = haproxy.front(site, names, {"sync": {name: name for name in ("sync-0", "sync-1", "sync-9")}}, pre_stop_s=pre_stop_s)
         it = Place(site, front, HaproxiesInPods(front.settings), pool)
         it.eventually(it.both_are_up, "both are up")
         yield it
 
 
 def test_what_a_server_was_told_stays_when_its_pod_is_another_one(place: Place) -> None:
-    """Its name is the same, so nobody has to keep the next pod out; a name without an address is down, and nobody has taken it out."""
+    """Its name is the same, so nobody has to keep the next pod out."""
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     before = {pod: place.site.pod(pod).status.pod_ip for pod in ("sync-0", "sync-1")}
     place.delete("sync-0")
@@ -117,6 +117,19 @@ def test_what_a_server_was_told_stays_when_its_pod_is_another_one(place: Place) 
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].up, "it is up at its new address")
     seen = place.traffic.look(SERVERS, TIMEOUT_S)
     assert [(one.admitted, one.weight) for one in seen.values()] == [(True, 25), (True, 100)]
+
+
+def test_a_name_without_an_address_is_down_and_not_out(place: Place) -> None:
+    """HAProxy has it in maintenance until the name is there, and nobody has decided that: nothing must be admitted for it to come in."""
+    nobody = WorkerId("sync-9")
+    named = {nobody: Server("sync", "sync-9")}
+    seen = place.traffic.look(named, TIMEOUT_S)[nobody]
+    assert (seen.admitted, seen.up) == (True, False)
+    place.traffic.drain(named[nobody], TIMEOUT_S)
+    assert not place.traffic.look(named, TIMEOUT_S)[nobody].admitted
+    place.traffic.admit(named[nobody], 100, TIMEOUT_S)
+    seen = place.traffic.look(named, TIMEOUT_S)[nobody]
+    assert (seen.admitted, seen.up) == (True, False)
 
 
 def test_a_proxy_that_takes_no_connection_any_more_leaves_nobody_knowing(place: Place) -> None:
