@@ -1,13 +1,17 @@
 """HAProxy in pods, in front of StatefulSets of small pods: examples/kubernetes/haproxy.yaml with all that waits made faster."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from rollout.adapters.kubernetes.access import ClusterSettings
+from rollout.adapters.kubernetes.cluster import Cluster
 from rollout.adapters.kubernetes.looking import looking
+from rollout.adapters.kubernetes.port_forward import forward
 from rollout.adapters.traffic.haproxy import Haproxies
 from rollout.adapters.traffic.haproxy_pods import HaproxyPods, sockets_in
 from rollout.lab.processes import wait_until
@@ -25,7 +29,8 @@ trap 'kill -USR1 $!' TERM
 while kill -0 $! 2>/dev/null; do wait $!; done
 """
 NAME = "haproxy"
-PORT = 1999
+PORT, MASTER = 1999, 1998
+CONFIGURATION = "/usr/local/etc/haproxy/haproxy.cfg"
 LABELS = {"app": NAME}
 SELECTOR = f"app={NAME}"
 HOLD_LUA = files("rollout.adapters.traffic").joinpath("hold.lua")
@@ -38,7 +43,7 @@ def image(kubelet: Kubelet, place: Path) -> None:
     program = programs / "haproxy"
     program.write_text(PROGRAM.format(haproxy=haproxy_binary()))
     program.chmod(0o755)
-    kubelet.image(IMAGE, place / "image-haproxy", {}, ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"])
+    kubelet.image(IMAGE, place / "image-haproxy", {}, ["haproxy", "-W", "-db", "-S", f"127.0.0.1:{MASTER}", "-f", CONFIGURATION])
 
 
 def configuration(namespace: str, names: Dns, pools: Mapping[str, Mapping[str, str]]) -> str:
@@ -116,12 +121,10 @@ class Front:
         return [one for one in self.site.pods_of(NAME) if one.metadata.deletion_timestamp is None]
 
 
-def front(
-    site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, services: Sequence[str] = (), **more: int
-) -> Front:
+def front(site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, **more: int) -> Front:
     """Begin it, with its Service, and the Services that pods have their names from."""
     namespace = site.plane.namespace
-    for pool in services or pools:
+    for pool in pools:
         ports = [{"name": "http", "port": pod_worker.PORT, "targetPort": pod_worker.PORT}]
         spec = {"clusterIP": "None", "publishNotReadyAddresses": True, "selector": {"app": pool}, "ports": ports}
         site.core.create_namespaced_service(namespace, {"metadata": {"name": pool}, "spec": spec})
@@ -142,5 +145,16 @@ def _is_ready(pod: Any) -> bool:  # noqa: ANN401  (the client has no types)
 
 def direct(site: Homeserver, pod: str) -> Haproxies:
     """Speak with the proxy in one pod, whatever becomes of that."""
-    cluster = looking(ClusterSettings.model_validate({"namespace": site.plane.namespace, "kubeconfig": site.plane.kubeconfig})).cluster
-    return Haproxies([sockets_in(cluster, pod, PORT)])
+    return Haproxies([sockets_in(_cluster(site), pod, PORT)])
+
+
+def reload(site: Homeserver, pod: str) -> None:
+    """Have a pod's proxy begin anew, in a process beside the one that it has."""
+    with closing(forward(_cluster(site), pod, MASTER, time.monotonic() + 10)) as connection:
+        connection.sendall(b"reload\n")
+        while connection.recv(65_536):
+            pass
+
+
+def _cluster(site: Homeserver) -> Cluster:
+    return looking(ClusterSettings.model_validate({"namespace": site.plane.namespace, "kubeconfig": site.plane.kubeconfig})).cluster

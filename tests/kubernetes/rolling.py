@@ -52,7 +52,7 @@ liveness_only: [main]
 class Rolling:
     """
     A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name. *traffic*
-    is what lets requests in, if not the pools' own Services.
+    is what lets requests in, if not the pools' own Services; with *holds* main is behind it, too, and held while it restarts.
     """
 
     site: Homeserver
@@ -62,6 +62,7 @@ class Rolling:
     runs: int = 0
     by_deployments: frozenset[str] = frozenset()
     traffic: Mapping[str, object] | None = None
+    holds: bool = False
     playbook: str = PLAYBOOK
     _log: Path = Path()
 
@@ -106,8 +107,9 @@ class Rolling:
         """Write it down, with further settings by driver."""
         urls = {pod: self.site.way_to(self.place_of(pod)).url for pod in WORKERS}
         pods = {pod: place for pod in WORKERS if (place := self.place_of(pod)) != pod}
+        behind = {role for role in WORKERS.values() if role != "main" or self.holds}
         workers = {
-            pod: {"role": role, "url": urls[pod], "metrics": f"{urls[pod]}/_synapse/metrics", **({} if role == "main" else {"pool": role})}
+            pod: {"role": role, "url": urls[pod], "metrics": f"{urls[pod]}/_synapse/metrics", **({"pool": role} if role in behind else {})}
             for pod, role in WORKERS.items()
         }
         named: dict[str, dict[str, Any]] = {
@@ -128,7 +130,7 @@ class Rolling:
             "homeserver": "example.org",
             "kind": "synapse",
             "workers": workers,
-            "pools": {"sync": {"backend": "sync"}, "client": {"backend": "client"}},
+            "pools": {role: {"backend": role, **({"hold": True} if role == "main" else {})} for role in sorted(behind)},
             **named,
         }
         self.inventory.write_text(yaml.safe_dump(homeserver, sort_keys=False))

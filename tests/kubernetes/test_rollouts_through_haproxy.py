@@ -24,7 +24,7 @@ from tests.kubernetes.rolling import GOOD, OLD, PLAYBOOK, WORKERS, Rolling
 pytestmark = pytest.mark.long
 POOLED = {pod: role for pod, role in WORKERS.items() if role != "main"}
 SERVERS = {WorkerId(pod): Server(role, pod) for pod, role in POOLED.items()}
-POOLS = {role: {pod: pod for pod, its in POOLED.items() if its == role} for role in ("sync", "client")}
+POOLS = {role: {pod: pod for pod, its in WORKERS.items() if its == role} for role in ("sync", "client", "main")}
 RAMPED = PLAYBOOK.replace("ramp: {weights: [100], step_s: 0}", "ramp: {weights: [25, 100], step_s: 2}")
 TRAFFIC = {"driver": "haproxy", "pods": {"selector": haproxy.SELECTOR}}
 
@@ -40,8 +40,8 @@ def fronted(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> It
     images(kubelet, tmp_path, OLD, GOOD, CRASHING)
     haproxy.image(kubelet, tmp_path)
     with homeserver(control_plane, kubelet, tmp_path) as site, dns(control_plane, kubelet) as names:
-        front = haproxy.front(site, names, POOLS, services=("sync", "client"))
-        rolling = Rolling(site, tmp_path, traffic=TRAFFIC, playbook=RAMPED)
+        front = haproxy.front(site, names, POOLS)
+        rolling = Rolling(site, tmp_path, traffic=TRAFFIC, holds=True, playbook=RAMPED)
         rolling.install()
         yield Fronted(rolling, front)
 
@@ -81,14 +81,17 @@ def loaded(fronted: Fronted) -> Iterator[list[Load]]:
 
 
 def test_pods_are_drained_and_ramped_by_the_proxies_and_nobody_is_cut(fronted: Fronted) -> None:
-    """Sessions are counted down, not guessed; each comes back with a quarter of its weight first; every label stays as it was."""
+    """
+    Sessions are counted down, not guessed; each comes back with a quarter of its weight first; what comes for main waits at both proxies
+    while main is replaced. Every label stays as it was.
+    """
     rolling = fronted.rolling
     planned = rolling.run("plan", "--to", GOOD)
     assert "25, 100 % of its weight, 2 s each" in planned.text
     with loaded(fronted) as loads, proxies_watched(fronted.front) as seen:
         done = rolling.run("deploy", "--to", GOOD, "--yes")
         assert done.code == 0, done.text
-    assert [one.cut for one in loads] == [[], []]
+    assert [one.cut for one in loads] == [[]] * len(POOLS)
     assert all(GOOD in one.answered for one in loads)
     assert rolling.restarted() == ["sync-0", "sync-1", "sync-2", "client-0", "client-1", "main-0"]
     assert {pod: seen.weights[pod] for pod in POOLED} == {pod: {25, 100} for pod in POOLED}
@@ -105,7 +108,7 @@ def test_a_release_that_crashes_is_taken_back_behind_the_proxies(fronted: Fronte
         done = rolling.run("deploy", "--to", CRASHING, "--yes")
     assert done.code == 3, done.text
     assert "a fault of this release: it ends now" in done.text
-    assert [one.cut for one in loads] == [[], []]
+    assert [one.cut for one in loads] == [[]] * len(POOLS)
     assert {name: rolling.site.images_of(name) for name in ("sync", "client")} == {"client": [OLD] * 2, "sync": [OLD] * 3}
     after = HaproxiesInPods(fronted.front.settings).look(SERVERS, 10)
     assert [(one.admitted, one.up, one.weight) for one in after.values()] == [(True, True, 100)] * len(POOLED)

@@ -164,6 +164,22 @@ def test_a_proxy_on_its_way_out_that_still_answers_counts_and_is_told(place: Pla
     assert open_request.result() == 200
 
 
+def test_what_a_reload_inside_a_pod_leaves_behind_is_counted_by_its_master(place: Place) -> None:
+    """The new process was never told of a drain, and doesn't know of what the old one still has."""
+    proxy_pod = place.front.pods()[0]
+    with_master = HaproxiesInPods(place.front.settings.model_copy(update={"master": haproxy.MASTER}))
+    open_request = place.begin(proxy_pod, 8)
+    place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
+    haproxy.reload(place.site, proxy_pod.metadata.name)
+    place.eventually(lambda: with_master.look(SERVERS, TIMEOUT_S)[SYNC0].admitted, "it is a new process")
+    seen = with_master.look(SERVERS, TIMEOUT_S)
+    assert not open_request.done(), "it has taken too long to look"
+    assert sum(one.sessions or 0 for one in seen.values()) == 1
+    assert sum(one.sessions or 0 for one in place.traffic.look(SERVERS, TIMEOUT_S).values()) == 0, "without it nobody could know"
+    assert open_request.result() == 200
+    place.eventually(lambda: sum(one.sessions or 0 for one in with_master.look(SERVERS, TIMEOUT_S).values()) == 0, "it has ended")
+
+
 def test_a_proxy_that_is_new_knows_nothing_of_a_drain_and_that_is_seen(place: Place) -> None:
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     scale = {"spec": {"replicas": 3}}
