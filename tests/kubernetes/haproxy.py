@@ -97,7 +97,7 @@ def deployment(replicas: int, *, pre_stop_s: int = 0) -> dict[str, Any]:
         "lifecycle": {"preStop": {"exec": {"command": ["sleep", str(pre_stop_s)]}}},
     }
     spec = {
-        "terminationGracePeriodSeconds": 30,
+        "terminationGracePeriodSeconds": 90,
         "containers": [container],
         "volumes": [{"name": "configuration", "configMap": {"name": NAME}}],
     }

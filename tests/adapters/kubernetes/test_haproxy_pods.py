@@ -135,7 +135,7 @@ def test_a_name_without_an_address_is_down_and_not_out(place: Place) -> None:
 def test_a_proxy_that_takes_no_connection_any_more_leaves_nobody_knowing(place: Place) -> None:
     """Its sessions go on until they end, and until then a drain has not ended; nothing is cut."""
     leaving, staying = place.front.pods()
-    open_request = place.begin(leaving, 8)
+    open_request = place.begin(leaving, 20)
     place.delete(leaving.metadata.name)
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].sessions is None, "nobody knows")
     # Whoever can be told is told.
@@ -147,12 +147,12 @@ def test_a_proxy_that_takes_no_connection_any_more_leaves_nobody_knowing(place: 
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].sessions == 0, "it has gone")
 
 
-@pytest.mark.parametrize("pre_stop_s", [12], indirect=True)
+@pytest.mark.parametrize("pre_stop_s", [30], indirect=True)
 def test_a_proxy_on_its_way_out_that_still_answers_counts_and_is_told(place: Place) -> None:
     """It may get requests on connections that it has, so it must know who is out."""
     leaving, _ = place.front.pods()
     alone = place.only(leaving)
-    open_request = place.begin(leaving, 6)
+    open_request = place.begin(leaving, 20)
     place.delete(leaving.metadata.name)
     place.eventually(lambda: len(place.site.pods_of(haproxy.NAME)) == 3, "another one is made")
     assert sum(one.sessions or 0 for one in place.traffic.look(SERVERS, TIMEOUT_S).values()) == 1
@@ -168,7 +168,7 @@ def test_what_a_reload_inside_a_pod_leaves_behind_is_counted_by_its_master(place
     """The new process was never told of a drain, and doesn't know of what the old one still has."""
     proxy_pod = place.front.pods()[0]
     with_master = HaproxiesInPods(place.front.settings.model_copy(update={"master": haproxy.MASTER}))
-    open_request = place.begin(proxy_pod, 8)
+    open_request = place.begin(proxy_pod, 20)
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     haproxy.reload(place.site, proxy_pod.metadata.name)
     place.eventually(lambda: with_master.look(SERVERS, TIMEOUT_S)[SYNC0].admitted, "it is a new process")

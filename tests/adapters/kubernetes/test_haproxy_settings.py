@@ -77,15 +77,16 @@ def test_what_a_person_types_tells_every_pod(tmp_path: Path) -> None:
     _opened(tmp_path, IN_PODS % ", port: 1234", "{driver: kubernetes, namespace: synapse, context: there, pods: {sync-0: synapse-sync-0}}")
     (command,) = by_hand(read_inventory(tmp_path / "inventory.yaml"), WorkerId("sync-0"))
     programs = {
-        "kubectl": 'echo "kubectl $*" >> said; case "$*" in *" get pods "*) echo pod/one; echo pod/two;; *) exec sleep 60;; esac',
+        "kubectl": 'echo "kubectl $*" >> said; case "$*" in *" get pods "*) echo pod/one; echo pod/two;; *) exec /bin/sleep 60;; esac',
         "socat": '{ echo "socat $*"; cat; } >> said',
-        "sleep": "[ $1 = 2 ] || exec /bin/sleep $1",
+        # As long as it takes until the one in the background has begun.
+        "sleep": 'while [ "$(grep -c port-forward said)" -le "$(grep -c ^socat said)" ]; do /bin/sleep 0.05; done',
     }
     for name, script in programs.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / name).chmod(0o755)
     environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True, timeout=20, capture_output=True)
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment, check=True, timeout=60, capture_output=True)
     said = (tmp_path / "said").read_text().splitlines()
     assert said[0] == "kubectl --context there -n synapse get pods -l app=haproxy --field-selector status.phase=Running -o name"
     assert {f"kubectl --context there -n synapse port-forward pod/{pod} 19990:1234" for pod in ("one", "two")} < set(said)
