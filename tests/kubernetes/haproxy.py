@@ -120,6 +120,9 @@ class Front:
     def pods(self) -> list[Any]:
         return [one for one in self.site.pods_of(NAME) if one.metadata.deletion_timestamp is None]
 
+    def await_ready(self, replicas: int = 2) -> None:
+        wait_until(lambda: len([one for one in self.pods() if _is_ready(one)]) == replicas, READY_S, "HAProxy's pods are ready")
+
 
 def front(site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, **more: int) -> Front:
     """Begin it, with its Service, and the Services that pods have their names from."""
@@ -135,7 +138,7 @@ def front(site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], 
     site.core.create_namespaced_service(namespace, {"metadata": {"name": NAME}, "spec": spec})
     site.apps.create_namespaced_deployment(namespace, deployment(replicas, **more))
     it = Front(site)
-    wait_until(lambda: len([one for one in it.pods() if _is_ready(one)]) == replicas, READY_S, "HAProxy's pods are ready")
+    it.await_ready(replicas)
     return it
 
 

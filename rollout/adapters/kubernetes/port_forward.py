@@ -67,7 +67,8 @@ def forward(cluster: Cluster, pod: str, port: int, end_s: float) -> "Forwarded":
             redirect_limit=0,
             **_proxied(settings, url, headers),
         )
-    except (WebSocketException, OSError) as error:
+    except (WebSocketException, OSError, ValueError) as error:
+        # A ValueError is of what answers in no HTTP that could be read.
         ending.cancel()
         raise _not_connected(cluster, pod, f"GET {path}", error, end_s) from error
     return Forwarded(connection, ending, end_s)

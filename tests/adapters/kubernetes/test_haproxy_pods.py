@@ -137,6 +137,7 @@ def test_a_proxy_that_takes_no_connection_any_more_leaves_nobody_knowing(place: 
     leaving, staying = place.front.pods()
     open_request = place.begin(leaving, 20)
     place.delete(leaving.metadata.name)
+    place.front.await_ready()
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].sessions is None, "nobody knows")
     # Whoever can be told is told.
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
@@ -155,6 +156,7 @@ def test_a_proxy_on_its_way_out_that_still_answers_counts_and_is_told(place: Pla
     open_request = place.begin(leaving, 20)
     place.delete(leaving.metadata.name)
     place.eventually(lambda: len(place.site.pods_of(haproxy.NAME)) == 3, "another one is made")
+    place.front.await_ready()
     assert sum(one.sessions or 0 for one in place.traffic.look(SERVERS, TIMEOUT_S).values()) == 1
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     with pytest.raises(TransientDriverError, match="no pod with the labels"):
@@ -184,6 +186,7 @@ def test_a_proxy_that_is_new_knows_nothing_of_a_drain_and_that_is_seen(place: Pl
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     scale = {"spec": {"replicas": 3}}
     place.site.apps.patch_namespaced_deployment(haproxy.NAME, place.site.plane.namespace, scale)
+    place.front.await_ready(3)
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].admitted, "one of them has it in")
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     assert not place.traffic.look(SERVERS, TIMEOUT_S)[SYNC0].admitted

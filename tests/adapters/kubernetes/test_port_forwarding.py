@@ -179,6 +179,8 @@ def test_who_never_agrees_is_waited_for_no_longer_than_was_said(tmp_path: Path, 
         ("HTTP/1.1 302 Found\nLocation: http://127.0.0.1:{elsewhere}/\nContent-Length: 0\n\n", TransientDriverError),
         ("HTTP/1.1 101 Switching Protocols\nUpgrade: websocket\nConnection: Upgrade\n\n", TransientDriverError),
         ("220 mail.example.org ESMTP\n\n", TransientDriverError),
+        ("HTTP/1.1 strange\n\n", TransientDriverError),
+        ("", TransientDriverError),
     ],
 )
 def test_nothing_was_told_where_nobody_has_agreed(tmp_path: Path, answer: str, kind: type[Exception]) -> None:
