@@ -76,6 +76,9 @@ class Place:
         )
         return begun
 
+    def scale(self, name: str, replicas: int) -> None:
+        self.site.apps.patch_namespaced_stateful_set(name, self.site.plane.namespace, {"spec": {"replicas": replicas}})
+
     def delete(self, pod: str) -> None:
         self.site.core.delete_namespaced_pod(pod, self.site.plane.namespace)
 
@@ -105,10 +108,10 @@ def test_what_a_server_was_told_stays_when_its_pod_is_another_one(place: Place) 
     """Its name is the same, so nobody has to keep the next pod out."""
     place.traffic.drain(SERVERS[SYNC0], TIMEOUT_S)
     before = {pod: place.site.pod(pod).status.pod_ip for pod in ("sync-0", "sync-1")}
-    place.delete("sync-0")
-    place.delete("sync-1")
+    place.scale("sync", 0)
     place.eventually(lambda: not any(one.up for one in place.traffic.look(SERVERS, TIMEOUT_S).values()), "both are down")
     assert [place.traffic.look(SERVERS, TIMEOUT_S)[worker].admitted for worker in SERVERS] == [False, True]
+    place.scale("sync", 2)
     place.eventually(lambda: place.traffic.look(SERVERS, TIMEOUT_S)[SYNC1].up, "the next one has come in by itself")
     place.site.await_ready("sync")
     assert all(place.site.pod(pod).status.pod_ip != address for pod, address in before.items())
