@@ -58,6 +58,7 @@ PLANTS = (
     Plant("fabric", "interfaces/planted.py", "from paramiko import SSHClient"),
     Plant("shared", "adapters/kubernetes/planted.py", "import rollout.adapters.releases.commands"),
     Plant("kubernetes", "adapters/workers/planted.py", "import kubernetes"),
+    Plant("kubernetes", "adapters/traffic/planted.py", "import websocket"),
 )
 
 

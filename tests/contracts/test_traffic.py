@@ -1,4 +1,4 @@
-"""What every driver of the port `traffic` promises: HAProxy's and nginx's, here and on two hosts, a cluster's, the simulated one."""
+"""What every driver of the port `traffic` promises: HAProxy and nginx here and on two hosts, HAProxy in pods, Services, the simulation."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from rollout.adapters.traffic.haproxy import Haproxy
+from rollout.adapters.traffic.haproxy_pods import HaproxiesInPods
 from rollout.adapters.traffic.kubernetes import KubernetesTraffic, TrafficSettings
 from rollout.adapters.traffic.nginx import Nginx
 from rollout.model.errors import PermanentDriverError
@@ -24,7 +25,9 @@ from tests.contracts.nginx import nginx, say_that_it_is_read
 from tests.contracts.proxy import Front, Proxy, haproxy, until
 from tests.hosts import proxies
 from tests.hosts.bed import Bed, hosts
+from tests.kubernetes import haproxy as in_pods
 from tests.kubernetes.bed import ControlPlane
+from tests.kubernetes.dns import dns
 from tests.kubernetes.homeserver import Balancer, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
 from tests.kubernetes.pod_worker import TIME
@@ -198,8 +201,41 @@ def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> I
         yield Plant(traffic, begin_requests, end_requests, until, time.sleep, begun_at, counts_all=False)
 
 
+@pytest.fixture
+def pods(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Plant]:
+    images(kubelet, tmp_path, "1.0.0")
+    in_pods.image(kubelet, tmp_path)
+    with homeserver(control_plane, kubelet, tmp_path) as site, dns(control_plane, kubelet) as names, ExitStack() as opened:
+        site.has("sync", 2, "1.0.0", service=False)
+        front = in_pods.front(site, names, {"sync": {SYNC1: "sync-0", SYNC2: "sync-1"}})
+        traffic = HaproxiesInPods(front.settings, {"sync"})
+        balancer = opened.enter_context(closing(Balancer(control_plane, in_pods.NAME)))
+        pool = opened.enter_context(ThreadPoolExecutor(REQUESTS))
+        begun: list[Future[int]] = []
+
+        def ask() -> int:
+            return requests.get(f"{balancer.way.url}/wait?s=8", timeout=TIMEOUT_S * 6).status_code
+
+        def total() -> int:
+            return sum(seen.requests or 0 for seen in traffic.look(SERVERS, TIMEOUT_S).values())
+
+        def begin_requests() -> None:
+            before = total()
+            begun.extend(pool.submit(ask) for _ in range(REQUESTS))
+            until(lambda: total() == before + REQUESTS)
+
+        def end_requests() -> bool:
+            return {one.result() for one in begun} == {200}
+
+        site.await_ready("sync")
+        until(lambda: all(seen.up for seen in traffic.look(SERVERS, TIMEOUT_S).values()) and len(balancer.ready) == len(front.pods()))
+        yield Plant(
+            traffic, begin_requests, end_requests, until, time.sleep, lambda worker: traffic.look(SERVERS, TIMEOUT_S)[worker].requests or 0
+        )
+
+
 # Those that have no proxy have no weights, no limits, and nothing waits there.
-PROXIES = ["haproxy", "nginx", "nginx that holds", "haproxies", "nginxes", "simulated"]
+PROXIES = ["haproxy", "nginx", "nginx that holds", "haproxies", "nginxes", "pods", "simulated"]
 PROXYING = pytest.mark.parametrize("plant", PROXIES, indirect=True)
 
 
@@ -217,7 +253,7 @@ def plant(request: pytest.FixtureRequest) -> Plant:
             holding: NginxProxy = request.getfixturevalue("nginx_that_holds")
             say_that_it_is_read(holding.include)
             return _nginx(holding, Nginx(holding.include, holding.command, holding.pid_file, holding.page))
-        case "haproxies" | "nginxes" | "services":
+        case "haproxies" | "nginxes" | "pods" | "services":
             found: Plant = request.getfixturevalue(request.param)
             return found
         case _:
@@ -225,7 +261,7 @@ def plant(request: pytest.FixtureRequest) -> Plant:
 
 
 # nginx can't hold without Lua.
-HOLDING = pytest.mark.parametrize("plant", ["haproxy", "nginx that holds", "haproxies", "nginxes", "simulated"], indirect=True)
+HOLDING = pytest.mark.parametrize("plant", ["haproxy", "nginx that holds", "haproxies", "nginxes", "pods", "simulated"], indirect=True)
 
 
 def test_all_are_seen_at_once_and_strangers_are_left_out(plant: Plant) -> None:

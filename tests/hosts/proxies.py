@@ -183,7 +183,9 @@ def inventory(*, hold: bool = False) -> Inventory:
 def haproxy_driver(bed: Bed, *hosts: str, **changed: object) -> Haproxies:
     """Open the driver for HAProxy on hosts."""
     sockets = [{"host": host, "path": SOCKET, "master": MASTER} for host in hosts]
-    return haproxy.build({"hosts": hosts_of(bed, *hosts), "sockets": sockets, "python": PYTHON, **changed}, inventory(hold=True))
+    driver = haproxy.build({"hosts": hosts_of(bed, *hosts), "sockets": sockets, "python": PYTHON, **changed}, inventory(hold=True))
+    assert isinstance(driver, Haproxies)
+    return driver
 
 
 def nginx_driver(bed: Bed, *hosts: str, **changed: object) -> Nginxes:

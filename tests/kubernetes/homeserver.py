@@ -294,8 +294,8 @@ class Load:
 
 
 @contextmanager
-def load(plane: ControlPlane, service: str, clients: int = 4, takes_s: float = 0.2) -> Iterator[Load]:
-    """Ask while the block runs; every request is a connection of its own."""
+def load(plane: ControlPlane, service: str, clients: int = 4, takes_s: float = 0.2, below: str = "") -> Iterator[Load]:
+    """Ask while the block runs; every request is a connection of its own. *below*: where what answers begins, as in `/sync`."""
     it, ended = Load(), threading.Event()
     with closing(Balancer(plane, service)) as balancer:
 
@@ -303,7 +303,7 @@ def load(plane: ControlPlane, service: str, clients: int = 4, takes_s: float = 0
             while not ended.is_set():
                 connection = HTTPConnection("127.0.0.1", balancer.way.port, timeout=20)
                 try:
-                    connection.request("GET", f"/wait?s={takes_s}")
+                    connection.request("GET", f"{below}/wait?s={takes_s}")
                     answer = connection.getresponse()
                     body = answer.read().decode()
                     (it.answered if answer.status == 200 else it.cut).append(body)

@@ -51,7 +51,10 @@ liveness_only: [main]
 
 @dataclass(slots=True)
 class Rolling:
-    """A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name."""
+    """
+    A homeserver with WORKERS, and the tool. Of the roles *by_deployments* each worker is the one pod of a Deployment of its name. *traffic*
+    is what lets requests in, if not the pools' own Services; with *holds* main is behind it, too, and held while it restarts.
+    """
 
     site: Homeserver
     place: Path
@@ -59,6 +62,9 @@ class Rolling:
     kubeconfig: str = ""
     runs: int = 0
     by_deployments: frozenset[str] = frozenset()
+    traffic: Mapping[str, object] | None = None
+    holds: bool = False
+    playbook: str = PLAYBOOK
     _log: Path = Path()
 
     @property
@@ -73,10 +79,10 @@ class Rolling:
         """Make the StatefulSets and Deployments, and write inventory and playbook."""
         for role, many in {"main": 1, "client": 2, "sync": 3}.items():
             has = self.site.has_deployments if role in self.by_deployments else self.site.has
-            has(role, many, OLD, service=role != "main", budget=None if role == "main" else 1)
+            has(role, many, OLD, service=role != "main" and self.traffic is None, budget=None if role == "main" else 1)
         places = {pod: self.place_of(pod) for pod in WORKERS}
         self.site.await_ready(*dict.fromkeys(WORKERS[pod] if place == pod else place for pod, place in places.items()))
-        (self.place / "playbook.yaml").write_text(PLAYBOOK)
+        (self.place / "playbook.yaml").write_text(self.playbook)
         self.write_inventory()
         self._as_an_account()
         self._learn()
@@ -118,8 +124,9 @@ class Rolling:
         """Write it down, with further settings by driver."""
         urls = {pod: self.site.way_to(self.place_of(pod)).url for pod in WORKERS}
         pods = {pod: place for pod in WORKERS if (place := self.place_of(pod)) != pod}
+        behind = {role for role in WORKERS.values() if role != "main" or self.holds}
         workers = {
-            pod: {"role": role, "url": urls[pod], "metrics": f"{urls[pod]}/_synapse/metrics", **({} if role == "main" else {"pool": role})}
+            pod: {"role": role, "url": urls[pod], "metrics": f"{urls[pod]}/_synapse/metrics", **({"pool": role} if role in behind else {})}
             for pod, role in WORKERS.items()
         }
         named: dict[str, dict[str, Any]] = {
@@ -130,7 +137,7 @@ class Rolling:
                 **({"pods": pods} if pods else {}),
             },
             "releases_driver": {"driver": "kubernetes", "image": IMAGE, "facts": ["facts"], "migrate": ["migrate"]},
-            "traffic_driver": {"driver": "kubernetes", "settle_s": 0.5},
+            "traffic_driver": dict(self.traffic or {"driver": "kubernetes", "settle_s": 0.5}),
             "ledger_driver": {"driver": "kubernetes"},
             "lease_driver": {"driver": "kubernetes"},
         }
@@ -140,7 +147,7 @@ class Rolling:
             "homeserver": "example.org",
             "kind": "synapse",
             "workers": workers,
-            "pools": {"sync": {"backend": "sync"}, "client": {"backend": "client"}},
+            "pools": {role: {"backend": role, **({"hold": True} if role == "main" else {})} for role in sorted(behind)},
             **named,
         }
         self.inventory.write_text(yaml.safe_dump(homeserver, sort_keys=False))

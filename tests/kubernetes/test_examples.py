@@ -1,5 +1,6 @@
 """The manifests in examples/kubernetes, as the API server takes them."""
 
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import yaml
 from kubernetes.utils import create_from_dict
 
 from rollout.adapters.documents.read import read_inventory
+from rollout.engine.drivers import open_drivers
+from rollout.lab.programs import haproxy_binary
+from tests.contracts.proxy import HOLD_LUA
 from tests.kubernetes.bed import ControlPlane
 
 EXAMPLES = Path(__file__).parents[2] / "examples/kubernetes"
@@ -18,7 +22,7 @@ def _here(name: str, plane: ControlPlane) -> list[dict[str, Any]]:
     return [one for one in yaml.safe_load_all(text.replace('namespace: "synapse"', f"namespace: {plane.namespace}")) if one]
 
 
-@pytest.mark.parametrize("name", ["statefulsets.yaml", "deployments.yaml", "rbac.yaml", "job.yaml"])
+@pytest.mark.parametrize("name", ["statefulsets.yaml", "deployments.yaml", "haproxy.yaml", "rbac.yaml", "job.yaml"])
 def test_every_manifest_is_accepted(control_plane: ControlPlane, name: str) -> None:
     kinds = []
     with control_plane.api() as api:
@@ -73,3 +77,41 @@ def test_deployments_and_their_inventory_speak_of_the_same(control_plane: Contro
         selector = services[inventory.pools[entry.pool].backend]["selector"]
         assert selector["rollout.internal/admitted"] == "true"
         assert selector.items() <= labels.items()
+
+
+def test_haproxy_and_its_inventory_speak_of_the_same(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each worker of a pool is a server of its backend by the name of its pod, and HAProxy itself accepts its configuration."""
+    monkeypatch.setenv("ROLLOUT_DSN", "postgresql://nobody@127.0.0.1:1/none")
+    inventory = read_inventory(EXAMPLES / "inventory-haproxy.yaml")
+    manifests = {(one["kind"], one["metadata"]["name"]): one for one in _here("haproxy.yaml", control_plane)}
+    deployment = manifests["Deployment", "synapse-haproxy"]["spec"]
+    text = manifests["ConfigMap", "synapse-haproxy"]["data"]["haproxy.cfg"]
+    servers: dict[str, dict[str, str]] = {}
+    for line in map(str.split, text.splitlines()):
+        if line[:1] == ["backend"]:
+            servers[line[1]] = {}
+        elif line[:1] == ["server"]:
+            servers[list(servers)[-1]][line[1]] = line[2]
+    named = {
+        pool: {
+            worker: f"{worker}.{worker.rpartition('-')[0]}.synapse.svc.cluster.local:8008"
+            for worker, its in inventory.workers.items()
+            if its.pool == pool
+        }
+        for pool in inventory.pools
+    }
+    assert servers == {entry.backend: named[pool] for pool, entry in inventory.pools.items()}
+    pods = inventory.traffic_driver.settings()["pods"]
+    assert isinstance(pods, dict)
+    wanted = dict([pods["selector"].split("=")])
+    assert wanted == deployment["selector"]["matchLabels"] == deployment["template"]["metadata"]["labels"]
+    assert manifests["Service", "synapse-haproxy"]["spec"]["selector"] == wanted
+    assert f"stats socket ipv4@127.0.0.1:{pods['port']} level admin" in text
+    grants = [one for one in open_drivers(inventory).traffic.grants() if one.resource == "pods/portforward"]  # type: ignore[attr-defined]
+    assert [one.verbs for one in grants] == [("get", "create")]
+    mounts = {one["name"]: one["mountPath"] for one in deployment["template"]["spec"]["containers"][0]["volumeMounts"]}
+    assert f"lua-load {mounts['hold']}/hold.lua" in text
+    (tmp_path / "haproxy.cfg").write_text(text.replace(f"{mounts['hold']}/hold.lua", str(HOLD_LUA)))
+    checked = subprocess.run([haproxy_binary(), "-c", "-f", tmp_path / "haproxy.cfg"], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert "WARNING" not in checked.stderr

@@ -42,6 +42,10 @@ traffic_driver: {{driver: kubernetes}}
 ledger_driver: {{driver: kubernetes}}
 """
 
+BEHIND_HAPROXY = INVENTORY.replace(
+    "traffic_driver: {{driver: kubernetes}}", "traffic_driver: {{driver: haproxy, pods: {{selector: app=haproxy}}}}"
+)
+
 
 def _drivers(plane: ControlPlane, kubeconfig: Path, place: Path, inventory: str = INVENTORY) -> Drivers:
     place.write_text(inventory.format(namespace=plane.namespace, kubeconfig=kubeconfig))
@@ -55,7 +59,7 @@ def _missing(drivers: Drivers) -> set[str]:
     return {line for one in granted for line in one.not_granted(20)}
 
 
-@pytest.fixture(params=[INVENTORY, OF_DEPLOYMENTS], ids=["stateful_sets", "deployments"])
+@pytest.fixture(params=[INVENTORY, OF_DEPLOYMENTS, BEHIND_HAPROXY], ids=["stateful_sets", "deployments", "haproxy"])
 def inventory(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

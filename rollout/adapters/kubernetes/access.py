@@ -7,11 +7,12 @@ from pydantic import AfterValidator, Field
 
 from rollout.adapters.kubernetes.places import PREFIX, deployment_in
 from rollout.adapters.settings import FilePath, Settings, check, refused
-from rollout.model.inventory import DriverSettings, Inventory
+from rollout.model.inventory import Inventory
 
 DRIVER = "kubernetes"
 # What a driver takes from another one's settings, so that it is written once.
-_SHARED = ("namespace", "context", "kubeconfig", "selector", "pods")
+_DOOR = ("namespace", "context", "kubeconfig")
+_SHARED = (*_DOOR, "selector", "pods")
 
 
 def _are_places(pods: dict[str, str]) -> dict[str, str]:
@@ -58,10 +59,11 @@ _Checked = TypeVar("_Checked", bound=ClusterSettings)
 
 def read_settings(kind: type[_Checked], settings: Mapping[str, object], inventory: Inventory, where: str) -> _Checked:
     """Check settings; what they don't say of the cluster is what another driver of this inventory says. Raises InvalidSettingsError."""
+    return check(kind, {**said_by_others(inventory, _SHARED), **settings}, where)
+
+
+def said_by_others(inventory: Inventory, names: Collection[str] = _DOOR) -> dict[str, object]:
+    """Return what the first driver of this inventory that names a cluster says of it."""
     others = (inventory.workers_driver, inventory.releases_driver, inventory.traffic_driver, inventory.ledger_driver)
-    shared = next((_shared(other) for other in others if other.driver == DRIVER and "namespace" in other.settings()), {})
-    return check(kind, {**shared, **settings}, where)
-
-
-def _shared(driver: DriverSettings) -> dict[str, object]:
-    return {name: value for name, value in driver.settings().items() if name in _SHARED}
+    its = next((other.settings() for other in others if other.driver == DRIVER and "namespace" in other.settings()), {})
+    return {name: value for name, value in its.items() if name in names}

@@ -163,6 +163,18 @@ class Cluster:
         said = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", timeout_s, body=body)
         return bool((said.get("status") or {}).get("allowed"))
 
+    def way_to(self, path: str, query: Mapping[str, str], timeout_s: float) -> "tuple[Configuration, str, dict[str, str]]":
+        """
+        Say how a connection is made that the client doesn't make: by which settings, to which address, and with which headers, that say who
+        we are. Raises DriverError.
+        """
+        end_s = monotonic() + timeout_s
+        client = self._opened(timeout_s)
+        headers = {"User-Agent": MANAGER}
+        self._authorize(client, headers, path, "GET", end_s)
+        self.requests += 1
+        return client.configuration, f"{client.configuration.host.rstrip('/')}{path}?{urlencode(query)}", headers
+
     def close(self) -> None:
         """End all connections."""
         with self._lock:
@@ -211,7 +223,7 @@ class Cluster:
         self._hear_the_time(answer.headers.get("Date"))
         raw = bytes(answer.data)
         if len(raw) > ANSWER_BYTES_MAX or answer.status >= _NOT_OK:
-            raise self._refused(answer.status, raw, answer.headers.get("Retry-After"), f"{method} {path}", changes=changes)
+            raise self.refusal(answer.status, raw, answer.headers.get("Retry-After"), f"{method} {path}", changes=changes)
         return raw
 
     def _lost(self, error: Exception, what: str, *, changes: bool) -> DriverError:
@@ -219,13 +231,17 @@ class Cluster:
         why = f"{what}: {_words(error)}"
         if isinstance(error, SSLError) and error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
             # Before anything was sent.
-            said = "the API server's certificate is none that the kubeconfig trusts"
-            return PermanentDriverError(said, where=self.where, why=why, remedy="certificate-authority-data in the kubeconfig")
+            return self.untrusted(why)
         if changes and not isinstance(error, _NEVER_SENT):
             return OutcomeUnknownError("the API server did not say whether it did it", where=self.where, why=why)
         return TransientDriverError("the API server can't be reached", where=self.where, why=why)
 
-    def _refused(self, status: int, raw: bytes, retry_after: str | None, what: str, *, changes: bool) -> DriverError:
+    def untrusted(self, why: str) -> PermanentDriverError:
+        said = "the API server's certificate is none that the kubeconfig trusts"
+        return PermanentDriverError(said, where=self.where, why=why, remedy="certificate-authority-data in the kubeconfig")
+
+    def refusal(self, status: int, raw: bytes, retry_after: str | None, what: str, *, changes: bool) -> DriverError:
+        """Say what an answer that is no success means."""
         message = _message(raw)
         why = f"{what}: {status}{': ' + message if message else ''}"
         match status:

@@ -53,7 +53,11 @@ def _some(one: Object | None) -> list[Object]:
 
 def looking(settings: ClusterSettings) -> Looking:
     """Return what drivers that name the same place share; nothing is connected by that."""
-    door = Door(settings.namespace, None if settings.kubeconfig is None else str(settings.kubeconfig), settings.context)
+    return looking_through(Door(settings.namespace, None if settings.kubeconfig is None else str(settings.kubeconfig), settings.context))
+
+
+def looking_through(door: Door) -> Looking:
+    """As `looking`."""
     with _LOCK:
         found = _KEPT.get(door)
         if found is None:

@@ -1,5 +1,5 @@
 """
-HAProxy through its runtime API, on this machine or on hosts.
+HAProxy through its runtime API, on this machine or on hosts; in pods of a cluster (`pods`) see haproxy_pods.py.
 
 Servers are read from `show servers state` (who may take requests) and `show stat` (sessions and counters), by the names in their headers.
 After a reload the old process keeps its sessions and the new one doesn't count them, so the master is asked for old processes and each of
@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import reduce
 from pathlib import Path
 from time import monotonic  # noqa: TID251  (how long a proxy takes, whatever clock a rollout goes by)
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rollout.adapters.ssh_shared import Hosts
 from rollout.adapters.traffic.haproxy_settings import read_settings
@@ -36,8 +36,12 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Prox
 from rollout.ports.acts import Acts, at_hosts
 from rollout.ports.traffic import Server
 
-# Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration.
-ADMIN_OUT = 0x7F
+if TYPE_CHECKING:
+    from rollout.adapters.traffic.haproxy_pods import HaproxiesInPods
+
+# Any of these bits in srv_admin_state keeps new requests away: maintenance or drain, forced, inherited, or from the configuration. 0x20 is
+# left aside: its name has no address at the moment (`resolvers`). That is nobody's decision, ends by itself, and it is down meanwhile.
+ADMIN_OUT = 0x5F
 # srv_op_state: 1 is coming up through slow start, 2 is up, 3 is up and finishing.
 OPERATIONAL = frozenset({"1", "2", "3"})
 COUNTERS = ("econ", "eresp", "srv_abrt", "cli_abrt", "wretr", "wredis", "hrsp_5xx")
@@ -54,10 +58,14 @@ _INFO = {"show info": "Maxconn:"}
 _HOLDING = {"rollout-holds": ""}
 
 
-def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxies":
+def build(settings: Mapping[str, object], inventory: Inventory) -> "Haproxies | HaproxiesInPods":
     """Open the driver; nothing is connected yet."""
-    checked = read_settings(settings, inventory)
     held = frozenset(pool.backend for pool in inventory.pools.values() if pool.hold)
+    if "pods" in settings:
+        from rollout.adapters.traffic import haproxy_pods  # noqa: PLC0415  (only those with a cluster need what it imports)
+
+        return haproxy_pods.build(settings, inventory, held)
+    checked = read_settings(settings, inventory)
     here, on_hosts = checked.by_place()
     if not on_hosts:
         return Haproxy([Path(one) for one in here.sockets], None, held, [Path(one) for one in here.masters])

@@ -13,6 +13,10 @@ from rollout.model.event import RESUMABLE, Outcome
 from rollout.model.ids import DeployId, WorkerId
 from rollout.model.inventory import Inventory
 
+# Where HAProxy's pods have their runtime API unless it is said (adapters/traffic/haproxy_pods.py).
+PODS_PORT = 1999
+NEAR_PORT = 19_990
+
 
 def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
     """Return the shell commands that bring a worker back at the proxy; a sentence where the proxy is one that we don't know by hand."""
@@ -27,8 +31,22 @@ def by_hand(inventory: Inventory, worker: WorkerId) -> tuple[str, ...]:
     name = f"{place.backend}/{place.name}"
     let_go = f"; rollout-let-go {place.backend}" if _can_be_held(inventory, worker) else ""
     told = f"echo 'set server {name} weight 100%; set server {name} state ready{let_go}'"
+    if isinstance(pods := settings.get("pods"), Mapping):
+        from rollout.adapters.kubernetes.access import said_by_others
+
+        return (_in_pods({**said_by_others(inventory), **pods}, told),)
     sockets = settings.get("sockets")
     return tuple(_at_socket(inventory, told, socket) for socket in (sockets if isinstance(sockets, list) else []))
+
+
+def _in_pods(pods: Mapping[str, object], told: str) -> str:
+    """Write a loop over HAProxy's pods; the port on this machine is one that hardly anybody has."""
+    kubectl = ["kubectl", *(["--kubeconfig", str(pods["kubeconfig"])] if pods.get("kubeconfig") else [])]
+    kubectl += [*(["--context", str(pods["context"])] if pods.get("context") else []), "-n", str(pods.get("namespace"))]
+    ask, port = shlex.join(kubectl), pods.get("port", PODS_PORT)
+    every = f"{ask} get pods -l {shlex.quote(str(pods.get('selector')))} --field-selector status.phase=Running -o name"
+    there = f'{ask} port-forward "$pod" {NEAR_PORT}:{port} >/dev/null & sleep 2'
+    return f"for pod in $({every}); do {there}; {told} | socat - TCP:127.0.0.1:{NEAR_PORT}; kill $!; wait; done"
 
 
 def _at_socket(inventory: Inventory, told: str, socket: object) -> str:

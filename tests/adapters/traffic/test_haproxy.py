@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from rollout.adapters.traffic.haproxy import Haproxy
+from rollout.agent.proxy import Connection, connect, questions
 from rollout.model.errors import DriverError, OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
 from rollout.ports.traffic import Server
@@ -98,6 +99,38 @@ def test_a_look_asks_the_same_of_many_servers_as_of_one_and_old_processes_last(t
     assert heard == ["show servers state\n", "show stat\n"]
     assert master_heard == ["show proc\n", "@!12 show stat\n"]
     assert {worker: one.sessions for worker, one in seen.items()} == {"sync1": 7, "sync2": 4}
+
+
+@pytest.mark.parametrize("can_hold", [True, False])
+def test_what_is_asked_together_is_answered_as_it_is_one_by_one(tmp_path: Path, can_hold: bool) -> None:  # noqa: FBT001
+    """As a place is asked to which each connection takes its time; HAProxy doesn't know one of the commands where hold.lua isn't loaded."""
+    commands = ["show servers state", "show info", "rollout-holds"]
+    with haproxy(tmp_path, can_hold=can_hold) as proxy:
+        place = str(proxy.admin)
+        dialled: list[str] = []
+
+        def dial(where: str, end_s: float) -> Connection:
+            dialled.append(where)
+            return connect(where, end_s)
+
+        order = {"sockets": {place: commands}, "masters": [], "timeout_s": 5.0}
+        (together,) = questions({**order, "together": True}, dial)["sockets"].values()
+        assert len(dialled) == 1 if can_hold else dialled
+        (apart,) = questions(order)["sockets"].values()
+    assert [text.splitlines()[:2] for text in together[:1]] == [text.splitlines()[:2] for text in apart[:1]]
+    assert [text.splitlines()[0] for text in together] == [text.splitlines()[0] for text in apart]
+    assert all(text.endswith("\n\n") for text in together)
+
+
+@pytest.mark.parametrize("cut", ["", "# be_id\n", "# be_id\n\n", "# be_id\n\n# pxname\n"])
+def test_half_of_what_was_asked_together_is_asked_again(tmp_path: Path, cut: str) -> None:
+    """One by one then, so that it is seen which answer didn't come."""
+    apart = {"show servers state": b"# be_id\n\n", "show stat": b"# pxname\n\n", "show servers state;show stat": cut.encode()}
+    with stand_in(tmp_path / "one.sock", apart) as heard:
+        place = str(tmp_path / "one.sock")
+        order = {"sockets": {place: ["show servers state", "show stat"]}, "masters": [], "timeout_s": TIMEOUT_S, "together": True}
+        assert questions(order)["sockets"] == {place: ["# be_id\n\n", "# pxname\n\n"]}
+    assert heard == ["show servers state;show stat\n", "show servers state\n", "show stat\n"]
 
 
 def test_what_a_reload_forgets_is_seen_and_what_the_old_process_holds_is_counted(tmp_path: Path) -> None:

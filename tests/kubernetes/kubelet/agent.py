@@ -45,7 +45,7 @@ class Agent:
         self._events = Events(server, name)
         self._workers: dict[str, Worker] = {}
         self._refused: dict[str, str] = {}
-        self._logs = LogServer(network.here, place, self._container)
+        self._logs = LogServer(network.here, place, self._container, self._pod)
 
     def run(self) -> None:
         """Go on for ever."""
@@ -205,6 +205,13 @@ class Agent:
     def _image(self, name: str) -> Image | None:
         said = json.loads((self._place / "images.json").read_text()).get(name)
         return Image(Path(said["directory"]), said["env"], said["command"]) if said else None
+
+    def _pod(self, namespace: str, name: str) -> tuple[str, int] | None:
+        for worker in list(self._workers.values()):
+            known, pause = worker.pod, worker.pause
+            if known is not None and pause is not None and (known["metadata"]["namespace"], known["metadata"]["name"]) == (namespace, name):
+                return f"{name}, uid {known['metadata']['uid']}", pause.pid
+        return None
 
     def _container(self, namespace: str, pod: str, container: str) -> Container | None:
         for worker in list(self._workers.values()):

@@ -1,5 +1,6 @@
 """
-What containers have said, as the API server asks a kubelet for it: GET /containerLogs/NAMESPACE/POD/CONTAINER.
+What containers have said, as the API server asks a kubelet for it: GET /containerLogs/NAMESPACE/POD/CONTAINER. Ports of pods are asked for
+at the same place (port_forward.py).
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/#get-read-log-of-the-specified-pod;
 pkg/kubelet/server/server.go (getContainerLogs) and pkg/kubelet/kubelet_pods.go (validateContainerLogStatus) in kubernetes/kubernetes.
@@ -19,17 +20,24 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.kubernetes.kubelet import port_forward
 from tests.kubernetes.kubelet.container import Container
 
 
 class LogServer(ThreadingHTTPServer):
-    """*find* returns a container of a pod, or None."""
+    """*find* returns a container of a pod, *pod* how messages call a pod and the process that holds its network; or None."""
 
     daemon_threads = True
 
-    def __init__(self, address: str, place: Path, find: Callable[[str, str, str], Container | None]) -> None:
+    def __init__(
+        self,
+        address: str,
+        place: Path,
+        find: Callable[[str, str, str], Container | None],
+        pod: Callable[[str, str], tuple[str, int] | None],
+    ) -> None:
         super().__init__((address, 0), _Handler)
-        self.find = find
+        self.find, self.pod = find, pod
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self_signed(address, place))
         self.socket = context.wrap_socket(self.socket, server_side=True)
@@ -47,6 +55,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         split = urlsplit(self.path)
         parts = split.path.strip("/").split("/")
+        if len(parts) == 3 and parts[0] == "portForward":
+            self._forward(parts[1], parts[2], dict(parse_qsl(split.query)).get("port", ""))
+            return
         if len(parts) != 4 or parts[0] != "containerLogs":
             self._say(404, "not found")
             return
@@ -71,6 +82,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._say(400, f'container "{name}" in pod "{pod}" is waiting to start: {why}')
         else:
             self._say(200, _picked(log, query))
+
+    def _forward(self, namespace: str, name: str, port: str) -> None:
+        self.close_connection = True
+        pod = self.server.pod(namespace, name)
+        if pod is None:
+            self._say(404, f'pods "{name}" not found')
+            return
+        head = port_forward.handshake(self.headers.get("Sec-WebSocket-Key", ""), self.headers.get("Sec-WebSocket-Protocol", ""))
+        if head is None or not port.isdecimal():
+            self._say(400, "unable to upgrade websocket connection")
+            return
+        assert isinstance(self.connection, ssl.SSLSocket)
+        self.connection.sendall(head)
+        port_forward.Forwarding(self.connection, *pod, int(port)).run()
 
     def _say(self, code: int, text: str) -> None:
         body = text.encode()

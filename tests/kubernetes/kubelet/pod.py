@@ -42,7 +42,7 @@ class Worker:
         self.place = place / "pods" / pod["metadata"]["uid"]
         self.containers: list[Container] = []
         self._inits: list[Container] = []
-        self._pause: Pause | None = None
+        self.pause: Pause | None = None
         self._first = pod
         self._since = written(datetime.now(UTC))
         self._written: Object | None = None
@@ -61,7 +61,7 @@ class Worker:
     def _run(self) -> None:
         self.place.mkdir(parents=True)
         (self.place / "name").write_text(self._first["metadata"]["name"])
-        self._pause = self._network.pod()
+        self.pause = self._network.pod()
         try:
             self._make()
             while (pod := self.pod) is not None and not pod["metadata"].get("deletionTimestamp"):
@@ -74,19 +74,19 @@ class Worker:
             for one in [*self._inits, *self.containers]:
                 if one.running is not None:
                     one.running.kill()
-            self._network.release(self._pause)
+            self._network.release(self.pause)
             shutil.rmtree(self.place, ignore_errors=True)
 
     def _make(self) -> None:
-        assert self._pause is not None
+        assert self.pause is not None
         metadata, spec = self._first["metadata"], self._first["spec"]
-        sources = Sources(self._server, self._first, self._pause.address, self._network.here)
+        sources = Sources(self._server, self._first, self.pause.address, self._network.here)
         shared = Pod(
             metadata["uid"],
             metadata["name"],
             metadata["namespace"],
-            self._pause.pid,
-            self._pause.address,
+            self.pause.pid,
+            self.pause.address,
             self.place,
             self._claims,
             sources,
@@ -198,7 +198,7 @@ class Worker:
 
     def _tell(self, pod: Object) -> None:
         """Say what has become of it, if that is new."""
-        assert self._pause is not None
+        assert self.pause is not None
         over = self._over
         policy = pod["spec"]["restartPolicy"]
         wanted = status.conditions(pod, self.containers, initialized=self._initialized, over=over)
@@ -208,8 +208,8 @@ class Worker:
             "conditions": self._conditions,
             "hostIP": self._network.here,
             "hostIPs": [{"ip": self._network.here}],
-            "podIP": self._pause.address,
-            "podIPs": [{"ip": self._pause.address}],
+            "podIP": self.pause.address,
+            "podIPs": [{"ip": self.pause.address}],
             "startTime": self._since,
             "observedGeneration": pod["metadata"].get("generation", 1),
             "containerStatuses": [one.status() for one in self.containers],

@@ -68,11 +68,11 @@ class Answers:
     """Each returns a status of HTTP and what is said."""
 
     def __init__(self, resources: Resources, access: Access) -> None:
-        self._resources = resources
-        self._access = access
+        self.resources = resources
+        self.access = access
 
     def to(self, request: Request) -> tuple[int, Object | str]:
-        self._access.require(request.user, act_of(request))
+        self.access.require(request.user, act_of(request))
         if request.place.subresource not in {"", "status"}:
             return self._subresource(request)
         match request.method:
@@ -82,7 +82,7 @@ class Answers:
                 return self._create(request)
             case "PUT":
                 where = request.place
-                obj, new = self._resources.replace(where.kind, where.namespace, where.name, request.body, request.writer())
+                obj, new = self.resources.replace(where.kind, where.namespace, where.name, request.body, request.writer())
                 return 201 if new else 200, obj
             case "PATCH":
                 return self._patch(request)
@@ -92,8 +92,8 @@ class Answers:
     def _read(self, request: Request) -> Object:
         where = request.place
         if where.name:
-            return self._resources.get(where.kind, where.namespace, where.name)
-        return listed(self._resources.store, wanted(where.kind, where.namespace, request.query), request.query)
+            return self.resources.get(where.kind, where.namespace, where.name)
+        return listed(self.resources.store, wanted(where.kind, where.namespace, request.query), request.query)
 
     def _create(self, request: Request) -> tuple[int, Object]:
         where = request.place
@@ -103,7 +103,7 @@ class Answers:
             why = "the body of the request was in an unknown format - accepted media types include: application/json, application/yaml"
             raise RefusedError(415, "UnsupportedMediaType", why)
         namespace = where.namespace or ("" if not where.kind.namespaced else at(request.body, "metadata", "namespace") or "")
-        return 201, self._resources.create(where.kind, namespace, request.body, request.writer())
+        return 201, self.resources.create(where.kind, namespace, request.body, request.writer())
 
     def _patch(self, request: Request) -> tuple[int, Object]:
         where = request.place
@@ -111,27 +111,27 @@ class Answers:
         if request.how not in known:
             why = f"the body of the request was in an unknown format - accepted media types include: {', '.join(sorted(known))}"
             raise RefusedError(415, "UnsupportedMediaType", why)
-        if request.how == patching.APPLY and self._resources.store.get(where.kind, where.namespace, where.name) is None:
-            self._access.require(request.user, Act("create", where.kind.group, where.kind.plural, where.namespace, where.name))
-        obj, new = self._resources.patch(where.kind, where.namespace, where.name, request.how, request.body, request.writer())
+        if request.how == patching.APPLY and self.resources.store.get(where.kind, where.namespace, where.name) is None:
+            self.access.require(request.user, Act("create", where.kind.group, where.kind.plural, where.namespace, where.name))
+        obj, new = self.resources.patch(where.kind, where.namespace, where.name, request.how, request.body, request.writer())
         return 201 if new else 200, obj
 
     def _delete(self, request: Request) -> Object:
         where, options = request.place, options_of(request.body, request.query)
         if not where.name:
             which = wanted(where.kind, where.namespace, request.query)
-            found = [obj for obj in self._resources.store.all(where.kind, where.namespace) if which.has(obj)]
+            found = [obj for obj in self.resources.store.all(where.kind, where.namespace) if which.has(obj)]
             for obj in found:
                 metadata = obj["metadata"]
-                deleting.delete(self._resources, where.kind, metadata.get("namespace", ""), metadata["name"], options)
-            revision = str(self._resources.store.revision)
+                deleting.delete(self.resources, where.kind, metadata.get("namespace", ""), metadata["name"], options)
+            revision = str(self.resources.store.revision)
             return {
                 "kind": f"{where.kind.name}List",
                 "apiVersion": where.kind.api_version,
                 "metadata": {"resourceVersion": revision},
                 "items": found,
             }
-        obj, gone = deleting.delete(self._resources, where.kind, where.namespace, where.name, options)
+        obj, gone = deleting.delete(self.resources, where.kind, where.namespace, where.name, options)
         if not gone or where.kind.returns_deleted:
             return obj
         group = {"group": where.kind.group} if where.kind.group else {}
@@ -143,13 +143,13 @@ class Answers:
         match where.subresource:
             case "eviction" if request.method == "POST":
                 options = options_of(at(request.body, "deleteOptions"), request.query)
-                eviction.evict(self._resources, where.namespace, where.name, request.body, options)
+                eviction.evict(self.resources, where.namespace, where.name, request.body, options)
                 return 201, _success(201)
             case "binding" if request.method == "POST":
                 node = at(request.body, "target", "name")
                 if not node:
                     raise bad_request("target.name: Required value")
-                self._resources.bind(where.namespace, where.name, node, request.writer())
+                self.resources.bind(where.namespace, where.name, node, request.writer())
                 return 201, _success(201)
             case "log" if request.method == "GET":
                 return 200, self._log(request)
@@ -162,7 +162,7 @@ class Answers:
     def _log(self, request: Request) -> str:
         """Ask the node's kubelet, as the server does: pkg/registry/core/pod/strategy.go (LogLocation), pkg/kubelet/server/server.go."""
         where, query = request.place, dict(request.query)
-        pod = self._resources.get(where.kind, where.namespace, where.name)
+        pod = self.resources.get(where.kind, where.namespace, where.name)
         names = [one["name"] for key in ("containers", "initContainers") for one in pod["spec"].get(key) or []]
         container = query.pop("container", "") or (names[0] if len(pod["spec"]["containers"]) == 1 else "")
         if not container:
@@ -170,11 +170,10 @@ class Answers:
             raise bad_request(f"a container name must be specified for pod {where.name}, choose one of: [{said}]")
         if container not in names:
             raise bad_request(f"container {container} is not valid for pod {where.name}")
-        node = self._resources.store.get(BY_NAME["Node"], "", pod["spec"].get("nodeName", ""))
+        node = kubelet_of(self.resources, pod)
         if node is None:
             return ""
-        port = at(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port")
-        address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
+        address, port = node
         url = f"https://{address}:{port}/containerLogs/{where.namespace}/{where.name}/{container}?{urlencode(query)}"
         # Nothing of a kubelet's certificate is checked unless --kubelet-certificate-authority names an authority.
         context = ssl.create_default_context()
@@ -190,22 +189,22 @@ class Answers:
 
     def _token(self, request: Request) -> Object:
         where = request.place
-        self._resources.get(where.kind, where.namespace, where.name)
+        self.resources.get(where.kind, where.namespace, where.name)
         seconds = int(at(request.body, "spec", "expirationSeconds") or 3600)
         until = (datetime.now(UTC) + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
-        status = {"token": self._access.token(where.namespace, where.name), "expirationTimestamp": until}
+        status = {"token": self.access.token(where.namespace, where.name), "expirationTimestamp": until}
         metadata = {"name": where.name, "namespace": where.namespace}
         told: Object = copied(request.body)
         return told | {"kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1", "metadata": metadata, "status": status}
 
     def _scale(self, request: Request) -> Object:
         where = request.place
-        obj = self._resources.get(where.kind, where.namespace, where.name)
+        obj = self.resources.get(where.kind, where.namespace, where.name)
         if request.method in {"PUT", "PATCH"}:
             version = at(request.body, "metadata", "resourceVersion")
             replicas = at(request.body, "spec", "replicas")
             patch: Object = {"metadata": {"resourceVersion": version} if version else {}, "spec": {"replicas": replicas or 0}}
-            obj, _ = self._resources.patch(where.kind, where.namespace, where.name, patching.MERGE, patch, request.writer())
+            obj, _ = self.resources.patch(where.kind, where.namespace, where.name, patching.MERGE, patch, request.writer())
         kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
         selector = at(obj, "spec", "selector", "matchLabels") or {}
         status = {
@@ -215,6 +214,15 @@ class Answers:
         metadata = {key: obj["metadata"][key] for key in kept}
         spec = {"replicas": obj["spec"]["replicas"]} if obj["spec"]["replicas"] else {}
         return {"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status}
+
+
+def kubelet_of(resources: Resources, pod: Object) -> tuple[str, int] | None:
+    """Return where the kubelet of a pod's node listens; None if the pod is nowhere."""
+    node = resources.store.get(BY_NAME["Node"], "", pod["spec"].get("nodeName", ""))
+    if node is None:
+        return None
+    address = next(one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP")
+    return str(address), int(at(node, "status", "daemonEndpoints", "kubeletEndpoint", "Port"))
 
 
 def _success(code: int) -> Object:

@@ -9,6 +9,7 @@ import yaml
 
 from tests.kubernetes.server import access, patching, paths
 from tests.kubernetes.server.answering import Answers, Request, act_of
+from tests.kubernetes.server.forwarding import forward
 from tests.kubernetes.server.listing import wanted
 from tests.kubernetes.server.objects import Object, Value
 from tests.kubernetes.server.refusals import RefusedError, bad_request
@@ -133,6 +134,10 @@ class Handler(BaseHTTPRequestHandler):
             self._say(201, access.reviewed(desk.access, user, body), {})
             return
         request = Request(self.command, paths.place(asked.parts), asked.query, body, how, agent, user)
+        if request.place.subresource == "portforward" and request.method == "GET":
+            self.close_connection = True
+            forward(desk.answers, request, self.headers, self.connection)
+            return
         if act_of(request).verb == "watch":
             self._watch(desk, request)
             return

@@ -12,7 +12,7 @@ from tests.kubernetes.server.objects import Object
 from tests.kubernetes.server.refusals import no_such_path
 
 # Subresources that are there besides `status` and `scale`, and their verbs of HTTP.
-_POD_SUBRESOURCES = {"eviction", "binding", "log"}
+_POD_SUBRESOURCES = {"eviction", "binding", "log", "portforward"}
 # Only asked, never kept.
 REVIEWS = {("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview"}
 
