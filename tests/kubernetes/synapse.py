@@ -173,7 +173,7 @@ def _configure(site: Homeserver, lab: Lab, name: str) -> None:
 
 
 def _listener(port: int, *names: str) -> dict[str, object]:
-    return {"type": "http", "port": port, "x_forwarded": True, "resources": [{"names": list(names)}]}
+    return {"type": "http", "port": port, "resources": [{"names": list(names)}]}
 
 
 def _listeners() -> list[dict[str, object]]:

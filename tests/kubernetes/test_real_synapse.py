@@ -16,6 +16,7 @@ from tests.kubernetes.synapse import BAD, CLIENT, MAIN, NEW, OLD, PODS, REPLICAS
 
 # Five to ten minutes each, with the machine to themselves.
 pytestmark = pytest.mark.long
+ROLLOUT_S = 1500
 # What main answers itself, or writes for others: a Service holds nobody's requests while it restarts.
 OF_MAIN = {"login_flows", "pushers", "account_data", "send"}
 
@@ -29,7 +30,7 @@ def rolling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RollingSynapse
         node(plane.kubeconfig, plane.namespace, place / "node") as kubelet,
         synapse(plane, kubelet, place) as it,
     ):
-        rolling = RollingSynapse(it.site, place, synapse=it)
+        rolling = RollingSynapse(it.site, place, synapse=it, patience_s=ROLLOUT_S)
         rolling.install()
         yield rolling
 
