@@ -9,12 +9,14 @@ import yaml
 
 from rollout.lab.load.clients import Rates
 from rollout.lab.load.process import LoadProcess, LoadReport
-from rollout.model.event import EffectIntended, EffectSucceeded
+from rollout.model.event import EffectIntended, StepFinished
 from tests.kubernetes.rolling import Rolling
 from tests.kubernetes.synapse import BAD, EXAMPLES, HEALTH, METRICS, NEW, OLD, PODS, ROOT, Synapse, image_of
 
 # What two cores bear beside five workers and a database.
 RATES = Rates(sends=0.8, reads=8.0, initial_syncs=1.0, main=5.0, sliding_users=8)
+# HAProxy asks for names twice a second, and they are half a second old at most.
+SETTLE_S = 3.0
 
 # The playbook's own figures are for a homeserver with users, and take hours; what is wanted of a release is less strict by what a machine
 # that does other things besides adds.
@@ -60,8 +62,7 @@ class RollingSynapse(Rolling):
         more: dict[str, Mapping[str, object]] = {
             "workers_driver": {**self.site.settings(), **({"kubeconfig": self.kubeconfig} if self.kubeconfig else {})},
             "releases_driver": {"images": {version: image_of(version) for version in (OLD, NEW, BAD)}},
-            # HAProxy asks for names twice a second, and they are half a second old at most.
-            "traffic_driver": {"settle_s": 3},
+            "traffic_driver": {"settle_s": SETTLE_S},
             "database_driver": {"dsn": f"file:{self.synapse.lab.target}/etc/database.dsn"},
         }
         for name, said in {**more, **drivers}.items():
@@ -76,8 +77,9 @@ class RollingSynapse(Rolling):
             yield seen
             seen.append(load.stop())
 
-    def was_out(self, worker: str) -> tuple[float, float]:
-        """Return from when to when a worker was out by our hand: the first intent, and the last success."""
+    def was_away(self, worker: str) -> tuple[float, float]:
+        """Return from when to when nobody could reach a worker that wasn't drained: until it answered, and everybody had heard of that."""
         events = self.events()
-        began = {one.effect.number: one.at_s for one in events if isinstance(one, EffectIntended) and one.effect.worker == worker}
-        return min(began.values()), max(one.at_s for one in events if isinstance(one, EffectSucceeded) and one.number in began)
+        began_s = next(one.at_s for one in events if isinstance(one, EffectIntended) and one.effect.worker == worker)
+        answered_s = next(one.at_s for one in events if isinstance(one, StepFinished) and one.step_id == f"{worker}/await_healthy")
+        return began_s, answered_s + SETTLE_S

@@ -26,8 +26,7 @@ def test_pods_find_one_another_and_everybody_behind_a_service(control_plane: Con
         ips = [it.get("Pod", name)["status"]["podIP"] for name in ("a-0", "a-1")]
         asking = {"nameservers": [here], "searches": [f"{it.namespace}.{ZONE}"], "options": [{"name": "ndots", "value": "5"}]}
         command = ["sh", "-c", _ASK, "sh", "a-0.a", "a-1.a", "a", "a-2.a", f"a-0.a.elsewhere.{ZONE}"]
-        how = {"restartPolicy": "Never", "dnsPolicy": "None", "dnsConfig": asking}
-        it.create(pod("asks", containers=containers(command=command), **how))
+        it.create(pod("asks", containers=containers(command=command), restartPolicy="Never", dnsPolicy="None", dnsConfig=asking))
         eventually(lambda: it.get("Pod", "asks")["status"].get("phase") == "Succeeded", "it has asked")
         with control_plane.api() as api:
             said = str(client.CoreV1Api(api).read_namespaced_pod_log("asks", it.namespace))

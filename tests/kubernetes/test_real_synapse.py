@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from kubernetes import client
 
 from rollout.lab.load.records import Outcome, Record
 from tests.kubernetes.bed import standing
@@ -89,10 +90,16 @@ def test_real_workers_are_rolled_one_pod_at_a_time_and_only_main_is_missed(rolli
     assert rolling.restarted() == [f"{CLIENT}-0", f"{CLIENT}-1", f"{SYNC}-0", f"{SYNC}-1", f"{MAIN}-0"]
     assert seen.ready_min == {SYNC: 1, CLIENT: 1}
     _assert_settled(rolling, NEW)
+    jobs: Any = client.BatchV1Api(rolling.site.apps.api_client).list_namespaced_job(rolling.site.plane.namespace)
+    migrated = {
+        one.metadata.name: one.status.succeeded for one in jobs.items if one.spec.template.spec.containers[0].image == image_of(NEW)
+    }
+    assert list(migrated.values()) == [1]
+    assert next(iter(migrated)).startswith("rollout-migrate-")
 
-    out_s, in_s = rolling.was_out(f"{MAIN}-0")
+    from_s, to_s = rolling.was_away(f"{MAIN}-0")
     unhappy = _unhappy(reports[0].records)
-    missed = [one for one in unhappy if one.kind in OF_MAIN and one.ended_s >= out_s and one.began_s <= in_s]
+    missed = [one for one in unhappy if one.kind in OF_MAIN and one.ended_s >= from_s and one.began_s <= to_s]
     assert [one for one in unhappy if one not in missed] == []
     assert {one.outcome for one in missed} == {Outcome.CUT}
     assert any(one.pool == "main" for one in missed)
