@@ -15,7 +15,7 @@ from tests.kubernetes.rolling import watched
 from tests.kubernetes.rolling_synapse import RollingSynapse
 from tests.kubernetes.synapse import BAD, CLIENT, MAIN, NEW, OLD, PODS, REPLICAS, SYNC, image_of, synapse
 
-# Five to ten minutes each, with the machine to themselves.
+# Seven to nine minutes together on two busy cores, once the three releases are installed, and 0.9 GB of memory.
 pytestmark = pytest.mark.long
 ROLLOUT_S = 1500
 # What main answers itself, or writes for others: a Service holds nobody's requests while it restarts.
