@@ -180,29 +180,34 @@ def _install(lab: Lab, version: str, say: Progress) -> None:
             releases.activate(worker, release.id)
 
 
-def _start(lab: Lab, programs: Programs, supervisor: Supervisor, hosts: Hosts | None, say: Progress) -> None:
+def start_stores(lab: Lab, programs: Programs, supervisor: Supervisor, proxy: str, say: Progress) -> None:
+    """Launch what runs beside Synapse, with *proxy* as HAProxy's configuration, and bring PostgreSQL and Valkey up. Raises DriverError."""
     etc = lab.target / "etc"
     with resources.as_file(resources.files("rollout.adapters.traffic") / "hold.lua") as hold:
         shutil.copyfile(hold, etc / "hold.lua")
-    (etc / "haproxy.cfg").write_text(templates.haproxy(lab))
+    (etc / "haproxy.cfg").write_text(proxy)
     (etc / "supervisord.conf").write_text(templates.supervisord(lab, programs))
-    if hosts is not None:
-        hosts.install(lab, {name: command for name, (command, _) in programs.commands(lab).items() if name in lab.addresses.elsewhere})
-
-    def runner(name: str) -> Runner:
-        return supervisor if hosts is None or name not in lab.addresses.elsewhere else hosts
-
     database.initialise(lab, programs)
     if not supervisor.answers():
         supervisor.launch()
     say("starting PostgreSQL and Valkey")
     supervisor.start("postgres")
     supervisor.start("valkey")
-    # Early: a sender that doesn't find its peer waits before it tries again.
-    supervisor.start("receiver")
     wait_until(lambda: database.answers(lab), 30, "PostgreSQL answers")
     wait_until(lambda: listens(lab.ports.valkey, lab.addresses.here), 10, "Valkey answers")
     database.create(lab)
+
+
+def _start(lab: Lab, programs: Programs, supervisor: Supervisor, hosts: Hosts | None, say: Progress) -> None:
+    if hosts is not None:
+        hosts.install(lab, {name: command for name, (command, _) in programs.commands(lab).items() if name in lab.addresses.elsewhere})
+
+    def runner(name: str) -> Runner:
+        return supervisor if hosts is None or name not in lab.addresses.elsewhere else hosts
+
+    start_stores(lab, programs, supervisor, templates.haproxy(lab), say)
+    # Early: a sender that doesn't find its peer waits before it tries again.
+    supervisor.start("receiver")
     say("starting Synapse")
     # Main first: it creates the schema, without which a worker exits.
     for group in (("main",), tuple(worker for worker in WORKERS if worker != "main")):
@@ -210,7 +215,7 @@ def _start(lab: Lab, programs: Programs, supervisor: Supervisor, hosts: Hosts | 
             runner(worker).start(worker)
         for worker in group:
             _await_healthy(lab, runner(worker), worker)
-    database.let_rollout_look(lab, etc / "database.dsn")
+    database.let_rollout_look(lab, lab.target / "etc/database.dsn")
     runner("haproxy").start("haproxy")
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/versions") == 200, 15, f"{SERVER_NAME} answers through its proxy")  # noqa: PLR2004
     wait_until(lambda: status_of(f"{lab.base_url}/_matrix/client/v3/sync") == 401, 15, "sync workers answer through the proxy")  # noqa: PLR2004

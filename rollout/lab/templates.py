@@ -3,6 +3,7 @@
 import base64
 import secrets
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -183,14 +184,15 @@ def inventory(lab: Lab) -> str:
     return "# Written by `rollout lab up`.\n" + yaml.safe_dump(content, sort_keys=False)
 
 
-def haproxy(lab: Lab) -> str:
+def haproxy(lab: Lab, servers: Mapping[str, str] | None = None) -> str:
     """
-    Write the proxy's configuration, with the routes of Synapse's docs/workers.md.
+    Write the proxy's configuration, with the routes of Synapse's docs/workers.md. *servers* has the lines that say who serves a pool where
+    those aren't the lab's own workers.
 
     Nothing is retried or sent to another server, so that a cut request is seen as one. Connections to the servers are not kept, so that a
     server that closes an idle one cuts nothing.
     """
-    servers = {
+    servers = servers or {
         pool: "\n".join(
             f"    server {worker} {lab.addresses.of(worker)}:{lab.ports.http[worker]}"
             for worker, (_, its_pool) in WORKERS.items()

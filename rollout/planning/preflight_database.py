@@ -74,7 +74,8 @@ def _connections(question: Question, found: DatabaseConditions) -> Iterator[Chec
     blind = sorted({worker for wave in waves for worker in wave if worker not in question.findings.connections})
     if blind:
         why = f"{level}; how many {listed(blind)} may open isn't known"
-        yield Check("connections", Result.UNKNOWN, why, "database.args.cp_max in the configuration of the release")
+        remedy = "database.args.cp_max in the configuration of the release; in Kubernetes, cp_max in the releases_driver"
+        yield Check("connections", Result.UNKNOWN, why, remedy)
         return
     pools = question.findings.connections
     needed, most = max(((sum(pools[worker] for worker in wave), wave) for wave in [(), *waves]), key=lambda pair: pair[0])

@@ -27,9 +27,9 @@ from tests.hosts import proxies
 from tests.hosts.bed import Bed, hosts
 from tests.kubernetes import haproxy as in_pods
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.dns import dns
 from tests.kubernetes.homeserver import Balancer, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
+from tests.kubernetes.names import Names
 from tests.kubernetes.pod_worker import TIME
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
@@ -205,7 +205,7 @@ def services(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> I
 def pods(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Plant]:
     images(kubelet, tmp_path, "1.0.0")
     in_pods.image(kubelet, tmp_path)
-    with homeserver(control_plane, kubelet, tmp_path) as site, dns(control_plane, kubelet) as names, ExitStack() as opened:
+    with homeserver(control_plane, kubelet, tmp_path) as site, closing(Names(control_plane, kubelet, 0)) as names, ExitStack() as opened:
         site.has("sync", 2, "1.0.0", service=False)
         front = in_pods.front(site, names, {"sync": {SYNC1: "sync-0", SYNC2: "sync-1"}})
         traffic = HaproxiesInPods(front.settings, {"sync"})

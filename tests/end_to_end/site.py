@@ -140,9 +140,9 @@ class Command:
         """Send it a signal."""
         self._running.process.send_signal(number)
 
-    def end(self) -> Said:
+    def end(self, timeout_s: float = COMMAND_TIMEOUT_S) -> Said:
         """Wait for its end."""
-        code = self._running.wait(COMMAND_TIMEOUT_S)
+        code = self._running.wait(timeout_s)
         return Said(code, self._log.read_text())
 
 

@@ -17,9 +17,9 @@ from rollout.adapters.traffic.haproxy_pods import HaproxyPods, sockets_in
 from rollout.lab.processes import wait_until
 from rollout.lab.programs import haproxy_binary
 from tests.kubernetes import pod_worker
-from tests.kubernetes.dns import SUFFIX, Dns
 from tests.kubernetes.homeserver import READY_S, Homeserver
 from tests.kubernetes.kubelet.node import Kubelet
+from tests.kubernetes.names import ZONE, Names
 
 IMAGE = "example.org/haproxy:2.8"
 # What HAProxy's own image has as STOPSIGNAL is what it is told with: it takes no connection any more, and ends when those that it has do.
@@ -46,7 +46,7 @@ def image(kubelet: Kubelet, place: Path) -> None:
     kubelet.image(IMAGE, place / "image-haproxy", {}, ["haproxy", "-W", "-db", "-S", f"127.0.0.1:{MASTER}", "-f", CONFIGURATION])
 
 
-def configuration(namespace: str, names: Dns, pools: Mapping[str, Mapping[str, str]]) -> str:
+def configuration(namespace: str, names: Names, pools: Mapping[str, Mapping[str, str]]) -> str:
     """Write one; *pools* are servers and the pods that they are, by backend, which is also the name of the pods' Service."""
     fronts = "\n".join(f"    use_backend {pool} if {{ path_beg /{pool}/ }}" for pool in pools)
     backends = "\n".join(_backend(namespace, pool, servers) for pool, servers in pools.items())
@@ -82,7 +82,7 @@ frontend clients
 
 
 def _backend(namespace: str, pool: str, servers: Mapping[str, str]) -> str:
-    lines = [f"    server {name} {pod}.{pool}.{namespace}.{SUFFIX}:{pod_worker.PORT}" for name, pod in servers.items()]
+    lines = [f"    server {name} {pod}.{pool}.{namespace}.{ZONE}:{pod_worker.PORT}" for name, pod in servers.items()]
     return "\n".join([f"backend {pool}", "    option httpchk GET /health", "    http-request lua.rollout_hold", *lines])
 
 
@@ -124,7 +124,7 @@ class Front:
         wait_until(lambda: len([one for one in self.pods() if _is_ready(one)]) == replicas, READY_S, "HAProxy's pods are ready")
 
 
-def front(site: Homeserver, names: Dns, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, **more: int) -> Front:
+def front(site: Homeserver, names: Names, pools: Mapping[str, Mapping[str, str]], replicas: int = 2, **more: int) -> Front:
     """Begin it, with its Service, and the Services that pods have their names from."""
     namespace = site.plane.namespace
     for pool in pools:

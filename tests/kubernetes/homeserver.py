@@ -90,7 +90,11 @@ def deployment(name: str, version: str, **spec: object) -> dict[str, Any]:
 
 @dataclass(slots=True)
 class Homeserver:
-    """StatefulSets and Deployments that were applied by `helm`, and the ways to their pods."""
+    """
+    StatefulSets and Deployments that were applied by `helm`, and the ways to their pods.
+
+    Pods have their workload's name in the label *named_by*, and *selector* chooses all that is the homeserver's.
+    """
 
     plane: ControlPlane
     kubelet: Kubelet
@@ -99,7 +103,10 @@ class Homeserver:
     apps: Any
     core: Any
     policy: Any
-    ways: dict[str, "Way"] = field(default_factory=dict)
+    named_by: str = "app"
+    selector: str = "part-of=synapse"
+    ready_s: float = READY_S
+    ways: dict[tuple[str, int], "Way"] = field(default_factory=dict)
 
     def has(self, name: str, replicas: int, version: str, *, service: bool = True, budget: int | None = None, **spec: object) -> None:
         """Make a StatefulSet, with its Service, and a budget of that many unavailable pods."""
@@ -127,7 +134,7 @@ class Homeserver:
             self.policy.create_namespaced_pod_disruption_budget(namespace, its)
 
     def await_ready(self, *names: str) -> None:
-        wait_until(lambda: all(self._is_ready(name) for name in names), READY_S, f"{', '.join(names)} are ready")
+        wait_until(lambda: all(self._is_ready(name) for name in names), self.ready_s, f"{', '.join(names)} are ready")
 
     def set(self, name: str) -> Any:  # noqa: ANN401  (the client has no types)
         return self.apps.read_namespaced_stateful_set(name, self.plane.namespace)
@@ -137,7 +144,7 @@ class Homeserver:
 
     def pods_of(self, name: str) -> list[Any]:
         """Return the pods of one Deployment or StatefulSet, those that are ending too."""
-        return list(self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"app={name}").items)
+        return list(self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"{self.named_by}={name}").items)
 
     def pod(self, name: str) -> Any:  # noqa: ANN401  (as above)
         """Return the pod of that name, or of `deployment/NAME`, as drivers are told of it."""
@@ -149,34 +156,34 @@ class Homeserver:
 
     def images_of(self, name: str) -> list[str]:
         """Return the versions that a StatefulSet's pods run, in their order."""
-        pods = self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"app={name}").items
+        pods = self.core.list_namespaced_pod(self.plane.namespace, label_selector=f"{self.named_by}={name}").items
         return [pod.spec.containers[0].image.rpartition(":v")[2] for pod in sorted(pods, key=lambda pod: pod.metadata.name)]
 
-    def address(self, pod: str) -> tuple[str, int] | None:
+    def address(self, pod: str, port: int = pod_worker.PORT) -> tuple[str, int] | None:
         """Return where a pod listens now."""
         found = self.pod(pod)
-        return None if found is None or not found.status.pod_ip else (found.status.pod_ip, pod_worker.PORT)
+        return None if found is None or not found.status.pod_ip else (found.status.pod_ip, port)
 
-    def way_to(self, pod: str) -> "Way":
-        """Give a port of this machine that leads to whichever pod has that name."""
-        if pod not in self.ways:
-            self.ways[pod] = Way(self._known_address(pod))
-        return self.ways[pod]
+    def way_to(self, pod: str, port: int = pod_worker.PORT) -> "Way":
+        """Give a port of this machine that leads to one of whichever pod has that name."""
+        if (pod, port) not in self.ways:
+            self.ways[pod, port] = Way(self._known_address(pod, port))
+        return self.ways[pod, port]
 
-    def _known_address(self, pod: str) -> Callable[[], tuple[str, int] | None]:
+    def _known_address(self, pod: str, port: int) -> Callable[[], tuple[str, int] | None]:
         """Go on with what was known last while the API server is away, as nodes do."""
         known: list[tuple[str, int] | None] = [None]
 
         def where() -> tuple[str, int] | None:
             with suppress(*LOST):
-                known[0] = self.address(pod)
+                known[0] = self.address(pod, port)
             return known[0]
 
         return where
 
     def settings(self, **more: object) -> dict[str, object]:
         """Return what a driver is told of the cluster."""
-        return {"namespace": self.plane.namespace, "kubeconfig": str(self.plane.kubeconfig), "selector": "part-of=synapse", **more}
+        return {"namespace": self.plane.namespace, "kubeconfig": str(self.plane.kubeconfig), "selector": self.selector, **more}
 
     def _is_ready(self, name: str) -> bool:
         found = self.deployment(name.removeprefix("deployment/")) if name.startswith("deployment/") else self.set(name)
@@ -184,9 +191,9 @@ class Homeserver:
 
 
 @contextmanager
-def homeserver(plane: ControlPlane, kubelet: Kubelet, place: Path) -> Iterator[Homeserver]:
+def homeserver(plane: ControlPlane, kubelet: Kubelet, place: Path, **more: Any) -> Iterator[Homeserver]:  # noqa: ANN401  (fields of it)
     with plane.api() as api:
-        it = Homeserver(plane, kubelet, place, client.AppsV1Api(api), client.CoreV1Api(api), client.PolicyV1Api(api))
+        it = Homeserver(plane, kubelet, place, client.AppsV1Api(api), client.CoreV1Api(api), client.PolicyV1Api(api), **more)
         try:
             yield it
         finally:

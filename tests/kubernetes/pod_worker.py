@@ -1,10 +1,11 @@
 """
 A worker in a pod, without a Synapse: it answers /health, tells Synapse's metrics, and takes as long for `/wait?s=0.3` as that says.
 
-Its release is in VERSION, and LIVES_S is after how many seconds it ends by itself. On SIGTERM it accepts nothing more, ends what it has
-begun, and is gone.
+As Synapse does, it compresses its metrics for whoever takes that. Its release is in VERSION, and LIVES_S is after how many seconds it ends
+by itself. On SIGTERM it accepts nothing more, ends what it has begun, and is gone.
 """
 
+import gzip
 import json
 import os
 import signal
@@ -62,7 +63,7 @@ class Answer(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         parts = urlsplit(self.path)
         if parts.path == "/_synapse/metrics":
-            self._say(self.server.page())
+            self._say(self.server.page(), compressed="gzip" in (self.headers.get("Accept-Encoding") or ""))
         elif parts.path == "/health":
             self._say("OK")
         else:
@@ -76,12 +77,15 @@ class Answer(BaseHTTPRequestHandler):
                     self.server.in_flight -= 1
                     self.server.served += 1
 
-    def _say(self, text: str) -> None:
+    def _say(self, text: str, *, compressed: bool = False) -> None:
+        body = gzip.compress(text.encode()) if compressed else text.encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
-        self.send_header("Content-Length", str(len(text)))
+        if compressed:
+            self.send_header("Content-Encoding", "gzip")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(text.encode())
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""

@@ -21,7 +21,7 @@ from rollout.lab.tool import Running
 from rollout.model.event import EffectIntended, Event
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Verb
-from tests.end_to_end.site import Command, Said
+from tests.end_to_end.site import COMMAND_TIMEOUT_S, Command, Said
 from tests.kubernetes.hand import repeated
 from tests.kubernetes.homeserver import IMAGE, Homeserver, Way
 
@@ -61,6 +61,7 @@ class Rolling:
     journal: str = "journal.db"
     kubeconfig: str = ""
     runs: int = 0
+    patience_s: float = COMMAND_TIMEOUT_S
     by_deployments: frozenset[str] = frozenset()
     traffic: Mapping[str, object] | None = None
     holds: bool = False
@@ -174,7 +175,7 @@ class Rolling:
     def run(self, *arguments: str, journal: str = "") -> Said:
         """Run it to its end."""
         with self.start(*arguments, journal=journal) as command:
-            return command.end()
+            return command.end(self.patience_s)
 
     def events(self) -> list[Event]:
         """Return what the newest rollout's journal says."""

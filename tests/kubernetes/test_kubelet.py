@@ -113,6 +113,20 @@ def test_pod_that_does_not_end_is_killed_when_its_grace_is_over(control_plane: C
     assert time.monotonic() - before > 1.5
 
 
+@pytest.mark.usefixtures("image", "kubelet")
+def test_a_secret_that_comes_late_is_waited_for(control_plane: ControlPlane) -> None:
+    """And then all of it is there."""
+    it = hand(control_plane)
+    late = _serving("a", volumeMounts=[{"name": "s", "mountPath": "/rollout-late"}], command=["sh", "-c", "cat /rollout-late/*; serve"])
+    late["spec"]["volumes"] = [{"name": "s", "secret": {"secretName": "late"}}]
+    it.create(late)
+    waiting = {"reason": "CreateContainerConfigError", "message": 'secret "late" not found'}
+    eventually(lambda: _container(it, "a").get("state", {}).get("waiting") == waiting, "it waits")
+    it.create({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "late"}, "data": {"one": "MQo=", "two": "Mgo="}})
+    eventually(lambda: _is_ready(it, "a"), "a is ready")
+    assert _log(it, control_plane, "a").split()[:2] == ["1", "2"]
+
+
 @pytest.mark.usefixtures("image")
 def test_pods_have_ports_and_volumes_of_their_own(control_plane: ControlPlane, kubelet: Kubelet) -> None:
     """Where the machine has no such directory, and where it has one."""

@@ -14,10 +14,10 @@ from rollout.model.ids import WorkerId
 from rollout.ports.traffic import Server
 from tests.kubernetes import haproxy
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.dns import dns
 from tests.kubernetes.hand import repeated
 from tests.kubernetes.homeserver import CRASHING, Load, homeserver, images, load
 from tests.kubernetes.kubelet.node import Kubelet
+from tests.kubernetes.names import Names
 from tests.kubernetes.rolling import GOOD, OLD, PLAYBOOK, WORKERS, Rolling
 
 # They want a machine to themselves.
@@ -39,7 +39,7 @@ class Fronted:
 def fronted(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path) -> Iterator[Fronted]:
     images(kubelet, tmp_path, OLD, GOOD, CRASHING)
     haproxy.image(kubelet, tmp_path)
-    with homeserver(control_plane, kubelet, tmp_path) as site, dns(control_plane, kubelet) as names:
+    with homeserver(control_plane, kubelet, tmp_path) as site, closing(Names(control_plane, kubelet, 0)) as names:
         front = haproxy.front(site, names, POOLS)
         rolling = Rolling(site, tmp_path, traffic=TRAFFIC, holds=True, playbook=RAMPED)
         rolling.install()

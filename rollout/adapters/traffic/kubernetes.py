@@ -67,8 +67,8 @@ class KubernetesTraffic:
         self._metrics = metrics
         self._looking = looking(settings)
         self._cluster = self._looking.cluster
-        # A worker that was replaced has closed its connections.
-        self._asker = Asker({"Connection": "close", "Accept": "text/plain"}, len(metrics))
+        # A worker that was replaced has closed its connections. Synapse compresses its page for all who don't say that they want it plain.
+        self._asker = Asker({"Connection": "close", "Accept": "text/plain", "Accept-Encoding": "identity"}, len(metrics))
 
     def look(self, servers: Mapping[WorkerId, Server], timeout_s: float) -> dict[WorkerId, ProxySighting]:
         """See ports.traffic. Only those that are out are asked for their open requests: a metrics page is long."""

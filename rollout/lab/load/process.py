@@ -61,6 +61,7 @@ class LoadProcess:
         command = [sys.executable, "-m", "rollout.lab.load", str(self._lab.target), "--out", str(self._out)]
         command += ["--sends", str(self._rates.sends), "--reads", str(self._rates.reads)]
         command += ["--initial-syncs", str(self._rates.initial_syncs), "--main", str(self._rates.main)]
+        command += ["--sliding-users", str(self._rates.sliding_users)]
         with (self._out / "load.log").open("wb") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         wait_until(lambda: self.snapshot().get("settled") is True, START_TIMEOUT_S, "the load has settled")
@@ -115,12 +116,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--reads", type=float, default=usual.reads)
     parser.add_argument("--initial-syncs", type=float, default=usual.initial_syncs)
     parser.add_argument("--main", type=float, default=usual.main)
+    parser.add_argument("--sliding-users", type=int, default=usual.sliding_users)
     chosen = parser.parse_args(arguments)
     lab = load_lab(chosen.directory)
     if lab is None:
         parser.error(f"there is no lab in {chosen.directory}")
     chosen.out.mkdir(parents=True, exist_ok=True)
-    rates = Rates(chosen.sends, chosen.reads, chosen.initial_syncs, chosen.main)
+    rates = Rates(chosen.sends, chosen.reads, chosen.initial_syncs, chosen.main, chosen.sliding_users)
     return asyncio.run(_run(lab, chosen.out, rates, min(chosen.seconds, SECONDS_MAX)))
 
 

@@ -1,5 +1,6 @@
 """An API server that says what a test has it say: what a real one is hard to bring to, and what isn't one at all."""
 
+import gzip
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -18,7 +19,11 @@ Answer = tuple[int, object]
 
 @dataclass(slots=True)
 class Canned:
-    """*answer* is given method, path (with its query) and body; a text is answered as it is, all else as JSON. *asked* is what came."""
+    """
+    *answer* is given method, path (with its query) and body; a text is answered as it is, all else as JSON. *asked* is what came.
+
+    As Synapse does with its metrics, it compresses a text for whoever takes that.
+    """
 
     answer: Callable[[str, str, Object], Answer]
     kubeconfig: Path
@@ -59,6 +64,9 @@ def canned(place: Path, answer: Callable[[str, str, Object], Answer]) -> Iterato
             status, said = it.answer(self.command, self.path, json.loads(raw) if raw else {})
             body = said.encode() if isinstance(said, str) else json.dumps(said).encode()
             self.send_response(status)
+            if isinstance(said, str) and "gzip" in (self.headers.get("Accept-Encoding") or ""):
+                body = gzip.compress(body)
+                self.send_header("Content-Encoding", "gzip")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)

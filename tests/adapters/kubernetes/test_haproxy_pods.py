@@ -27,9 +27,9 @@ from rollout.ports.privileges import Granted
 from rollout.ports.traffic import Server
 from tests.kubernetes import haproxy, pod_worker
 from tests.kubernetes.bed import ControlPlane
-from tests.kubernetes.dns import dns
 from tests.kubernetes.homeserver import Homeserver, homeserver, images
 from tests.kubernetes.kubelet.node import Kubelet
+from tests.kubernetes.names import Names
 
 SYNC0, SYNC1 = WorkerId("sync-0"), WorkerId("sync-1")
 SERVERS = {SYNC0: Server("sync", "sync-0"), SYNC1: Server("sync", "sync-1")}
@@ -94,7 +94,7 @@ def place(control_plane: ControlPlane, kubelet: Kubelet, tmp_path: Path, pre_sto
     haproxy.image(kubelet, tmp_path)
     with (
         homeserver(control_plane, kubelet, tmp_path) as site,
-        dns(control_plane, kubelet) as names,
+        closing(Names(control_plane, kubelet, 0)) as names,
         ThreadPoolExecutor(4) as pool,
     ):
         site.has("sync", 2, "1.0.0", service=False)

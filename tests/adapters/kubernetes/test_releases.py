@@ -83,3 +83,11 @@ def test_a_template_that_is_refused_is_refused_whatever_numbers_are_in_it(place:
     place.patching = 422, {"kind": "Status", "reason": "Invalid", "message": "policy: example.org/synapse:v1.403.0 isn't signed"}
     with pytest.raises(PermanentDriverError, match="the template of StatefulSet sync would not be accepted"):
         place.releases.identify("1.403.0", None, base, next_generation=False)
+
+
+def test_how_many_connections_a_worker_may_open_is_what_the_inventory_says(place: Place) -> None:
+    """Configurations lie in Secrets: without a word in the inventory it isn't known of anybody, and a preflight refuses."""
+    (base,) = place.releases.prepared().values()
+    assert place.releases.connections(base, [SYNC0]) == {}
+    settings = ReleasesSettings.model_validate({**place.server.settings, "image": IMAGE, "cp_max": 10})
+    assert KubernetesReleases(settings, SYNC0, [SYNC0]).connections(base, [SYNC0]) == {SYNC0: 10}

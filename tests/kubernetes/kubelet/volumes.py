@@ -1,5 +1,5 @@
 """
-Volumes and environment of a container.
+Volumes and environment of a container, and who tells it names.
 
 Source: https://kubernetes.io/docs/concepts/storage/volumes/;
 https://kubernetes.io/docs/tasks/inject-data-application/define-interdependent-environment-variables/;
@@ -55,6 +55,22 @@ class Sources:
             return {key: base64.b64decode(value) for key, value in (found.get("data") or {}).items()}
         plain = {key: value.encode() for key, value in (found.get("data") or {}).items()}
         return plain | {key: base64.b64decode(value) for key, value in (found.get("binaryData") or {}).items()}
+
+    def resolver(self) -> str:
+        """
+        Return the resolv.conf that the pod wants: its own nameservers, where its dnsPolicy is None; else "", and it has this machine's.
+
+        Source: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/#pod-dns-config.
+        """
+        spec = self._pod["spec"]
+        if spec.get("dnsPolicy") != "None":
+            return ""
+        said = spec.get("dnsConfig") or {}
+        options = [f"{one['name']}:{one['value']}" if one.get("value") else one["name"] for one in said.get("options") or []]
+        lines = [f"nameserver {one}" for one in said.get("nameservers") or []]
+        for word, values in (("search", said.get("searches") or []), ("options", options)):
+            lines += [" ".join((word, *values))] if values else []
+        return "\n".join([*lines, ""])
 
     def field(self, path: str) -> str:
         metadata, spec = self._pod["metadata"], self._pod["spec"]
@@ -124,6 +140,10 @@ def mounts(sources: Sources, said: list[Object], container: Object, place: Path,
             if not source.exists():
                 source.mkdir(parents=True)
         wanted.append(Mount(source, one["mountPath"], bool(one.get("readOnly"))))
+    if resolver := sources.resolver():
+        written = place / "resolv.conf"
+        written.write_text(resolver)
+        wanted.append(Mount(written, "/etc/resolv.conf", read_only=True))
     return sorted(wanted, key=lambda mount: mount.target)
 
 
@@ -134,8 +154,10 @@ def _made(sources: Sources, volume: Object, place: Path, claims: Path) -> Path:
         place = claims / volume["persistentVolumeClaim"]["claimName"]
     if place.exists():
         return place
+    # What isn't there yet is waited for, so nothing is begun before all of it is.
+    files = list(_files(sources, volume))
     place.mkdir(parents=True)
-    for name, value, mode in _files(sources, volume):
+    for name, value, mode in files:
         path = place / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(value)

@@ -190,9 +190,10 @@ class KubernetesReleases:
         return Room(1, 0, "nodes make room for images by themselves; PREPARE shows whether one could")
 
     def connections(self, release: Release, workers: Sequence[WorkerId]) -> dict[WorkerId, int]:
-        """See ports.releases. Configurations lie in Secrets, which are not ours to read."""
-        del release, workers
-        return {}
+        """See ports.releases. Configurations lie in Secrets, which are not ours to read: the inventory says it, of all alike."""
+        del release
+        most = self._settings.cp_max
+        return {} if most is None else dict.fromkeys(workers, most)
 
     def grants(self) -> tuple[Grant, ...]:
         """See ports.privileges."""

@@ -25,12 +25,14 @@ class ReleasesSettings(ClusterSettings):
     *image*: how the homeserver's image is called, with {version} in it; containers with other images are left alone. *images*: those of
     versions that are called otherwise, by a digest for instance; if it is there, no other version can be had. *store*: the ConfigMap that
     says which releases were prepared. *facts* prints what an image is, *migrate* brings the database to it: both in a container of the
-    image that is as main's.
+    image that is as main's. *cp_max*: how many database connections a worker may open, the largest of them, as `database.args.cp_max` has
+    it: in a cluster that is in Secrets, which are not ours to read.
     """
 
     image: Annotated[str, AfterValidator(_has_a_place)]
     images: dict[str, str] = Field(default={})
     store: str = Field(default="rollout-releases", min_length=1)
+    cp_max: Annotated[int, Field(ge=1)] | None = None
     facts: tuple[str, ...] = ("python3", "-c", PROBE)
     migrate: tuple[str, ...] = ("python3", *MIGRATION, "--database-config", "/conf/homeserver.yaml", "--run-background-updates")
 
