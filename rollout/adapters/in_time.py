@@ -8,12 +8,14 @@ Rejected: a thread that watches each request.
 
 import io
 import socket
+import ssl
 from http.client import HTTPResponse
 from time import monotonic  # noqa: TID251  (a socket's own timeout begins anew with every byte)
 from typing import Any
 
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NewConnectionError
 
 
 class _InTime(io.RawIOBase):
@@ -51,6 +53,14 @@ class _Connection(HTTPConnection):
 
 class _SecureConnection(HTTPSConnection):
     response_class = _Response
+
+    def connect(self) -> None:
+        """Say of one that is hung up on before it is secure that there was none: nothing has been asked yet."""
+        try:
+            super().connect()
+        except (ssl.SSLEOFError, ConnectionError) as error:
+            # A load balancer does that while nobody is behind it.
+            raise NewConnectionError(self, f"it was hung up on at once: {error}") from error
 
 
 class _Pool(HTTPConnectionPool):

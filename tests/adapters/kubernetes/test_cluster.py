@@ -4,9 +4,11 @@ import json
 import os
 import socket
 import ssl
+import struct
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -44,6 +46,33 @@ def test_an_object_that_is_not_there_is_none(tmp_path: Path) -> None:
         server.cluster.delete(CONFIG_MAPS, "a", TIMEOUT_S)
         with pytest.raises(NotFoundError):
             server.cluster.patch(CONFIG_MAPS, "a", {}, MERGE, TIMEOUT_S)
+
+
+@pytest.mark.parametrize("rudely", [False, True])
+def test_who_hangs_up_before_anything_was_asked_is_asked_again(tmp_path: Path, *, rudely: bool) -> None:
+    """A load balancer does that while no API server is behind it: a write that was never sent is in no doubt."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        came: list[float] = []
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    near, _ = listener.accept()
+                    came.append(time.monotonic())
+                    if rudely:
+                        near.recv(1)
+                        near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    near.close()
+
+        threading.Thread(target=hang_up, daemon=True).start()
+        place = tmp_path / "kubeconfig"
+        place.write_text(json.dumps(kubeconfig({"server": f"https://127.0.0.1:{listener.getsockname()[1]}"})))
+        cluster = Cluster(Door(NAMESPACE, str(place)))
+        with pytest.raises(TransientDriverError, match="the API server can't be reached") as caught:
+            cluster.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, 2.0)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert not isinstance(caught.value, OutcomeUnknownError)
+    assert len(came) > 1
 
 
 @pytest.mark.parametrize("said", ["", "[]", "null", "<html>"])
