@@ -1,7 +1,6 @@
 """Port-forward, when what is on the way breaks off, drips, sends elsewhere, or isn't whom the kubeconfig trusts."""
 
 import base64
-import ipaddress
 import json
 import socket
 import ssl
@@ -9,14 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from websocket import ABNF
 
 from rollout.adapters.kubernetes.cluster import Cluster, Door
@@ -25,6 +19,7 @@ from rollout.agent import proxy
 from rollout.agent.fault import TRANSIENT, UNKNOWN, Fault
 from rollout.model.errors import PermanentDriverError, TransientDriverError
 from tests.adapters.kubernetes.canned import NAMESPACE, kubeconfig
+from tests.kubernetes.kubelet.logs import self_signed
 from tests.kubernetes.kubelet.port_forward import handshake
 
 PORT = 1999
@@ -193,34 +188,11 @@ def test_nothing_was_told_where_nobody_has_agreed(tmp_path: Path, answer: str, k
             elsewhere.accept()
 
 
-def _certified(place: Path) -> tuple[ssl.SSLContext, str]:
-    """Make a certificate for 127.0.0.1 that vouches for itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "api")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    plain = serialization.NoEncryption()
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
-    (place / "api.pem").write_bytes(pem + key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain))
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(place / "api.pem")
-    return context, base64.b64encode(pem).decode()
-
-
 def test_a_server_is_believed_as_the_kubeconfig_says(tmp_path: Path) -> None:
     """By its authority, or blindly where that is said; one that nobody vouches for is sent nothing, and that doesn't mend itself."""
-    tls, authority = _certified(tmp_path)
+    chain, key = self_signed("127.0.0.1", tmp_path)
+    tls, authority = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), base64.b64encode(chain.read_bytes()).decode()
+    tls.load_cert_chain(chain, key)
     speak = upgraded(b"\x00fine\n\n")
     for trusting in ({"certificate-authority-data": authority}, {"insecure-skip-tls-verify": True}):
         with server(tmp_path, speak, tls, **trusting) as cluster:

@@ -7,6 +7,7 @@ pkg/kubelet/server/server.go (getContainerLogs) and pkg/kubelet/kubelet_pods.go 
 A log can't be followed.
 """
 
+import ipaddress
 import ssl
 import threading
 from collections.abc import Callable
@@ -127,7 +128,11 @@ def _picked(log: Path, query: dict[str, str]) -> str:
 
 
 def self_signed(address: str, place: Path) -> tuple[Path, Path]:
-    """Make a certificate that nobody has signed: an API server checks none of a kubelet's unless it is told an authority."""
+    """
+    Make a certificate of *address* that vouches for itself, and its key.
+
+    An API server checks none of a kubelet's unless it is told an authority.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
     now = datetime.now(UTC)
@@ -139,6 +144,8 @@ def self_signed(address: str, place: Path) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(address))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
     chain, private = place / "kubelet.crt", place / "kubelet.key"
