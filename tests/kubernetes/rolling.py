@@ -106,8 +106,8 @@ class Rolling:
         cluster = settings["clusters"][0]["cluster"]
         server = urlsplit(cluster["server"])
         with closing(Way(lambda: (server.hostname or "", server.port or 443))) as way:
-            # Whose certificate it is doesn't change.
-            cluster |= {"server": f"https://127.0.0.1:{way.port}", "tls-server-name": server.hostname}
+            # Whose certificate it is, if it has one, doesn't change.
+            cluster |= {"server": f"{server.scheme}://127.0.0.1:{way.port}", "tls-server-name": server.hostname}
             before, place = self.kubeconfig, self.place / "kubeconfig-way"
             place.write_text(yaml.safe_dump(settings))
             self.kubeconfig = str(place)

@@ -267,6 +267,12 @@ def test_what_can_be_no_label_is_refused(control_plane: ControlPlane) -> None:
         assert {cause["field"] for cause in told["details"]["causes"]} == {field}
 
 
+def test_what_can_be_no_key_is_refused(control_plane: ControlPlane) -> None:
+    with refused(422, "Invalid") as told:
+        hand(control_plane).create(_config("a", **{"a+b": "1"}))
+    assert [cause["field"] for cause in told["details"]["causes"]] == ["data[a+b]"]
+
+
 def test_what_is_of_another_type_is_not_read(control_plane: ControlPlane) -> None:
     """By POST as what it isn't, by a patch as what would come of it; nothing of it is kept, and the controllers go on."""
     it = hand(control_plane)

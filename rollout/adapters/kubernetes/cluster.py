@@ -215,7 +215,7 @@ class Cluster:
         self.writes += changes
         sent = _Request(method, url, headers, None if body is None else json.dumps(body).encode())
         try:
-            answer = _answered(client, sent, end_s)
+            answer = _answered(client, sent, end_s, changes=changes)
         except (HTTPError, OSError) as error:
             raise self._lost(error, f"{method} {path}", changes=changes) from error
         finally:
@@ -229,7 +229,7 @@ class Cluster:
     def _lost(self, error: Exception, what: str, *, changes: bool) -> DriverError:
         """Say what a request without an answer means."""
         why = f"{what}: {_words(error)}"
-        if isinstance(error, SSLError) and error.args and isinstance(error.args[0], ssl.SSLCertVerificationError):
+        if _is_untrusted(error):
             # Before anything was sent.
             return self.untrusted(why)
         if changes and not isinstance(error, _NEVER_SENT):
@@ -327,6 +327,7 @@ class Cluster:
 _NEVER_SENT = (NewConnectionError, ConnectTimeoutError)
 _NOT_OK = 300
 _SERVER_ERROR = 500
+_UNAVAILABLE = 503
 _MESSAGE_MAX = 400
 
 
@@ -338,11 +339,14 @@ class _Request:
     body: bytes | None
 
 
-def _answered(client: "ApiClient", request: _Request, end_s: float) -> urllib3.BaseHTTPResponse:
-    """Send a request, and again while nobody listens: that has done nothing, and a server that is restarted is soon there again."""
+def _answered(client: "ApiClient", request: _Request, end_s: float, *, changes: bool) -> urllib3.BaseHTTPResponse:
+    """
+    Send a request, and again as long as there is time, where that does nothing twice: one that was never sent, and a read in any case. A
+    server that is restarted is soon there again, and so is one that a load balancer has lost.
+    """
     while True:
         try:
-            return client.rest_client.pool_manager.request(
+            answer = client.rest_client.pool_manager.request(
                 request.method,
                 request.url,
                 body=request.body,
@@ -351,10 +355,17 @@ def _answered(client: "ApiClient", request: _Request, end_s: float) -> urllib3.B
                 retries=False,
                 redirect=False,
             )
-        except _NEVER_SENT:
-            if monotonic() + AGAIN_AFTER_S >= end_s:
+        except (HTTPError, OSError) as error:
+            if monotonic() + AGAIN_AFTER_S >= end_s or not (isinstance(error, _NEVER_SENT) or (not changes and not _is_untrusted(error))):
                 raise
-            sleep(AGAIN_AFTER_S)
+        else:
+            if monotonic() + AGAIN_AFTER_S >= end_s or answer.status < _SERVER_ERROR or (changes and answer.status != _UNAVAILABLE):
+                return answer
+        sleep(AGAIN_AFTER_S)
+
+
+def _is_untrusted(error: Exception) -> bool:
+    return isinstance(error, SSLError) and bool(error.args) and isinstance(error.args[0], ssl.SSLCertVerificationError)
 
 
 def _changes(method: str, path: str) -> bool:

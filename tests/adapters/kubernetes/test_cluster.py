@@ -75,6 +75,28 @@ def test_who_hangs_up_before_anything_was_asked_is_asked_again(tmp_path: Path, *
     assert len(came) > 1
 
 
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_read_is_asked_again_while_there_is_time_and_a_write_only_where_nothing_was_done(tmp_path: Path, status: int) -> None:
+    """502 and 504 are a load balancer's that has asked, and 503 is one's that has nobody to ask."""
+    asked: list[str] = []
+
+    def answer(method: str, *_: object) -> Answer:
+        asked.append(method)
+        return (status, {}) if len(asked) == 1 else (200, {"metadata": {"name": "a"}})
+
+    with canned(tmp_path, answer) as server:
+        assert server.cluster.get(CONFIG_MAPS, "a", TIMEOUT_S) is not None
+        assert asked == ["GET", "GET"]
+        asked.clear()
+        if status == 503:
+            server.cluster.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, TIMEOUT_S)
+            assert asked == ["POST", "POST"]
+        else:
+            with pytest.raises(OutcomeUnknownError):
+                server.cluster.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, TIMEOUT_S)
+            assert asked == ["POST"]
+
+
 @pytest.mark.parametrize("said", ["", "[]", "null", "<html>"])
 def test_an_answer_that_is_no_object_is_none_at_all(tmp_path: Path, said: str) -> None:
     with canned(tmp_path, lambda *_: (200, said)) as server:

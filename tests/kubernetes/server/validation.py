@@ -14,6 +14,7 @@ from tests.kubernetes.server.refusals import RefusedError, bad_request, invalid
 from tests.kubernetes.server.selectors import matches
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 _PATH_NAME = re.compile(r"[^/%]+")
 _MICRO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
@@ -111,6 +112,12 @@ _LABEL_RULE = (
 )
 
 
+_KEY_RULE = (
+    "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex "
+    "used for validation is '[-._a-zA-Z0-9]+')"
+)
+
+
 def _common(kind: Kind, obj: Object) -> list[Cause]:
     return _labels(obj["metadata"].get("labels"), "metadata.labels") + _of_its_kind(kind, obj)
 
@@ -122,6 +129,9 @@ def _of_its_kind(kind: Kind, obj: Object) -> list[Cause]:
         return _pod_spec(at(obj, "spec") if kind.name == "Pod" else at(obj, "spec", "template", "spec"), kind.name)
     if kind.name == "Lease":
         return _lease(obj)
+    if kind.name in {"ConfigMap", "Secret"}:
+        keys = [*(obj.get("data") or {}), *(obj.get("binaryData") or {})]
+        return [("FieldValueInvalid", f'Invalid value: "{key}": {_KEY_RULE}', f"data[{key}]") for key in keys if not _KEY.fullmatch(key)]
     if kind.name == "EndpointSlice":
         return _slice(obj)
     if kind.name == "PodDisruptionBudget" and at(obj, "spec", "minAvailable") is not None and at(obj, "spec", "maxUnavailable") is not None:

@@ -1,6 +1,7 @@
 """Which releases have been prepared: a ConfigMap with an entry for each, compared and set by its resourceVersion."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 
@@ -24,7 +25,8 @@ def records_in(store: Object | None, where: str) -> dict[ReleaseId, Record]:
         try:
             said = json.loads(text)
             parts = {one: Part(dict(its["images"]), its["mark"], str(its["rest"])) for one, its in said["parts"].items()}
-            found[ReleaseId(name)] = Record(load_release(json.dumps(said["release"])), parts)
+            release = load_release(json.dumps(said["release"]))
+            found[release.id] = Record(release, parts)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             remedy = "remove that entry, if no worker runs it"
             raise PermanentDriverError(f"entry {name} is no release", where=where, why=type(error).__name__, remedy=remedy) from error
@@ -37,11 +39,12 @@ def keep(cluster: Cluster, store: str, more: dict[ReleaseId, Record], needed: Ca
     for _ in range(TRIES_MAX):
         found = cluster.get(CONFIG_MAPS, store, ASK_S)
         data = dict((found or {}).get("data") or {})
-        wanted = {str(name): _text(record) for name, record in more.items()}
+        wanted = {_entry(name): _text(record) for name, record in more.items()}
         if all(data.get(name) == text for name, text in wanted.items()):
             return
+        entries = {_entry(name): name for name in records_in(found, where)}
+        spare = [entry for entry, name in entries.items() if entry not in wanted and not needed(name)]
         data |= wanted
-        spare = [name for name in data if name not in wanted and not needed(ReleaseId(name))]
         for name in spare[: max(0, len(data) - KEPT_MAX)]:
             del data[name]
         body: Object = {"metadata": {"name": store}, "data": data}
@@ -54,6 +57,11 @@ def keep(cluster: Cluster, store: str, more: dict[ReleaseId, Record], needed: Ca
             continue
         return
     raise TransientDriverError("others write it all the time", where=where)
+
+
+def _entry(name: ReleaseId) -> str:
+    """Name its entry, whose name has fewer letters than a version (1.163.2+build) may have."""
+    return re.sub(r"[^-._a-zA-Z0-9]", "_", name)
 
 
 def _text(record: Record) -> str:
