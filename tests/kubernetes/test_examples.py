@@ -52,6 +52,14 @@ def test_inventory_and_manifests_speak_of_the_same(control_plane: ControlPlane, 
             assert selector.items() <= labels.items()
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("inventory*.yaml")), ids=lambda path: path.stem)
+def test_whoever_has_a_database_says_how_many_connections_a_worker_opens(path: Path) -> None:
+    """Without it every rollout is refused: nobody knows whether there is room for a restart."""
+    said = yaml.safe_load(path.read_text())
+    assert said["database_driver"]
+    assert said["releases_driver"]["cp_max"] > 0
+
+
 def test_deployments_and_their_inventory_speak_of_the_same(control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each worker is the one pod of a Deployment, with a Service of its own that chooses whatever the label says."""
     monkeypatch.setenv("ROLLOUT_DSN", "postgresql://nobody@127.0.0.1:1/none")
