@@ -11,6 +11,8 @@ Source: docs/decisions/0016-sequential-gates.md.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from operator import add
 from typing import NamedTuple
 
@@ -41,16 +43,33 @@ class Parabola(NamedTuple):
         return -self.factor * gap * gap
 
 
-class Line(NamedTuple):
-    """A block of few requests: the logarithm at each of SHIFTS, after a *drift*; *levels* as above."""
+@dataclass(frozen=True)
+class Line:
+    """
+    A block of few requests: the logarithm at each of SHIFTS (*sharp*), after a *drift* that is known to within *doubt* (a standard
+    deviation; 0 where that changes nothing); *levels* as above.
+    """
 
-    line: list[float]
+    sharp: Sequence[float]
+    doubt: float
     drift: float
     levels: Sequence[float]
 
+    @cached_property
+    def line(self) -> list[float]:
+        """The same, averaged over what is not known of the drift."""
+        return shift.blurred(self.sharp, self.doubt) if self.doubt else list(self.sharp)
+
+    @property
+    def most(self) -> float:
+        """What no hypothesis surpasses: an average doesn't."""
+        return max(self.sharp)
+
     def at(self, ratio: float, curve: int) -> float:
         """Return the logarithm of one hypothesis."""
-        return self.rows([ratio])[0][curve]
+        place = int(self._place(ratio) + self.levels[curve] / shift.STEP) - _BEYOND_SHIFTS
+        index = min(max(place, 0), len(self.sharp) - 1)
+        return shift.blurred_at(self.sharp, self.doubt, index) if self.doubt else self.sharp[index]
 
     def rows(self, ratios: Sequence[float]) -> list[list[float]]:
         """
@@ -61,10 +80,12 @@ class Line(NamedTuple):
         # With the ends repeated, every hypothesis has its place.
         padded = [self.line[0]] * _BEYOND_SHIFTS + self.line + [self.line[-1]] * _BEYOND_SHIFTS
         steps = [level / shift.STEP for level in self.levels]
+        return [[padded[int(place + step)] for step in steps] for place in map(self._place, ratios)]
+
+    def _place(self, ratio: float) -> float:
         # A playbook may call a hundred times bad: beyond the last shift all are alike.
-        last = len(padded) - 1 - max(steps)
-        places = [min(last, _BEYOND_SHIFTS + 0.5 + (ratio + self.drift - shift.LOWEST) / shift.STEP) for ratio in ratios]
-        return [[padded[int(place + step)] for step in steps] for place in places]
+        last = len(self.sharp) + 2 * _BEYOND_SHIFTS - 1 - max(self.levels) / shift.STEP
+        return min(last, _BEYOND_SHIFTS + 0.5 + (ratio + self.drift - shift.LOWEST) / shift.STEP)
 
 
 Block = Parabola | Line

@@ -288,8 +288,9 @@ def listen(heard: Heard, block: Block) -> Said:
         peak = shift.peak_on(line)
         # Of few requests the drift isn't asked: how far it strays is chance in each of these blocks.
         doubt = drift if seen is not None or setting.pool is None else replace(drift, variance=drift.variance + STRAYS**2)
-        plain = Line(_doubted(line, doubt), drift.at, at)
-        tailed = Line(_doubted(shift.log_likelihood(setting.shape.tailed, block.own), doubt), drift.at, at)
+        deviation = _deviation(doubt)
+        plain = Line(line, deviation, drift.at, at)
+        tailed = Line(shift.log_likelihood(setting.shape.tailed, block.own), deviation, drift.at, at)
     variance = peak.variance + drift.variance + WAVERS**2
     until_s = block.middle_s + block.seconds / 2
     level = Level(peak.at - drift.at, variance, block.seconds, until_s, drift.variance, drift.at, float(seen is None))
@@ -323,10 +324,10 @@ def _parabola(peak: Peak, drift: Drift, at: tuple[float, ...]) -> Parabola:
     return Parabola(peak.height + 0.5 * math.log(peak.variance / variance), off, 0.5 / variance, at)
 
 
-def _doubted(line: list[float], drift: Drift) -> list[float]:
+def _deviation(drift: Drift) -> float:
     deviation = math.sqrt(drift.variance + WAVERS**2)
     # What is known badly anyway gets no worse by a little more doubt.
-    return shift.blurred(line, deviation) if deviation > _BLUR_MIN else line
+    return deviation if deviation > _BLUR_MIN else 0.0
 
 
 def _lately(levels: Sequence[Level]) -> Level:
@@ -383,6 +384,6 @@ def at_most(heard: Heard, said: Said) -> tuple[float, float]:
             tail += said.tailed.height - said.plain.height
     elif said.plain is not None:
         excused += said.plain.at(ratio, curve)
-        slower += max(said.plain.line)
-        tail += max(said.tailed.line) if isinstance(said.tailed, Line) else 0.0
+        slower += said.plain.most
+        tail += said.tailed.most if isinstance(said.tailed, Line) else 0.0
     return slower - excused, tail - excused

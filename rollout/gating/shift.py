@@ -224,14 +224,34 @@ def _top(at: Callable[[int], float]) -> Peak:
     return Peak(SHIFTS[middle] + offset, 1 / curvature, here + slope * offset - curvature * offset * offset / 2)
 
 
-def blurred(likelihood: list[float], deviation: float) -> list[float]:
+def blurred(likelihood: Sequence[float], deviation: float) -> list[float]:
     """Average a likelihood over SHIFTS over what is not known of the shift, which is normal with this standard deviation."""
-    reach = max(1, math.ceil(2.5 * deviation / STEP))
-    kernel = [math.exp(-0.5 * (step * STEP / deviation) ** 2) for step in range(-reach, reach + 1)]
-    whole, top = sum(kernel), max(likelihood)
+    kernel = _kernel(deviation)
+    reach, whole, top = len(kernel) - 1, 2 * sum(kernel) - kernel[0], max(likelihood)
     plain = [math.exp(one - top) for one in likelihood]
     padded = [plain[0]] * reach + plain + [plain[-1]] * reach
-    sums = [0.0] * len(likelihood)
-    for index, weight in enumerate(kernel):
-        sums = [before + weight * one for before, one in zip(sums, padded[index:], strict=False)]
-    return [top + math.log(max(one / whole, 1e-300)) for one in sums]
+    sums = [kernel[0] * one for one in plain]
+    for step, weight in enumerate(kernel[1:], 1):
+        sides = zip(sums, padded[reach - step :], padded[reach + step :], strict=False)
+        sums = [before + weight * (left + right) for before, left, right in sides]
+    return [top + math.log(max(one / whole, _LEAST)) for one in sums]
+
+
+def blurred_at(likelihood: Sequence[float], deviation: float, index: int) -> float:
+    """Return one of what `blurred` returns, for a tenth of its price."""
+    kernel = _kernel(deviation)
+    top, last = max(likelihood), len(likelihood) - 1
+    near = [(step, weight) for step, weight in enumerate(kernel[1:], 1)]
+    places = [(index, kernel[0]), *((max(0, index - step), weight) for step, weight in near)]
+    places += [(min(last, index + step), weight) for step, weight in near]
+    found = sum(weight * math.exp(likelihood[place] - top) for place, weight in places)
+    return top + math.log(max(found / (2 * sum(kernel) - kernel[0]), _LEAST))
+
+
+_LEAST = 1e-300
+
+
+def _kernel(deviation: float) -> list[float]:
+    """Return the weights of what is so many steps away, from none on."""
+    reach = max(1, math.ceil(2.5 * deviation / STEP))
+    return [math.exp(-0.5 * (step * STEP / deviation) ** 2) for step in range(reach + 1)]

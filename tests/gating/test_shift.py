@@ -18,6 +18,7 @@ from rollout.gating.shift import (
     TAIL_SHARE,
     Shape,
     blurred,
+    blurred_at,
     log_likelihood,
     peak_of,
     shape_of,
@@ -193,6 +194,13 @@ def test_a_blurred_parabola_is_a_wider_parabola() -> None:
     for shift, log in zip(SHIFTS, blurred(line, doubt), strict=True):
         if abs(shift - 0.5) < 0.5:
             assert log == pytest.approx(-0.5 * (shift - 0.5) ** 2 / wide + 0.5 * math.log(own**2 / wide), abs=0.06)
+
+
+@given(st.lists(st.floats(-50, 0), min_size=len(SHIFTS), max_size=len(SHIFTS)), st.floats(0.05, 1.0))
+def test_one_place_is_blurred_as_all_are(line: list[float], doubt: float) -> None:
+    every = blurred(line, doubt)
+    assert [blurred_at(line, doubt, index) for index in range(len(SHIFTS))] == pytest.approx(every)
+    assert max(every) <= max(line) + 1e-9
 
 
 def test_what_a_request_adds_is_what_workers_have() -> None:
