@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from threading import BoundedSemaphore, Lock, Thread, Timer
-from time import monotonic  # noqa: TID251  (how long an answer may take, whatever clock a rollout goes by)
+from time import monotonic, sleep  # noqa: TID251  (how long an answer may take, whatever clock a rollout goes by)
 
 import paramiko
 from fabric import Connection
@@ -25,6 +25,8 @@ from rollout.model.errors import DriverError, OutcomeUnknownError, TransientDriv
 
 # sshd's MaxSessions is 10 for a connection.
 SESSIONS_MAX = 8
+# A busy host still counts, for a while, those that have ended here.
+COUNTED_S, AGAIN_AFTER_S = 3.0, 0.1
 # Of a look at a few hundred units.
 OUTPUT_MAX = 4_000_000
 _CHUNK = 65_536
@@ -157,7 +159,7 @@ class Host:
         """Open one; None when the line has ended."""
         transport = line.connection.transport
         try:
-            channel: paramiko.Channel = transport.open_session(timeout=max(0.01, end_s - monotonic()))
+            channel = _opened(transport, end_s)
         except Exception as error:
             self._give_up(line)
             if not transport.is_active():
@@ -196,6 +198,18 @@ class Host:
         if monotonic() >= end_s:
             raise kind("no answer in time", where=self.where, why="it was sent, and the time for the answer has passed")
         raise kind("no whole answer", where=self.where, why=why)
+
+
+def _opened(transport: paramiko.Transport, end_s: float) -> paramiko.Channel:
+    """Open a session, and ask again for a while where the host says that it gives none. Raises what paramiko raises."""
+    counted_until_s = min(end_s, monotonic() + COUNTED_S)
+    while True:
+        try:
+            return transport.open_session(timeout=max(0.01, end_s - monotonic()))
+        except paramiko.ChannelException:
+            if monotonic() + AGAIN_AFTER_S >= counted_until_s:
+                raise
+        sleep(AGAIN_AFTER_S)
 
 
 def _shut(channel: paramiko.Channel) -> None:

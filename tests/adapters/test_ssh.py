@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rollout.adapters.ssh_shared import Hosts
 from rollout.adapters.workers.systemd_ssh.driver import SystemdSsh
+from rollout.adapters.workers.systemd_ssh.settings import SystemdSshSettings
 from rollout.lab.processes import wait_until
 from rollout.model.errors import DriverError, PermanentDriverError, TransientDriverError
 from rollout.model.ids import WorkerId
@@ -66,6 +68,26 @@ def test_a_look_is_one_round_trip_on_one_kept_connection(bed: Bed, workers: Syst
     for host, (connections, commands) in before.items():
         assert bed.logged(host, "Accepted publickey") == connections + 1
         assert bed.logged(host, "Starting session: command") == commands + 13
+
+
+def test_sessions_that_the_host_still_counts_are_waited_for(bed: Bed, workers: SystemdSsh) -> None:
+    """As many as it gives at most are open; they end while a look waits for one, and those who don't end are named."""
+    workers.look([SYNC1], TIMEOUT_S)
+    settings = SystemdSshSettings.model_validate(units.settings_for(bed))
+    # Who names the host in the same way shares its connection.
+    transport = Hosts(settings.hosts, settings.connect_timeout_s).get("a").gateway(TIMEOUT_S).transport
+    before = bed.logged("a", "Accepted publickey")
+    taken = [transport.open_session() for _ in range(10)]
+    end = threading.Timer(1.0, lambda: [one.close() for one in taken])
+    end.start()
+    assert set(workers.look([SYNC1], TIMEOUT_S)) == {SYNC1}
+    end.join()
+    assert bed.logged("a", "Accepted publickey") == before
+    taken = [transport.open_session() for _ in range(10)]
+    with pytest.raises(TransientDriverError, match="gives no session on a connection that stands"):
+        workers.look([SYNC1], TIMEOUT_S)
+    for one in taken:
+        one.close()
 
 
 def test_a_host_that_is_cut_off_fails_the_look_and_says_which(bed: Bed, workers: SystemdSsh) -> None:
