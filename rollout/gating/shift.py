@@ -241,7 +241,7 @@ def blurred_at(likelihood: Sequence[float], deviation: float, index: int) -> flo
     """Return one of what `blurred` returns, for a tenth of its price."""
     kernel = _kernel(deviation)
     top, last = max(likelihood), len(likelihood) - 1
-    near = [(step, weight) for step, weight in enumerate(kernel[1:], 1)]
+    near = list(enumerate(kernel[1:], 1))
     places = [(index, kernel[0]), *((max(0, index - step), weight) for step, weight in near)]
     places += [(min(last, index + step), weight) for step, weight in near]
     found = sum(weight * math.exp(likelihood[place] - top) for place, weight in places)
