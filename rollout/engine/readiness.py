@@ -118,8 +118,8 @@ class Readiness:
         seen = self.surveyor.look(thorough=True)
         return _explained(seen, _of_the_running(seen, measured))
 
-    def findings(self, seen: Seen, guards: tuple[Guard, ...], to: Release | None) -> Findings:
-        """Ask the database and the target too; never raises."""
+    def findings(self, seen: Seen, guards: tuple[Guard, ...], to: Release | None, *, thorough: bool) -> Findings:
+        """Ask the database and the target too; never raises. What a cluster lists as our rights is believed, unless it is *thorough*."""
         database, now_s = self._drivers.database, self._clock.now_s()
         workers = tuple(self._inventory.workers)
         conditions: DatabaseConditions | None = None
@@ -151,7 +151,7 @@ class Readiness:
             room=room,
             connections=connections,
             not_allowed=_or_why(lambda: _not_allowed(privileged)) if privileged else None,
-            not_granted=_or_why(lambda: _not_granted(granted)) if granted else None,
+            not_granted=_or_why(lambda: _not_granted(granted, thorough=thorough)) if granted else None,
             past_s=past_s,
         )
 
@@ -200,9 +200,9 @@ def _not_allowed(privileged: Sequence[Privileged]) -> tuple[str, ...]:
     return tuple(line for one in privileged for line in one.not_allowed(CONDITIONS_TIMEOUT_S))
 
 
-def _not_granted(granted: Sequence[Granted]) -> tuple[str, ...]:
+def _not_granted(granted: Sequence[Granted], *, thorough: bool) -> tuple[str, ...]:
     # Several drivers do some of the same.
-    return tuple(dict.fromkeys(line for one in granted for line in one.not_granted(CONDITIONS_TIMEOUT_S)))
+    return tuple(dict.fromkeys(line for one in granted for line in one.not_granted(CONDITIONS_TIMEOUT_S, thorough=thorough)))
 
 
 def _or_why(ask: Callable[[], _T]) -> _T | str:

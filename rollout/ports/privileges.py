@@ -60,8 +60,12 @@ class Granted(Protocol):
         """List all that it may ever do; connects to nothing."""
         ...
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
-        """Ask the cluster which of these it would not allow, and say so of each. Does nothing. Raises DriverError."""
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
+        """
+        Ask the cluster which of these it would not allow, and say so of each. Does nothing. Raises DriverError.
+
+        Unless it is *thorough*, what the cluster lists as our rights is believed.
+        """
         ...
 
 

@@ -1,10 +1,12 @@
 """
-What it costs to plan a rollout of 500 pods: the looks that a plan is made of, identifying the release, and planning.
+What it costs to plan a rollout of 500 pods: the looks that a plan is made of, identifying the release, planning, and what is asked before
+anybody is told that it could begin.
 
-The API server is the stand-in of the tests. Its pods are Ready because a hand-made status says so, and nobody is in them: health and
-metrics, which are no requests to the API server, are answered in this process. *plan s* is all of it; the first time it is with the
-client's import and a new connection. *requests* are those that the API server had of it, *lists* those of them that list. There is one dry
-run for each StatefulSet among them.
+The API server is the stand-in of the tests, and the account has what `rollout rbac` prints. No two StatefulSets are alike, so as many
+templates are tried as a plan ever tries. Pods are Ready because a hand-made status says so, and nobody is in them: health and metrics,
+which are no requests to the API server, are answered in this process. *plan s* is all of it; the first time it is with the client's import
+and a new connection. *requests* are those that the API server had of it: *lists*, *dry runs*, and others (ConfigMaps, and what our rights
+are). *to deploy* are those of the same where `deploy` and `preflight` do it, which ask about each right.
 """
 
 import time
@@ -16,19 +18,23 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from click.testing import CliRunner
 from kubernetes import client
 
 from rollout.adapters.clock.system import SystemClock
 from rollout.adapters.documents.read import read_inventory, read_playbook
 from rollout.engine.drivers import Drivers, open_drivers
-from rollout.engine.survey import Surveyor
+from rollout.engine.readiness import Readiness, Seen
+from rollout.interfaces.cli import cli
 from rollout.lab.processes import wait_until
+from rollout.model.gate import Measured
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan, steps_of
 from rollout.model.playbook import Playbook
 from rollout.model.sample import Page, Sample
 from rollout.planning.planner import make_plan
+from rollout.planning.preflight import Findings
 from rollout.ports.probe import Answer
 from tests.kubernetes.bed import ControlPlane, standing
 from tests.kubernetes.homeserver import ADMITTED, IMAGE, stateful_set
@@ -78,7 +84,8 @@ def measure(place: Path) -> list[Row]:
     """Make them, and plan some times."""
     with standing(place.absolute()) as plane:
         _make(plane)
-        inventory = _inventory(plane, place / "inventory.yaml")
+        _inventory(plane, place / "inventory.yaml", plane.kubeconfig)
+        inventory = _inventory(plane, place / "inventory.yaml", plane.account("rollout", _rules(place / "inventory.yaml")))
         (place / "playbook.yaml").write_text(PLAYBOOK)
         playbook = read_playbook(place / "playbook.yaml")
         drivers = replace(open_drivers(inventory), metrics=Metrics(), probe=Probe())
@@ -88,9 +95,12 @@ def measure(place: Path) -> list[Row]:
 def _row(plane: ControlPlane, inventory: Inventory, playbook: Playbook, drivers: Drivers, *, first: bool) -> Row:
     assert plane.faults is not None
     before, began_s = len(plane.faults.requests()), time.monotonic()
-    plan = _plan(inventory, playbook, drivers)
+    plan, findings = _plan(inventory, playbook, drivers, thorough=False)
     took_s = time.monotonic() - began_s
     had = plane.faults.requests()[before:]
+    assert findings.not_granted == ()
+    _, again = _plan(inventory, playbook, drivers, thorough=True)
+    assert again.not_granted == ()
     lists = [path for method, path in had if method == "GET" and path.partition("?")[0].endswith(("pods", "sets", "services", "slices"))]
     workers = {step.worker for step in steps_of(plan.phases) if step.worker is not None}
     return {
@@ -100,15 +110,26 @@ def _row(plane: ControlPlane, inventory: Inventory, playbook: Playbook, drivers:
         "plan s": round(took_s, 2),
         "requests": len(had),
         "lists": len(lists),
+        "dry runs": len([path for _, path in had if "dryRun=All" in path]),
+        "to deploy": len(plane.faults.requests()) - before - len(had),
         "at most s": PLAN_S_MAX,
         "at most requests": REQUESTS_MAX,
     }
 
 
-def _plan(inventory: Inventory, playbook: Playbook, drivers: Drivers) -> Plan:
-    seen = Surveyor(drivers, inventory, SystemClock()).look_twice()
+def _plan(inventory: Inventory, playbook: Playbook, drivers: Drivers, *, thorough: bool) -> tuple[Plan, Findings]:
+    readiness = Readiness(drivers, inventory, SystemClock())
+    seen = readiness.surveyor.look_twice()
     (base,) = seen.releases
-    return make_plan(playbook, inventory, seen, drivers.releases.identify(WANTED, None, base, next_generation=False))
+    wanted = drivers.releases.identify(WANTED, None, base, next_generation=False)
+    plan = make_plan(playbook, inventory, seen, wanted)
+    return plan, readiness.findings(Seen(seen, Measured({}, {}), {}), (), wanted, thorough=thorough)
+
+
+def _rules(inventory: Path) -> list[dict[str, list[str]]]:
+    said = CliRunner().invoke(cli, ["rbac", "-i", str(inventory)], catch_exceptions=False)
+    _, role, _ = yaml.safe_load_all(said.stdout)
+    return list(role["rules"])
 
 
 def _make(plane: ControlPlane) -> None:
@@ -116,8 +137,11 @@ def _make(plane: ControlPlane) -> None:
         # The client's types know nothing of plain JSON, which it takes.
         apps: Any = client.AppsV1Api(api)
         core: Any = client.CoreV1Api(api)
-        for name, replicas in _names().items():
-            apps.create_namespaced_stateful_set(plane.namespace, stateful_set(name, replicas, VERSION))
+        for number, (name, replicas) in enumerate(_names().items()):
+            made = stateful_set(name, replicas, VERSION)
+            # Otherwise they would be alike but for their names.
+            made["spec"]["template"]["metadata"]["annotations"]["example.org/shard"] = str(number)
+            apps.create_namespaced_stateful_set(plane.namespace, made)
             spec = {"clusterIP": "None", "selector": {"app": name, ADMITTED: "true"}, "ports": [{"port": 8080}]}
             core.create_namespaced_service(plane.namespace, {"metadata": {"name": name}, "spec": spec})
         total = sum(_names().values())
@@ -167,7 +191,7 @@ def _names() -> dict[str, int]:
     return {"main": 1, **{f"sync-{number}": EACH for number in range(SETS)}}
 
 
-def _inventory(plane: ControlPlane, place: Path) -> Inventory:
+def _inventory(plane: ControlPlane, place: Path, kubeconfig: Path) -> Inventory:
     pods = [(name, f"{name}-{number}") for name, replicas in _names().items() for number in range(replicas)]
     workers = {
         pod: {
@@ -178,7 +202,7 @@ def _inventory(plane: ControlPlane, place: Path) -> Inventory:
         }
         for name, pod in pods
     }
-    where = {"namespace": plane.namespace, "kubeconfig": str(plane.kubeconfig), "selector": "part-of=synapse"}
+    where = {"namespace": plane.namespace, "kubeconfig": str(kubeconfig), "selector": "part-of=synapse"}
     homeserver = {
         "homeserver": "example.org",
         "workers": workers,

@@ -87,6 +87,35 @@ def test_review_tells_what_the_asker_may(control_plane: ControlPlane) -> None:
         assert may(api, verb="delete", group="apps", resource="statefulsets")
 
 
+def test_rules_are_listed_to_whom_they_are_for(control_plane: ControlPlane) -> None:
+    named = {"apiGroups": [""], "resources": ["pods/eviction"], "resourceNames": ["a", "b"], "verbs": ["create"]}
+    kubeconfig = control_plane.account("one", [*_READS, named])
+
+    def listed(api: client.ApiClient, namespace: str) -> tuple[list[Value], bool]:
+        review: Value = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}}
+        status = client.AuthorizationV1Api(api).create_self_subject_rules_review(review).status
+        assert status is not None
+        rules = [(one.verbs, one.api_groups, one.resources, one.resource_names or []) for one in status.resource_rules]
+        return rules, bool(status.incomplete)
+
+    reads: Value = (["get", "list", "watch"], ["", "apps"], ["pods", "statefulsets"], [])
+    evicts: Value = (["create"], [""], ["pods/eviction"], ["a", "b"])
+    with control_plane.api(kubeconfig) as api:
+        rules, incomplete = listed(api, control_plane.namespace)
+        assert reads in rules
+        assert evicts in rules
+        assert not incomplete
+        elsewhere, _ = listed(api, "default")
+        assert reads not in elsewhere
+        assert any("selfsubjectaccessreviews" in resources for _, _, resources, _ in elsewhere)
+        with pytest.raises(client.ApiException) as told:
+            listed(api, "")
+        assert told.value.status == 400
+    with control_plane.api() as api:
+        rules, _ = listed(api, control_plane.namespace)
+        assert (["*"], ["*"], ["*"], []) in rules
+
+
 def test_unknown_caller_is_401(control_plane: ControlPlane) -> None:
     it = hand(control_plane)
     stranger = control_plane.account("gone", _READS)

@@ -163,6 +163,15 @@ class Cluster:
         said = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", timeout_s, body=body)
         return bool((said.get("status") or {}).get("allowed"))
 
+    def rules(self, namespace: str, timeout_s: float) -> tuple[list[Object], bool]:
+        """
+        Return what we may do in a namespace as far as the authorizers list it, and whether that is all (SelfSubjectRulesReview). Raises
+        DriverError.
+        """
+        body = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectRulesReview", "spec": {"namespace": namespace}}
+        status = self._ask("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", timeout_s, body=body).get("status") or {}
+        return status.get("resourceRules") or [], status.get("incomplete") is False
+
     def way_to(self, path: str, query: Mapping[str, str], timeout_s: float) -> "tuple[Configuration, str, dict[str, str]]":
         """
         Say how a connection is made that the client doesn't make: by which settings, to which address, and with which headers, that say who
@@ -199,7 +208,7 @@ class Cluster:
             answer = None
         if isinstance(answer, dict):
             return answer
-        failed = OutcomeUnknownError if _changes(method, path) else TransientDriverError
+        failed = OutcomeUnknownError if _changes(method, path, query or {}) else TransientDriverError
         raise failed("the API server's answer is no object", where=self.where, why=shortened(raw[:200].decode(errors="replace")))
 
     def _send(self, method: str, path: str, timeout_s: float, query: Mapping[str, str], body: Object | None, content: str) -> bytes:
@@ -210,7 +219,7 @@ class Cluster:
             headers["Content-Type"] = content
         self._authorize(client, headers, path, method, end_s)
         url = f"{client.configuration.host.rstrip('/')}{path}{'?' + urlencode(query) if query else ''}"
-        changes = _changes(method, path)
+        changes = _changes(method, path, query)
         self.requests += 1
         self.writes += changes
         sent = _Request(method, url, headers, None if body is None else json.dumps(body).encode())
@@ -368,9 +377,9 @@ def _is_untrusted(error: Exception) -> bool:
     return isinstance(error, SSLError) and bool(error.args) and isinstance(error.args[0], ssl.SSLCertVerificationError)
 
 
-def _changes(method: str, path: str) -> bool:
-    """Tell whether a request is a write. What is asked by a POST of its own kind changes nothing."""
-    return method != "GET" and "selfsubjectaccessreviews" not in path
+def _changes(method: str, path: str, query: Mapping[str, str]) -> bool:
+    """Tell whether a request is a write. What is asked by a POST of its own kind changes nothing, and no more does what is only tried."""
+    return method != "GET" and "/selfsubject" not in path and query.get("dryRun") != "All"
 
 
 def _names_what_is_missing(raw: bytes) -> bool:

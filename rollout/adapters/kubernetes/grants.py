@@ -1,10 +1,13 @@
 """What our account is granted for workloads and pods, and whether it may do that."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
+from itertools import filterfalse
 from time import monotonic  # noqa: TID251  (how long the server takes)
 
 from rollout.adapters.kubernetes.access import ClusterSettings
-from rollout.adapters.kubernetes.cluster import Cluster
+from rollout.adapters.kubernetes.cluster import Cluster, ForbiddenError, Object
+from rollout.adapters.kubernetes.looking import Looking
 from rollout.adapters.kubernetes.places import deployment_in
 from rollout.ports.privileges import Grant
 
@@ -46,19 +49,52 @@ def _places(settings: ClusterSettings, workers: Sequence[str]) -> tuple[tuple[st
     return pods, tuple(name for place in places if (name := deployment_in(place)) is not None)
 
 
-def not_granted(cluster: Cluster, grants: Iterable[Grant], timeout_s: float) -> tuple[str, ...]:
-    """Ask the API server about each verb (SelfSubjectAccessReview), and say of each that isn't allowed. Raises DriverError."""
+def not_granted(looking: Looking, grants: Iterable[Grant], timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
+    """
+    Say of each verb that isn't allowed. Raises DriverError.
+
+    What our rights are is listed first (SelfSubjectRulesReview), in one request, however many the pods are. Not every authorizer lists what
+    it allows, and none what it forbids: so what isn't listed is asked for (SelfSubjectAccessReview), and, to be *thorough*, one name of
+    each that is.
+    """
     end_s = monotonic() + timeout_s
     refused: list[str] = []
     for grant in grants:
-        resource, _, subresource = grant.resource.partition("/")
+        rules, are_all = _rules(looking, grant.namespace, max(ASK_S, end_s - monotonic()))
         for verb in grant.verbs:
-            asked = {"namespace": grant.namespace, "verb": verb, "group": grant.group, "resource": resource}
-            if subresource:
-                asked["subresource"] = subresource
-            # Of every name: a role that was made for fewer workers has some of them.
-            every = [{**asked, "name": name} for name in grant.names] or [asked]
-            lacking = [one.get("name", "") for one in every if not cluster.review(one, max(ASK_S, end_s - monotonic()))]
+            may = partial(_may, looking.cluster, grant, verb, end_s)
+            listed, others = _apart(grant, verb, rules)
+            if len(others) > 1 and may(""):
+                others = []
+            # A role that was made for fewer workers has some of them.
+            lacking = others if are_all else list(filterfalse(may, others))
+            if thorough and not all(map(may, listed[:1])):
+                lacking += filterfalse(may, listed)
             if lacking:
-                refused.append(f"{cluster.where}: we may not {verb} {grant.resource} {', '.join(lacking)}".rstrip())
+                refused.append(f"{looking.cluster.where}: we may not {verb} {grant.resource} {', '.join(lacking)}".rstrip())
     return tuple(refused)
+
+
+def _rules(looking: Looking, namespace: str, timeout_s: float) -> tuple[list[Object], bool]:
+    try:
+        return looking.rules(namespace, timeout_s)
+    except ForbiddenError:
+        return [], False
+
+
+def _apart(grant: Grant, verb: str, rules: Iterable[Object]) -> tuple[list[str], list[str]]:
+    """Tell the names for which these rules allow a verb from the others; "" is any name."""
+    wanted = {"verbs": {verb}, "apiGroups": {grant.group}, "resources": {grant.resource}}
+    fitting = [rule for rule in rules if all(its & {*rule.get(part, ())} or "*" in rule.get(part, ()) for part, its in wanted.items())]
+    names = grant.names or ("",)
+    if any(not rule.get("resourceNames") for rule in fitting):
+        return list(names), []
+    allowed = {name for rule in fitting for name in rule["resourceNames"]}
+    return [name for name in names if name in allowed], [name for name in names if name not in allowed]
+
+
+def _may(cluster: Cluster, grant: Grant, verb: str, end_s: float, name: str) -> bool:
+    resource, _, subresource = grant.resource.partition("/")
+    asked = {"namespace": grant.namespace, "verb": verb, "group": grant.group, "resource": resource}
+    named = {"subresource": subresource, "name": name}
+    return cluster.review({**asked, **{part: its for part, its in named.items() if its}}, max(ASK_S, end_s - monotonic()))

@@ -6,11 +6,14 @@ each of them would list the same pods.
 import threading
 from collections.abc import Callable
 from time import monotonic  # noqa: TID251  (how old a list is, whatever clock a rollout goes by)
+from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 from rollout.adapters.kubernetes.access import ClusterSettings
 from rollout.adapters.kubernetes.cluster import Cluster, Door, Object
 from rollout.adapters.kubernetes.kinds import Kind
+
+_T = TypeVar("_T")
 
 # Less than the time between two looks, and than what a controller takes to act on anything.
 SHARED_FOR_S = 0.3
@@ -25,7 +28,7 @@ class Looking:
     def __init__(self, door: Door) -> None:
         self.cluster = Cluster(door)
         self._lock = threading.Lock()
-        self._lists: dict[tuple[str, str], tuple[float, int, list[Object]]] = {}
+        self._lists: dict[tuple[str, str], tuple[float, int, Any]] = {}
 
     def all_of(self, kind: Kind, labels: str, timeout_s: float) -> list[Object]:
         """Return all objects of a kind, as they were no longer than a moment ago, and not before anything that we wrote since."""
@@ -35,12 +38,17 @@ class Looking:
         """Return one object, as `all_of` does; None if there is none of that name."""
         return next(iter(self._kept((kind.plural, f"/{name}"), lambda: _some(self.cluster.get(kind, name, timeout_s)))), None)
 
-    def _kept(self, key: tuple[str, str], ask: Callable[[], list[Object]]) -> list[Object]:
+    def rules(self, namespace: str, timeout_s: float) -> tuple[list[Object], bool]:
+        """See Cluster.rules; as they were no longer than a moment ago."""
+        return self._kept(("rules", namespace), lambda: self.cluster.rules(namespace, timeout_s))
+
+    def _kept(self, key: tuple[str, str], ask: Callable[[], _T]) -> _T:
         # Who asks at the same time waits for the same answer.
         with self._lock:
             kept = self._lists.get(key)
             if kept is not None and monotonic() - kept[0] <= SHARED_FOR_S and kept[1] == self.cluster.writes:
-                return kept[2]
+                found: _T = kept[2]
+                return found
             asked_s, writes = monotonic(), self.cluster.writes
             found = ask()
             self._lists[key] = asked_s, writes, found

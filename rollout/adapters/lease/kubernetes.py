@@ -48,7 +48,8 @@ class KubernetesLease(AgentLease):
 
     def __init__(self, settings: LeaseSettings, homeserver: str) -> None:
         super().__init__(homeserver, settings.ttl_s)
-        self._cluster = looking(settings).cluster
+        self._looking = looking(settings)
+        self._cluster = self._looking.cluster
         self._namespace = settings.namespace
         self._name = "rollout-" + _NOT_PLAIN.sub("-", homeserver.lower()).strip("-.")
 
@@ -81,9 +82,9 @@ class KubernetesLease(AgentLease):
             Grant(self._namespace, group, "leases", ("get", "update"), (self._name,)),
         )
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _set(self, change: Callable[[Content | None, float], Content | None], timeout_s: float) -> Answer:
         """Compare and set: *change* returns what shall be there, or None if what is there stays, which is refused then."""

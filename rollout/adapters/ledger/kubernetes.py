@@ -130,9 +130,9 @@ class KubernetesLedger:
             Grant(self._namespace, "", "configmaps", ("get", "update"), (self._name,)),
         )
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _end(self, claim: Claim, token: int, number: int) -> None:
         try:

@@ -152,9 +152,9 @@ class HaproxiesInPods:
         here = self._settings.namespace
         return (Grant(here, "", "pods", ("list",)), Grant(here, "", "pods/portforward", ("get", "create")))
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _there(self, end_s: float) -> _There:
         """Find the proxies of this moment. TransientDriverError if there are none but such as are on their way out."""

@@ -162,9 +162,9 @@ class KubernetesTraffic:
             Grant(here, "discovery.k8s.io", "endpointslices", ("list",)),
         )
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _acts(self, server: Server, wanted: str, timeout_s: float) -> Acts:
         service = self._service(server, timeout_s)

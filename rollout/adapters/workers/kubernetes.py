@@ -111,9 +111,9 @@ class KubernetesWorkers:
             Grant(here, "", "events", ("list",)),
         )
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._looking.cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _scale(self, worker: WorkerId, replicas: int, timeout_s: float) -> None:
         found, target = self._target(worker)

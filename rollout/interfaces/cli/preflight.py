@@ -87,7 +87,7 @@ def _look(
     warms, buys = playbook.strategy.warm is not None, playbook.canary_requests is not None
     seen = with_loads(readiness.look(warming=warms, watch_s=watch_s, with_canaries=True, buying=buys), opened, measuring)
     to, plan, blockers = _planned(opened, playbook, selection, seen.observation)
-    asked = question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to), to, plan)
+    asked = question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to, thorough=True), to, plan)
     asked = replace(asked, no_way_back=no_way_back)
     checks = [
         *of_workers(opened.inventory, seen.observation),

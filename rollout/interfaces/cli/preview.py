@@ -171,7 +171,7 @@ def plan(
         return _diff(opened, diff_path, playbook_path, measuring)
     playbook = playbook_for(opened, playbook_path, selection)
     with before_anything():
-        planned = plan_for(opened, playbook, selection, measuring)
+        planned = plan_for(opened, playbook, selection, measuring, thorough=False)
     now_s = opened.clock.now_s()
     if not ignore_windows:
         check_that_it_can_fit(planned, now_s)

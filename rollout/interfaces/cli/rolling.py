@@ -93,7 +93,8 @@ def deploy(
     measuring = Measuring(measure_s, desk.journal)
     # Files that are wrong are said before anybody else is kept out.
     if saved is None:
-        planned = partial(plan_for, desk.opened, playbook_for(desk.opened, playbook_path, selection), selection, measuring)
+        playbook = playbook_for(desk.opened, playbook_path, selection)
+        planned = partial(plan_for, desk.opened, playbook, selection, measuring, thorough=True)
     else:
         named = None if playbook_path is None else read_playbook(playbook_path, desk.opened.inventory)
         planned = partial(still_true, read_plan(saved, desk.opened.inventory), saved, desk.opened, named, measuring, desk.say)

@@ -145,9 +145,9 @@ def playbook_for(opened: Opened, playbook_path: Path | None, selection: Selectio
     return read_playbook(need_playbook(playbook_path), opened.inventory)
 
 
-def plan_for(opened: Opened, playbook: Playbook, selection: Selection, measuring: Measuring) -> Plan:
+def plan_for(opened: Opened, playbook: Playbook, selection: Selection, measuring: Measuring, *, thorough: bool) -> Plan:
     """
-    Look at the homeserver, measure how busy it is, and plan, with a forecast by what the journal has.
+    Look at the homeserver, measure how busy it is, and plan, with a forecast by what the journal has. *thorough*: see Readiness.findings.
 
     Raises RefusedError naming everything that forbids it at once, be it only that gates and guards would look at what can't be seen;
     InvalidFileError.
@@ -159,7 +159,8 @@ def plan_for(opened: Opened, playbook: Playbook, selection: Selection, measuring
     if plan is not None and not plan.phases:
         return plan
     blockers = [*blockers, *([] if plan is None else _blind(plan, seen))]
-    checks = list(_checks(question(opened.inventory, playbook, readiness.findings(seen, guards_of(playbook), to), to, plan)))
+    findings = readiness.findings(seen, guards_of(playbook), to, thorough=thorough)
+    checks = list(_checks(question(opened.inventory, playbook, findings, to, plan)))
     blockers += [spelled(check) for check in checks if check.refuses]
     if plan is None or blockers:
         raise _refusal(opened, to, blockers)
@@ -174,7 +175,7 @@ def still_ready(opened: Opened, plan: Plan, playbook: Playbook | None, seen: tup
     Hazards were weighed when it was made, for these same releases. Raises RefusedError.
     """
     readiness, looked = seen
-    findings = readiness.findings(looked, plan.guards, plan.to_release)
+    findings = readiness.findings(looked, plan.guards, plan.to_release, thorough=True)
     asked = question(opened.inventory, playbook, findings, plan.to_release, plan)
     asked = replace(asked, guards=plan.guards, accepted=tuple(hazards.ids()))
     if blockers := [*_blind(plan, looked), *(spelled(check) for check in _checks(asked) if check.refuses)]:

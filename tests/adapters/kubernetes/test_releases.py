@@ -10,7 +10,8 @@ import pytest
 from rollout.adapters.kubernetes.objects import TOLD
 from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
 from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
-from rollout.model.errors import PermanentDriverError
+from rollout.adapters.releases.kubernetes.trying import SOME
+from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from tests.adapters.kubernetes.canned import Answer, Canned, canned, listed, no_such
 
@@ -19,9 +20,13 @@ SYNC0 = WorkerId("sync-0")
 
 
 class Place:
-    """A StatefulSet with one pod; nothing was prepared. *patching* is what a patch is answered."""
+    """
+    StatefulSets by their names, with the labels of their templates; the one that is there at first has a pod, and nothing was prepared.
+    *patching* is what a patch is answered.
+    """
 
     def __init__(self) -> None:
+        self.sets: dict[str, dict[str, str]] = {"sync": {}}
         self.image = "example.org/synapse:v1.0.0"
         self.annotations: dict[str, str] = {}
         self.patching: Answer = 200, {}
@@ -32,12 +37,17 @@ class Place:
             return self.patching
         if "/configmaps/" in path:
             return no_such("rollout-releases")
-        template = {"spec": {"containers": [{"name": "synapse", "image": "example.org/synapse:v1.0.0"}]}}
+        spec = {"containers": [{"name": "synapse", "image": "example.org/synapse:v1.0.0"}]}
         if "/pods" in path:
             metadata = {"name": "sync-0", "uid": "second", "creationTimestamp": "2026-01-01T00:00:00Z"}
             return listed({"metadata": metadata, "spec": {"containers": [{"name": "synapse", "image": self.image}]}, "status": {}})
-        about: dict[str, Any] = {"name": "sync", "resourceVersion": "7", "annotations": self.annotations}
-        return listed({"metadata": about, "spec": {"replicas": 1, "template": template}, "status": {}})
+        about: dict[str, Any] = {"resourceVersion": "7", "annotations": self.annotations}
+        templates = {name: {"metadata": {"labels": labels}, "spec": spec} for name, labels in self.sets.items()}
+        made = [
+            {"metadata": {**about, "name": name}, "spec": {"replicas": number, "template": template}, "status": {}}
+            for number, (name, template) in enumerate(templates.items(), 1)
+        ]
+        return listed(*made)
 
     @property
     def releases(self) -> KubernetesReleases:
@@ -76,6 +86,32 @@ def test_who_may_not_write_may_still_plan(place: Place) -> None:
     (base,) = place.releases.prepared()
     place.patching = 403, {"kind": "Status", "reason": "Forbidden", "message": "no"}
     assert place.releases.identify("2.0.0", None, base, next_generation=False).version == "2.0.0"
+
+
+def test_of_templates_that_are_alike_a_plan_asks_about_one(place: Place) -> None:
+    """But for their names, and how many pods they have."""
+    place.sets = {**{name: {"app": name} for name in ("sync", "client", "media")}, "main": {"app": "main", "role": "main"}}
+    (base,) = place.releases.prepared()
+    place.releases.identify("2.0.0", None, base, next_generation=False)
+    assert place.server.did("PATCH") == ["sync", "main"]
+
+
+def test_of_many_templates_a_plan_asks_about_some(place: Place) -> None:
+    place.sets = {f"sync-{number}": {"shard": str(number)} for number in range(25)}
+    (base,) = place.releases.prepared()
+    place.releases.identify("2.0.0", None, base, next_generation=False)
+    assert len(place.server.did("PATCH")) == SOME
+
+
+def test_whoever_prepares_asks_about_each_template(place: Place) -> None:
+    place.sets = {f"sync-{number}": {} for number in range(25)}
+    (base,) = place.releases.prepared()
+    release = place.releases.identify("2.0.0", None, base, next_generation=False)
+    before = len(place.server.did("PATCH"))
+    # The answers have no Job whose log would say what the image is.
+    with pytest.raises(DriverError):
+        place.releases.prepare(release, 1.0)
+    assert (before, sorted(place.server.did("PATCH")[before:])) == (1, sorted(place.sets))
 
 
 def test_a_template_that_is_refused_is_refused_whatever_numbers_are_in_it(place: Place) -> None:

@@ -77,6 +77,14 @@ class Access:
                 )
         return ""
 
+    def rules(self, user: User, namespace: str) -> list[Object]:
+        """List all rules for somebody in a namespace."""
+        if ADMINISTRATORS in user.groups:
+            return [{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]
+        reviews = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]
+        asking = {"verbs": ["create"], "apiGroups": ["authorization.k8s.io"], "resources": reviews}
+        return [asking, *(rule for _, rules in self._bound(user, namespace) for rule in rules)]
+
     def _bound(self, user: User, namespace: str) -> Iterator[tuple[Object, list[Object]]]:
         everywhere = self._store.all(BY_NAME["ClusterRoleBinding"])
         here = self._store.all(BY_NAME["RoleBinding"], namespace) if namespace else []
@@ -130,3 +138,20 @@ def reviewed(access: Access, user: User, said: Object) -> Object:
     why = access.why(user, act)
     status = {"allowed": bool(why)} | ({"reason": why} if why and why != ADMINISTRATORS else {})
     return {**said, "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "status": status}
+
+
+def ruled(access: Access, user: User, said: Object) -> Object:
+    """
+    Answer a SelfSubjectRulesReview: RBAC lists all it has, so nothing is incomplete.
+
+    Source: pkg/registry/authorization/selfsubjectrulesreview/rest.go in kubernetes/kubernetes.
+    """
+    namespace = said["spec"].get("namespace") or ""
+    if not namespace:
+        raise RefusedError(400, "BadRequest", "no namespace on request")
+    status = {"resourceRules": access.rules(user, namespace), "nonResourceRules": [], "incomplete": False}
+    return {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {}, "status": status}
+
+
+# How what is only asked is answered.
+REVIEWS = {"SelfSubjectAccessReview": reviewed, "SelfSubjectRulesReview": ruled}

@@ -130,8 +130,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         how = (self.headers.get("Content-Type") or "").partition(";")[0].strip()
         body = _body(raw, how)
-        if asked.parts == ("apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews") and self.command == "POST":
-            self._say(201, access.reviewed(desk.access, user, body), {})
+        if (review := access.REVIEWS.get(paths.review(asked.parts))) is not None and self.command == "POST":
+            self._say(201, review(desk.access, user, body), {})
             return
         request = Request(self.command, paths.place(asked.parts), asked.query, body, how, agent, user)
         if request.place.subresource == "portforward" and request.method == "GET":

@@ -14,7 +14,10 @@ from tests.kubernetes.server.refusals import no_such_path
 # Subresources that are there besides `status` and `scale`, and their verbs of HTTP.
 _POD_SUBRESOURCES = {"eviction", "binding", "log", "portforward"}
 # Only asked, never kept.
-REVIEWS = {("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview"}
+REVIEWS = {
+    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
+    ("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class Place:
 class Asked:
     parts: tuple[str, ...]
     query: dict[str, str]
+
+
+def review(parts: tuple[str, ...]) -> str:
+    """Return the kind of what is only asked; "" of all else."""
+    return next((kind for place, kind in REVIEWS.items() if ("apis", *place) == parts), "")
 
 
 def read(target: str) -> Asked:

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.access import read_settings
-from rollout.adapters.kubernetes.cluster import APPLY, PATIENCE_S, ForbiddenError, Object
+from rollout.adapters.kubernetes.cluster import PATIENCE_S, Object
 from rollout.adapters.kubernetes.grants import not_granted, workload_grants
 from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, REPLICA_SETS, Kind
 from rollout.adapters.kubernetes.looking import looking
@@ -30,7 +30,6 @@ from rollout.adapters.kubernetes.objects import (
 )
 from rollout.adapters.kubernetes.places import (
     ListOf,
-    called,
     homes,
     is_deployment,
     key_of,
@@ -44,7 +43,7 @@ from rollout.adapters.kubernetes.places import (
 )
 from rollout.adapters.kubernetes.told import Told, fingerprint, is_taken_over, told_in
 from rollout.adapters.releases.identifying import base_of, identified
-from rollout.adapters.releases.kubernetes import jobs, records
+from rollout.adapters.releases.kubernetes import jobs, records, trying
 from rollout.adapters.releases.kubernetes.parts import (
     Record,
     adopted,
@@ -67,7 +66,6 @@ from rollout.ports.privileges import Grant
 from rollout.ports.releases import Activation
 
 WHERE = "releases_driver"
-ASK_S = 10.0
 LOOK_S = 5.0
 MAIN = "main"
 # Two moments of which one is known to be after the other, though Kubernetes may say the same second of both.
@@ -93,7 +91,7 @@ class KubernetesReleases:
         self._cluster = self._looking.cluster
 
     def identify(self, version: str | None, config_from: str | None, base: ReleaseId, *, next_generation: bool) -> Release:
-        """See ports.releases. Where we may write, the API server is asked whether it would take the templates (`dryRun=All`)."""
+        """See ports.releases. Where we may write, the API server is asked whether it would take templates (`dryRun=All`)."""
         if config_from is not None:
             what = "a configuration is not ours to change in a cluster"
             raise PermanentDriverError(what, where=WHERE, remedy="apply it with what manages the cluster, and roll it by --restart")
@@ -105,7 +103,7 @@ class KubernetesReleases:
         same = identified(old, wanted, lock_of(image), old.config_digest, {}, releases, next_generation=next_generation)
         # The configuration is the base's, whatever it is.
         found = replace(same, topology=old.topology)
-        self._try_out(found, image)
+        trying.try_some(self._cluster, self._settings, self._workloads(), found.id, image)
         return found
 
     def prepare(self, release: Release, timeout_s: float) -> Release:
@@ -119,7 +117,7 @@ class KubernetesReleases:
         if release.id in known and known[release.id].release.schema_version is not None:
             return known[release.id].release
         image = self._image_of_release(release, known)
-        self._try_out(release, image, must=True)
+        trying.try_all(self._cluster, self._settings, self._workloads(), release.id, image)
         done = self._with_facts(release, image, timeout_s)
         parts = parts_of(self._workloads(), self._settings)
         before = {name: record for name, record in known.items() if any(part == parts.get(one) for one, part in record.parts.items())}
@@ -208,9 +206,9 @@ class KubernetesReleases:
             Grant(here, "batch", "jobs", ("get", "create", "delete")),
         )
 
-    def not_granted(self, timeout_s: float) -> tuple[str, ...]:
+    def not_granted(self, timeout_s: float, *, thorough: bool) -> tuple[str, ...]:
         """See ports.privileges."""
-        return not_granted(self._cluster, self.grants(), timeout_s)
+        return not_granted(self._looking, self.grants(), timeout_s, thorough=thorough)
 
     def _activation(self, place: str, found: Object, there: Object | None, known: Mapping[ReleaseId, Record]) -> Activation:
         part = part_of(found, self._settings)
@@ -298,25 +296,6 @@ class KubernetesReleases:
                 return image
         what = f"release {release.id} was identified with another image than {release.version} has now"
         raise PermanentDriverError(what, where=WHERE, remedy="plan again")
-
-    def _try_out(self, release: Release, image: str, *, must: bool = False) -> None:
-        """Ask the API server whether it would take the templates. Who may not write is told so where it matters."""
-        for found in self._workloads():
-            part = part_of(found, self._settings)
-            if part is None:
-                continue
-            order = {"at": "", "release": release.id, "at_s": 0.0, "uid": "", "images": dict.fromkeys(part.images, image)}
-            order |= {"mark": release.id}
-            body = acts.applied(found, order)
-            # What is asked about is the template; whether it has changed meanwhile isn't.
-            body["metadata"] = {"name": name_of(found)}
-            try:
-                self._cluster.patch(kind_of(key_of(found)), name_of(found), body, APPLY, ASK_S, dry_run=True)
-            except PermanentDriverError as error:
-                if isinstance(error, ForbiddenError) and not must:
-                    return
-                what = f"the template of {called(found)} would not be accepted"
-                raise PermanentDriverError(what, where=error.where, why=error.why, remedy=error.remedy) from error
 
     def _with_facts(self, release: Release, image: str, timeout_s: float) -> Release:
         lines = jobs.prepared(self._cluster, self._job("prepare", release.id, image, self._settings.facts), timeout_s)
