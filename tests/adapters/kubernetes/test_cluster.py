@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from rollout.adapters.kubernetes.cluster import MERGE, Cluster, Door, ForbiddenError, NotFoundError
-from rollout.adapters.kubernetes.kinds import CONFIG_MAPS
+from rollout.adapters.kubernetes.cluster import APPLY, MERGE, Cluster, Door, ForbiddenError, NotFoundError
+from rollout.adapters.kubernetes.kinds import CONFIG_MAPS, STATEFUL_SETS
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, TransientDriverError
 from tests.adapters.kubernetes.canned import NAMESPACE, Answer, canned, kubeconfig, no_such
 from tests.kubernetes.kubelet.logs import self_signed
@@ -95,6 +95,20 @@ def test_a_read_is_asked_again_while_there_is_time_and_a_write_only_where_nothin
             with pytest.raises(OutcomeUnknownError):
                 server.cluster.create(CONFIG_MAPS, {"metadata": {"name": "a"}}, TIMEOUT_S)
             assert asked == ["POST"]
+
+
+def test_what_is_only_tried_is_no_write(tmp_path: Path) -> None:
+    """It may be tried again, nothing is in doubt after it, and what was listed before is still true."""
+    asked: list[str] = []
+
+    def answer(method: str, path: str, _: object) -> Answer:
+        asked.append(method)
+        assert method == "GET" or "dryRun=All" in path
+        return (502, {}) if len(asked) == 1 else (200, {"metadata": {"name": "a"}})
+
+    with canned(tmp_path, answer) as server:
+        server.cluster.patch(STATEFUL_SETS, "a", {}, APPLY, TIMEOUT_S, dry_run=True)
+        assert (asked, server.cluster.writes) == (["PATCH", "PATCH"], 0)
 
 
 @pytest.mark.parametrize("said", ["", "[]", "null", "<html>"])
