@@ -26,6 +26,7 @@ from rollout.adapters.settings import InvalidSettingsError, SecretReference, Set
 from rollout.adapters.wording import nearest, shortened
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.listing import listed
 
 NAME = "the answer"
 # Beside `up` of a target, when it was scraped last; and when that of its process's start was true, which a page may say itself.
@@ -317,10 +318,7 @@ class Prometheus:
         # Of what others are called the likeliest first: with the same port, or the worker's name somewhere in it.
         wanted = " ".join((*labels.values(), worker))
         known = sorted({selector(_without_name(series.labels)) for series in targets}, key=lambda one: (-_likeness(one, wanted), one))
-        more = f" and {len(known) - TARGETS_SHOWN_MAX} more" if len(known) > TARGETS_SHOWN_MAX else ""
-        return (
-            f"{sentence}; it has {', '.join(known[:TARGETS_SHOWN_MAX])}{more}; try workers: {{{worker}: {{LABEL: VALUE}}}} with one of them"
-        )
+        return f"{sentence}; it has {listed(known, TARGETS_SHOWN_MAX)}; try workers: {{{worker}: {{LABEL: VALUE}}}} with one of them"
 
 
 def why_several(worker: WorkerId, targets: Sequence[Series]) -> str:

@@ -13,13 +13,13 @@ from enum import StrEnum
 from rollout.model.conditions import DatabaseConditions, FilesUsed, Room
 from rollout.model.ids import WorkerId
 from rollout.model.inventory import Inventory
+from rollout.model.listing import listed
 from rollout.model.plan import Guard, Plan
 from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.standing import judge
 
 # Of a list that may be long the first few say what it is.
-LISTED_MAX = 5
 # A worker that has used so many of its file handles has none for the users of a sibling that is out.
 FILES_FULL = 0.9
 # So far ahead is looked: in the incident that this is for they were used up within ten minutes.
@@ -251,9 +251,3 @@ def of_blockers(blockers: str, told: Sequence[Check]) -> Iterator[Check]:
         yield Check("plan", Result.OK, "it can be planned now")
     said = "\n".join(check.why for check in told if check.refuses)
     yield from (Check("plan", Result.NO, line) for line in lines if line not in said)
-
-
-def listed(names: Sequence[str]) -> str:
-    """Write the first few of a list, and how many more there are."""
-    more = f" and {len(names) - LISTED_MAX} more" if len(names) > LISTED_MAX else ""
-    return ", ".join(names[:LISTED_MAX]) + more

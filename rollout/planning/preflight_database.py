@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from rollout.model.conditions import DatabaseConditions, LockWait, Transaction
 from rollout.model.ids import WorkerId
+from rollout.model.listing import LISTED_MAX, listed
 from rollout.model.plan import Verb, steps_of
-from rollout.planning.preflight import LISTED_MAX, Check, Question, Result, listed
+from rollout.planning.preflight import Check, Question, Result
 
 # Synapse's own transactions take milliseconds, its background updates about a second: one that is open for so long is something else.
 LONG_S = 30.0

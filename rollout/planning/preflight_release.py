@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from rollout.homeservers.synapse import hazards, schema_rules
 from rollout.model.conditions import Room
+from rollout.model.listing import listed
 from rollout.model.release import Release
-from rollout.planning.preflight import Check, Question, Result, listed
+from rollout.planning.preflight import Check, Question, Result
 
 # A PostgreSQL's server_version_num is its major version times this, and its minor one.
 _MAJOR = 10_000

@@ -9,6 +9,7 @@ from rollout.adapters.kubernetes.access import ClusterSettings
 from rollout.adapters.kubernetes.cluster import Cluster, ForbiddenError, Object
 from rollout.adapters.kubernetes.looking import Looking
 from rollout.adapters.kubernetes.places import deployment_in
+from rollout.model.listing import listed
 from rollout.ports.privileges import Grant
 
 # However many are asked before it, an answer that is about to come is waited for.
@@ -59,19 +60,21 @@ def not_granted(looking: Looking, grants: Iterable[Grant], timeout_s: float, *, 
     """
     end_s = monotonic() + timeout_s
     refused: list[str] = []
-    for grant in grants:
-        rules, are_all = _rules(looking, grant.namespace, max(ASK_S, end_s - monotonic()))
+    every = tuple(grants)
+    rules_in = {namespace: _rules(looking, namespace, timeout_s) for namespace in {grant.namespace for grant in every}}
+    for grant in every:
+        rules, are_all = rules_in[grant.namespace]
         for verb in grant.verbs:
             may = partial(_may, looking.cluster, grant, verb, end_s)
-            listed, others = _apart(grant, verb, rules)
+            known, others = _apart(grant, verb, rules)
             if len(others) > 1 and may(""):
                 others = []
             # A role that was made for fewer workers has some of them.
             lacking = others if are_all else list(filterfalse(may, others))
-            if thorough and not all(map(may, listed[:1])):
-                lacking += filterfalse(may, listed)
+            if thorough and not all(map(may, known[:1])):
+                lacking += filterfalse(may, known)
             if lacking:
-                refused.append(f"{looking.cluster.where}: we may not {verb} {grant.resource} {', '.join(lacking)}".rstrip())
+                refused.append(f"{looking.cluster.where}: we may not {verb} {grant.resource} {listed(lacking)}".rstrip())
     return tuple(refused)
 
 
@@ -84,8 +87,8 @@ def _rules(looking: Looking, namespace: str, timeout_s: float) -> tuple[list[Obj
 
 def _apart(grant: Grant, verb: str, rules: Iterable[Object]) -> tuple[list[str], list[str]]:
     """Tell the names for which these rules allow a verb from the others; "" is any name."""
-    wanted = {"verbs": {verb}, "apiGroups": {grant.group}, "resources": {grant.resource}}
-    fitting = [rule for rule in rules if all(its & {*rule.get(part, ())} or "*" in rule.get(part, ()) for part, its in wanted.items())]
+    wanted = (("verbs", verb), ("apiGroups", grant.group), ("resources", grant.resource))
+    fitting = [rule for rule in rules if all({its, "*"} & {*(rule.get(part) or ())} for part, its in wanted)]
     names = grant.names or ("",)
     if any(not rule.get("resourceNames") for rule in fitting):
         return list(names), []

@@ -1,0 +1,11 @@
+"""How a long list is written in a sentence."""
+
+from collections.abc import Sequence
+
+LISTED_MAX = 5
+
+
+def listed(names: Sequence[str], most: int = LISTED_MAX) -> str:
+    """Write the first few of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
