@@ -77,8 +77,8 @@ def proxies_watched(front: haproxy.Front) -> Iterator[Seen]:
 def loaded(fronted: Fronted) -> Iterator[list[Load]]:
     plane = fronted.front.site.plane
     with ExitStack() as stack:
-        # Long enough that somebody who looks a few times a second sees them end.
-        yield [stack.enter_context(load(plane, haproxy.NAME, 6, takes_s=2.0, below=f"/{pool}")) for pool in POOLS]
+        # Long enough that somebody who looks now and then, on a busy machine, sees them end.
+        yield [stack.enter_context(load(plane, haproxy.NAME, 6, takes_s=4.0, below=f"/{pool}")) for pool in POOLS]
 
 
 def test_pods_are_drained_and_ramped_by_the_proxies_and_nobody_is_cut(fronted: Fronted) -> None:
