@@ -10,6 +10,9 @@ from rollout.model.inventory import WorkerEntry
 from rollout.model.plan import Step, Worker
 from rollout.model.playbook import GateEntry, Playbook
 
+# Odds are asked for that would do for a quarter of the budget: what is weighed are hypotheses of a model, and luck has ways that it lacks.
+MODEL_MARGIN = 4.0
+
 
 def gates_of(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
     """List the gates that a worker of *role* must pass, in the playbook's order. Who isn't *proxied* shows nothing at a proxy."""
@@ -31,16 +34,26 @@ def behind_proxies(workers: Iterable[Worker | WorkerEntry]) -> dict[Role, bool]:
     return roles
 
 
+def odds_of(tests: int, false_alarms: float) -> float:
+    """
+    Return the odds against a good release at which each of so many *tests* fails, so that of good rollouts no more than the share
+    *false_alarms* is taken back.
+
+    By the union bound their budget is divided by their number; and by MODEL_MARGIN, since how requests vary is a model.
+    """
+    return MODEL_MARGIN * max(1, tests) / false_alarms
+
+
 def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], roles: Mapping[WorkerId, Role], false_alarms: float) -> dict[GateId, Gate]:
     """
     Spend the budget of false alarms over all tests of a rollout: each sequential gate of each worker, and of each of *roles* together, gets
     the same part of it.
 
-    By the union bound they raise no more false alarms together than *false_alarms*.
+    They raise no more false alarms together than *false_alarms* (odds_of).
     """
     each = [(step.worker, name) for step in soaks for name in step.gates if step.worker is not None and gates[name].odds is not None]
     together = {(roles[worker], name) for worker, name in each}
-    odds = max(1, len(each) + len(together)) / false_alarms
+    odds = odds_of(len(each) + len(together), false_alarms)
     return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
 
 

@@ -11,25 +11,26 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.gates import contest, long, nulls, rollouts
+from tests.benchmarks.gates import contest, long, nulls, rollouts, traces
 from tests.benchmarks.gates.nulls import Outcome, Part
 from tests.benchmarks.gates.scenarios import LEVELS
 from tests.benchmarks.gates.seeds import Purpose
 
 EACH = 60
+# CI has time to look at them every 15 s, as often as a Prometheus usually does; every 5 s, as a rollout does, takes `make long`.
+SELDOM = 3
 PARTS = list(nulls.parts(EACH))
 
 
-def _named(part: Part) -> object:
-    # CI has time for fifty; all 300 are what `make long` is for.
-    marks = [] if part.first == 0 else [pytest.mark.long]
-    return pytest.param(part, id=f"{part.level:g}-{part.first}", marks=marks)
+def _named(part: Part) -> str:
+    return f"{part.level:g}-{part.first}"
 
 
-@pytest.mark.parametrize("part", [_named(part) for part in PARTS])
-def test_no_rollout_of_good_workers_is_taken_back(part: Part) -> None:
+@pytest.mark.parametrize("every", [pytest.param(1, id="5s", marks=pytest.mark.long), pytest.param(SELDOM, id="15s")])
+@pytest.mark.parametrize("part", PARTS, ids=_named)
+def test_no_rollout_of_good_workers_is_taken_back(part: Part, every: int) -> None:
     """Ten of the 300, by themselves so that they spread over processors."""
-    assert nulls.watch(part, Purpose.REGRESSION) == Outcome(part.level, nulls.PART, alone=0, together=0, in_the_dark=0)
+    assert nulls.watch(part, Purpose.REGRESSION, every=every) == Outcome(part.level, nulls.PART, alone=0, together=0, in_the_dark=0)
 
 
 def test_these_are_300_and_none_of_300_is_less_than_one_in_a_hundred() -> None:
@@ -51,7 +52,18 @@ def test_incidents_are_shared_and_are_in_most_of_these_rollouts() -> None:
 
 def test_a_boundary_that_is_no_boundary_would_show() -> None:
     """Where 2 : 1 against a good worker is enough, most of the very same rollouts are taken back."""
-    assert nulls.watch(PARTS[LEVELS.index(5.0)], Purpose.REGRESSION, odds=2.0).alone >= 5
+    assert nulls.watch(PARTS[LEVELS.index(5.0)], Purpose.REGRESSION, odds=2.0, every=SELDOM).alone >= 5
+
+
+def test_scrapes_that_are_made_seldom_bring_the_same() -> None:
+    """Of whom one is missed brings nothing; the next brings it besides."""
+    often = rollouts.traces(Purpose.REGRESSION, 5.0, 0, 2)[0]
+    rarely = traces.seldom(often, SELDOM)
+    assert [one.at_s for one in rarely.scrapes] == [one.at_s for one in often.scrapes][SELDOM - 1 :: SELDOM]
+    for get in (lambda one: one.own, lambda one: one.controls):
+        sums = [sum(one.requests for one in map(get, those.scrapes) if one is not None) for those in (often, rarely)]
+        assert sums[0] == pytest.approx(sums[1])
+        assert sums[0] > 0
 
 
 def test_counts_add_up_by_level_and_over_all_with_their_bound() -> None:

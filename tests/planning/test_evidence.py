@@ -35,21 +35,21 @@ def test_the_budget_is_shared_by_all_tests_of_a_rollout() -> None:
     gates = {entry.id: resolved(entry) for entry in (_entry("a", "latency_p95_s"), _entry("b", "error_ratio"))}
     gates[GateId("c")] = resolved(GateEntry.model_validate({"id": "c", "metric": "error_ratio", "max": 0.1}))
     found = spent(gates, [_soak("a", "b", "c")] * 30, ROLES, 0.01)
-    assert {name: gate.odds for name, gate in found.items()} == {"a": pytest.approx(6200), "b": pytest.approx(6200), "c": None}
+    assert {name: gate.odds for name, gate in found.items()} == {"a": pytest.approx(24_800), "b": pytest.approx(24_800), "c": None}
     assert found[GateId("c")] == gates[GateId("c")]
 
 
 def test_a_gate_that_nobody_has_costs_nothing() -> None:
     gates = {GateId("a"): resolved(_entry("a", "latency_p95_s"))}
-    assert spent(gates, [], ROLES, 0.05)[GateId("a")].odds == pytest.approx(20)
-    assert spent(gates, [_soak("a")] * 3, ROLES, 0.05)[GateId("a")].odds == pytest.approx(80)
+    assert spent(gates, [], ROLES, 0.05)[GateId("a")].odds == pytest.approx(80)
+    assert spent(gates, [_soak("a")] * 3, ROLES, 0.05)[GateId("a")].odds == pytest.approx(320)
 
 
 def test_a_plan_spends_the_budget_of_its_playbook() -> None:
-    """Six tests: the two clients, by two gates each, and by each both together. A budget of 2 % makes it 300."""
+    """Six tests: the two clients, by two gates each, and by each both together. A quarter of a budget of 2 % makes it 1,200."""
     entries = [_entry(name, metric, roles=["client"]) for name, metric in (("latency", "latency_p95_s"), ("errors", "error_ratio"))]
     playbook = _playbook(*entries, false_alarms=0.02, liveness_only=(*PLAYBOOK.liveness_only, Role("main")))
-    assert [gate.odds for gate in seven_workers().plan(playbook).gates.values()] == pytest.approx([300, 300])
+    assert [gate.odds for gate in seven_workers().plan(playbook).gates.values()] == pytest.approx([1200, 1200])
 
 
 def test_a_role_is_not_shown_to_be_well_by_what_does_not_act() -> None:

@@ -19,7 +19,7 @@ from rollout.interfaces.report.words import duration
 from rollout.model.errors import RefusedError
 from rollout.model.gate import Gate, Ruling, Tally, Verdict
 from rollout.model.ids import WorkerId
-from rollout.planning.evidence import gates_of, resolved
+from rollout.planning.evidence import gates_of, odds_of, resolved
 from rollout.planning.standing import judge as judge_standing
 from rollout.ports.clock import Clock
 from rollout.ports.journal import Baseline, Journal
@@ -92,7 +92,7 @@ def gate(
     entries_of = opened.inventory.workers
     names = {worker: gates_of(entries_of[worker].role, playbook, proxied=entries_of[worker].pool is not None) for worker in chosen}
     # As in a rollout, the budget of false alarms is one for all that are asked together.
-    entries = {entry.id: resolved(entry, sum(map(len, names.values())) / playbook.false_alarms) for entry in playbook.gates}
+    entries = {entry.id: resolved(entry, odds_of(sum(map(len, names.values())), playbook.false_alarms)) for entry in playbook.gates}
     gates = {worker: [entries[name] for name in its] for worker, its in names.items() if its}
     lasting_s = seconds or max((one.soak_s for its in gates.values() for one in its), default=SAMPLE_S) + SAMPLE_S
     surveyor = Surveyor(opened.drivers, opened.inventory, opened.clock)

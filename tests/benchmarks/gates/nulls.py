@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-from tests.benchmarks.gates import rollouts, together
+from tests.benchmarks.gates import rollouts, together, traces
 from tests.benchmarks.gates.contest import upper_bound
 from tests.benchmarks.gates.scenarios import LEVELS
 from tests.benchmarks.gates.seeds import Purpose
@@ -51,12 +51,12 @@ def parts(each: int) -> Iterator[Part]:
             yield Part(level, first)
 
 
-def watch(part: Part, purpose: Purpose, odds: float = together.ODDS) -> Outcome:
-    """Let the gates watch them, each at these odds."""
-    seen = [
-        together.watch(rollouts.traces(purpose, part.level, run, WORKERS, in_full=False), part.level, odds)
-        for run in range(part.first, part.first + PART)
-    ]
+def watch(part: Part, purpose: Purpose, odds: float = together.ODDS, every: int = 1) -> Outcome:
+    """Let the gates watch them, each at these odds, at each *every*-th scrape (one comes in 5 s)."""
+    seen = []
+    for run in range(part.first, part.first + PART):
+        restarts = rollouts.traces(purpose, part.level, run, WORKERS, in_full=False)
+        seen.append(together.watch([traces.seldom(one, every) for one in restarts], part.level, odds))
     alone = sum(isfinite(one.alone) and not one.in_the_dark for one in seen)
     return Outcome(part.level, len(seen), alone, sum(isfinite(one.together) for one in seen), sum(one.in_the_dark for one in seen))
 

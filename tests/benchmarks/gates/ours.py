@@ -13,6 +13,7 @@ from rollout.gating.curves import name_of, named
 from rollout.gating.sequential import Kept, Odds, Seen
 from rollout.model.gate import Gate, Metric, Ruling, Verdict
 from rollout.model.ids import GateId
+from rollout.planning.evidence import odds_of
 from tests.benchmarks.gates import traces
 from tests.benchmarks.gates.seeds import Purpose
 from tests.benchmarks.gates.traces import Restart, Scrape
@@ -87,7 +88,7 @@ class Ours:
     @property
     def odds(self) -> float:
         """Those at which a gate fails."""
-        return self.restarts * len(METRICS) / 0.01
+        return odds_of(self.restarts * len(METRICS), 0.01)
 
     def judge(self, restart: Restart, level: float) -> Judge:
         return Judge(restart, tuple(gate(metric, self.odds) for metric in METRICS), earlier(level) if self.learns else ())

@@ -16,6 +16,7 @@ from rollout.gating.excuse import Passed
 from rollout.gating.latency import Level
 from rollout.gating.sequential import Kept, Odds
 from rollout.model.gate import Gate, Metric, Ruling
+from rollout.planning.evidence import odds_of
 from tests.benchmarks.gates import ours, rollouts
 from tests.benchmarks.gates.draw import STEP_S
 from tests.benchmarks.gates.seeds import Purpose
@@ -25,7 +26,7 @@ _EVERY_S = sequential.BLOCK_S
 # From one worker to the next, so many times.
 _APART = round(rollouts.APART_STEPS * STEP_S / _EVERY_S)
 # 30 workers with two gates each, and the two of them all together.
-ODDS = (30 * 2 + 2) / 0.01
+ODDS = odds_of(30 * 2 + 2, 0.01)
 
 
 @dataclass(frozen=True, slots=True)

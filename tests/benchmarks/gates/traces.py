@@ -8,7 +8,10 @@ Times of tallies count from the beginning of the trace and *at_s* from admission
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 
 import numpy as np
 
@@ -129,6 +132,18 @@ def restart(rng: np.random.Generator, scenario: Scenario, level: float, peers: i
         scrapes(mine.tallies(BASELINE_STEPS, steps), theirs.tallies(BASELINE_STEPS, steps), outage_s),
         truth,
     )
+
+
+def seldom(restart: Restart, every: int) -> Restart:
+    """Return the same restart when only each *every*-th scrape is made: it brings what the others would have."""
+    groups = [restart.scrapes[first : first + every] for first in range(0, len(restart.scrapes), every)]
+    joined = (Scrape(those[-1].at_s, _sum(one.own for one in those), _sum(one.controls for one in those)) for those in groups)
+    return replace(restart, scrapes=tuple(joined))
+
+
+def _sum(tallies: Iterable[Tally | None]) -> Tally | None:
+    there = [one for one in tallies if one is not None]
+    return reduce(add, there) if there else None
 
 
 def whole(tallies: list[Tally | None]) -> tuple[Tally, ...]:
