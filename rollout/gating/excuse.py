@@ -134,7 +134,7 @@ def _slower(since_s: float, until_s: float, other: _Course) -> tuple[float, floa
     now = []
     for index in range(bisect_right(ends_s, since_s), bisect_left(begins_s, until_s)):
         overlap_s = min(ends_s[index], until_s) - max(begins_s[index], since_s)
-        if overlap_s > 0.5 * min(ends_s[index] - begins_s[index], until_s - since_s):
+        if overlap_s >= 0.5 * min(ends_s[index] - begins_s[index], until_s - since_s):
             now.append(index)
     before, after = bisect_left(ends_s, since_s - EXCUSED_MAX_S), bisect_right(begins_s, until_s + EXCUSED_MAX_S)
     usual_s = sum(ends_s[:before]) - sum(begins_s[:before]) + sum(ends_s[after:]) - sum(begins_s[after:])

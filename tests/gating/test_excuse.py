@@ -72,6 +72,13 @@ def test_who_is_slow_while_all_who_passed_are_is_not_condemned_for_it() -> None:
     assert not fails(GATE, found)
 
 
+def test_others_whose_half_minutes_begin_in_the_middle_of_its_own_excuse_it_as_well() -> None:
+    """Each of its blocks then lies in two of theirs, half and half."""
+    slow = [1.0] * 6 + [2.5] * 9
+    found = _excused(_seen(), [_passed(slow, earlier_s=615), _passed(slow, earlier_s=915)])
+    assert (found.excused_s, fails(GATE, found)) == (240.0, False)
+
+
 def _beginning(seen: Seen, count: int) -> Seen:
     return seen._replace(blocks=seen.blocks[:count])
 
