@@ -24,7 +24,7 @@ from rollout.gating.evidence import SAMPLES, measured, samples, sound
 from rollout.gating.shares import NOTHING, Count
 from rollout.gating.shift import Shape, shape_of
 from rollout.gating.windows import Window, seconds
-from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
+from rollout.model.gate import MODEL_MARGIN, Evidence, Gate, Metric, Ruling, Tally, Verdict
 
 COMPARED_WITH = "its own baseline, less what its pool shows"
 # A PASS must be so many times as likely for a good worker as for one that is just bad enough.
@@ -213,7 +213,8 @@ def _lacking(gate: Gate, seen: Seen, odds: Odds, count: float, now_s: float) -> 
         return f"recovering: {_now(gate, odds)} lately, and less and less"
     if odds.now > odds.limit:
         return f"{_now(gate, odds)} lately; that may still be chance ({_to_one(odds.bad)})"
-    if odds.bad >= 0.5 * math.log(gate.odds or PASS_ODDS):
+    # What is added to the odds so that good ones don't fail helps nobody to pass.
+    if odds.bad >= 0.5 * math.log(gate.odds / MODEL_MARGIN if gate.odds else PASS_ODDS):
         return f"{_now(gate, odds)}; too much speaks against it ({_to_one(odds.bad)})"
     if odds.fine < math.log(PASS_ODDS):
         told = f"{_to_one(odds.fine)} of {PASS_ODDS:.0f} : 1 needed"

@@ -9,6 +9,7 @@ from rollout.gating.evidence import SAMPLES
 from rollout.gating.latency import GOOD_RATIO_ALONE
 from rollout.model.gate import Gate, Metric
 from rollout.model.ids import PoolId, WorkerId
+from rollout.model.listing import listed
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
 from rollout.planning.forecast import bought_per_s
 
@@ -67,7 +68,7 @@ def _sequential(plan: Plan, gate: Gate, odds: float, soaks: Sequence[Step], alon
         if silent := [str(one.worker.id) for one in its if one.per_s == 0]:
             said.setdefault(": nothing came while that was measured, so there may be no ruling", []).extend(silent)
         unknown = unknown or any(one.per_s is None for one in its)
-    yield from (f"{gate.id} of {_named(names)}{told}" for told, names in said.items())
+    yield from (f"{gate.id} of {listed(names, _NAMES_MAX)}{told}" for told, names in said.items())
     if unknown:
         yield detectable(gate)
 
@@ -122,11 +123,6 @@ def _without_peers(plan: Plan, soaks: Mapping[WorkerId, Step], alone: Mapping[Wo
     guards = [guard.guard for guard in plan.guards]
     beside = f"besides, only {', '.join([*limits, *guards])}" if limits or guards else "no absolute limit and no guard stands beside it"
     yield (
-        f"{_named(names)}: nobody of the pool is left to compare with, so it is its own past alone, of which up to "
+        f"{listed(names, _NAMES_MAX)}: nobody of the pool is left to compare with, so it is its own past alone, of which up to "
         f"{GOOD_RATIO_ALONE:g} × counts as good; {beside}"
     )
-
-
-def _named(names: Sequence[str]) -> str:
-    more = len(names) - _NAMES_MAX
-    return ", ".join(names[:_NAMES_MAX]) + (f" and {more} more" if more > 0 else "")

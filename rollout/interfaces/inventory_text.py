@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 
 from rollout.homeservers.synapse.deriving.derive import Derived
 from rollout.homeservers.synapse.deriving.findings import Mark, Path
+from rollout.model.listing import listed
 
 _WIDTH = 140
 _FILES_SHOWN_MAX = 3
@@ -27,8 +28,7 @@ _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010
 
 def inventory_text(derived: Derived, files: tuple[str, ...]) -> str:
     """Write it out, each mark above what it is about, and what contradicts at the top."""
-    shown = ", ".join(files[:_FILES_SHOWN_MAX]) + (f" and {len(files) - _FILES_SHOWN_MAX} more" if len(files) > _FILES_SHOWN_MAX else "")
-    lines = [*_comment(f"Written by `rollout init` from {shown}.", "")]
+    lines = [*_comment(f"Written by `rollout init` from {listed(files, _FILES_SHOWN_MAX)}.", "")]
     lines += _comment(_LEGEND, "")
     if derived.contradictions:
         lines += ["#", "# What was read contradicts itself:"]

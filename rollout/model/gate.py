@@ -160,6 +160,10 @@ def _joined(one: Stratum, other: Stratum) -> Stratum:
     )
 
 
+# Odds are asked for that would do for a quarter of the budget: what is weighed are hypotheses of a model, and luck has ways that it lacks.
+MODEL_MARGIN = 4.0
+
+
 @dataclass(frozen=True, slots=True)
 class Gate:
     """

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+# The first few say what it is.
 LISTED_MAX = 5
 
 

@@ -19,6 +19,7 @@ from statistics import NormalDist
 from rollout.model.gate import LATENCY_EDGES_S, Tally
 from rollout.model.ids import PoolId, WorkerId
 from rollout.model.inventory import PoolEntry
+from rollout.model.listing import listed
 from rollout.model.load import CapacityLimits, Headroom, Load, Routing
 from rollout.model.plan import Duty, Worker
 from rollout.model.playbook import Playbook
@@ -156,8 +157,7 @@ def predict(out: Sequence[WorkerId], siblings: Sequence[WorkerId], loads: Mappin
     """Say what the busiest of *siblings* comes to when those of *out* go out, all of one pool."""
     if unmeasured := [worker for worker in (*out, *siblings) if worker not in loads]:
         names = sorted(unmeasured)
-        more = f" and {len(names) - _NAMES_MAX} more" if len(names) > _NAMES_MAX else ""
-        whose = f"how busy {', '.join(names[:_NAMES_MAX])}{more} {'is' if len(unmeasured) == 1 else 'are'}"
+        whose = f"how busy {listed(names, _NAMES_MAX)} {'is' if len(unmeasured) == 1 else 'are'}"
         return Headroom(unknown=f"{whose if len(unmeasured) < len(out) + len(siblings) else 'how busy they are'} has not been measured")
     if not siblings:
         return Headroom(unknown="nobody is left to take its load")

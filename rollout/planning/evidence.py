@@ -4,14 +4,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rollout.homeservers.synapse.roles import evidence_of
-from rollout.model.gate import Gate, Metric, Recovery
+from rollout.model.gate import MODEL_MARGIN, Gate, Metric, Recovery
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.inventory import WorkerEntry
 from rollout.model.plan import Step, Worker
 from rollout.model.playbook import GateEntry, Playbook
-
-# Odds are asked for that would do for a quarter of the budget: what is weighed are hypotheses of a model, and luck has ways that it lacks.
-MODEL_MARGIN = 4.0
 
 
 def gates_of(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
@@ -36,8 +33,8 @@ def behind_proxies(workers: Iterable[Worker | WorkerEntry]) -> dict[Role, bool]:
 
 def odds_of(tests: int, false_alarms: float) -> float:
     """
-    Return the odds against a good release at which each of so many *tests* fails, so that of good rollouts no more than the share
-    *false_alarms* is taken back.
+    Return the odds against a good release at which each of so many *tests* fails, if of good rollouts no more than the share *false_alarms*
+    is to be taken back.
 
     By the union bound their budget is divided by their number; and by MODEL_MARGIN, since how requests vary is a model.
     """
@@ -49,7 +46,7 @@ def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], roles: Mapping[
     Spend the budget of false alarms over all tests of a rollout: each sequential gate of each worker, and of each of *roles* together, gets
     the same part of it.
 
-    They raise no more false alarms together than *false_alarms* (odds_of).
+    They are to raise no more false alarms together than *false_alarms* (odds_of).
     """
     each = [(step.worker, name) for step in soaks for name in step.gates if step.worker is not None and gates[name].odds is not None]
     together = {(roles[worker], name) for worker, name in each}

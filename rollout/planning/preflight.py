@@ -19,7 +19,6 @@ from rollout.model.release import Release
 from rollout.model.sighting import Observation
 from rollout.planning.standing import judge
 
-# Of a list that may be long the first few say what it is.
 # A worker that has used so many of its file handles has none for the users of a sibling that is out.
 FILES_FULL = 0.9
 # So far ahead is looked: in the incident that this is for they were used up within ten minutes.

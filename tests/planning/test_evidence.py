@@ -31,7 +31,7 @@ def _soak(*gates: str) -> Step:
 
 
 def test_the_budget_is_shared_by_all_tests_of_a_rollout() -> None:
-    """Thirty workers with two gates each are sixty tests, and two for all together: at 1 %, each may be wrong once in 6,200."""
+    """Thirty workers with two gates each are sixty tests, and two for all together: at 1 %, each may be wrong once in 24,800."""
     gates = {entry.id: resolved(entry) for entry in (_entry("a", "latency_p95_s"), _entry("b", "error_ratio"))}
     gates[GateId("c")] = resolved(GateEntry.model_validate({"id": "c", "metric": "error_ratio", "max": 0.1}))
     found = spent(gates, [_soak("a", "b", "c")] * 30, ROLES, 0.01)

@@ -149,7 +149,7 @@ class Cluster:
         kinds = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": self.namespace}}
         options: Object = {"preconditions": {"uid": uid}, **({"dryRun": ["All"]} if dry_run else {})}
         path = f"/api/v1/namespaces/{self.namespace}/pods/{pod}/eviction"
-        self._ask("POST", path, timeout_s, body={**kinds, "deleteOptions": options})
+        self._ask("POST", path, timeout_s, query={"dryRun": "All"} if dry_run else {}, body={**kinds, "deleteOptions": options})
 
     def log(self, pod: str, container: str, lines: int, timeout_s: float, *, previous: bool = False) -> tuple[str, ...]:
         """Return a container's last lines; of the one before it, with *previous*. Raises DriverError."""

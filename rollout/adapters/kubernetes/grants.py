@@ -1,14 +1,16 @@
 """What our account is granted for workloads and pods, and whether it may do that."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import filterfalse
 from time import monotonic  # noqa: TID251  (how long the server takes)
 
 from rollout.adapters.kubernetes.access import ClusterSettings
-from rollout.adapters.kubernetes.cluster import Cluster, ForbiddenError, Object
+from rollout.adapters.kubernetes.cluster import Cluster, Object
+from rollout.adapters.kubernetes.kinds import Kind
 from rollout.adapters.kubernetes.looking import Looking
 from rollout.adapters.kubernetes.places import deployment_in
+from rollout.model.errors import PermanentDriverError
 from rollout.model.listing import listed
 from rollout.ports.privileges import Grant
 
@@ -67,10 +69,7 @@ def not_granted(looking: Looking, grants: Iterable[Grant], timeout_s: float, *, 
         for verb in grant.verbs:
             may = partial(_may, looking.cluster, grant, verb, end_s)
             known, others = _apart(grant, verb, rules)
-            if len(others) > 1 and may(""):
-                others = []
-            # A role that was made for fewer workers has some of them.
-            lacking = others if are_all else list(filterfalse(may, others))
+            lacking = _lacking(may, others, are_all=are_all)
             if thorough and not all(map(may, known[:1])):
                 lacking += filterfalse(may, known)
             if lacking:
@@ -81,19 +80,35 @@ def not_granted(looking: Looking, grants: Iterable[Grant], timeout_s: float, *, 
 def _rules(looking: Looking, namespace: str, timeout_s: float) -> tuple[list[Object], bool]:
     try:
         return looking.rules(namespace, timeout_s)
-    except ForbiddenError:
+    except PermanentDriverError:
         return [], False
+
+
+def _lacking(may: Callable[[str], bool], names: list[str], *, are_all: bool) -> list[str]:
+    """Ask about names for which nothing is listed, and return those for which it isn't allowed; *are_all*: everything is listed."""
+    if len(names) > 1 and may(""):
+        return []
+    # A role that was made for fewer workers has some of them.
+    return names if are_all and len(names) > 1 else list(filterfalse(may, names))
 
 
 def _apart(grant: Grant, verb: str, rules: Iterable[Object]) -> tuple[list[str], list[str]]:
     """Tell the names for which these rules allow a verb from the others; "" is any name."""
-    wanted = (("verbs", verb), ("apiGroups", grant.group), ("resources", grant.resource))
-    fitting = [rule for rule in rules if all({its, "*"} & {*(rule.get(part) or ())} for part, its in wanted)]
+    _, of, subresource = grant.resource.partition("/")
+    resources = {grant.resource, "*", *([f"*/{subresource}"] if of else [])}
+    wanted = (("verbs", {verb, "*"}), ("apiGroups", {grant.group, "*"}), ("resources", resources))
+    fitting = [rule for rule in rules if all(its & {*(rule.get(part) or ())} for part, its in wanted)]
     names = grant.names or ("",)
     if any(not rule.get("resourceNames") for rule in fitting):
         return list(names), []
     allowed = {name for rule in fitting for name in rule["resourceNames"]}
     return [name for name in names if name in allowed], [name for name in names if name not in allowed]
+
+
+def may_patch(cluster: Cluster, kind: Kind, name: str, timeout_s: float) -> bool:
+    """Ask whether we may patch one object. Raises DriverError."""
+    group, _, _ = kind.group.rpartition("/")
+    return _may(cluster, Grant(cluster.namespace, group, kind.plural, ("patch",)), "patch", monotonic() + timeout_s, name)
 
 
 def _may(cluster: Cluster, grant: Grant, verb: str, end_s: float, name: str) -> bool:

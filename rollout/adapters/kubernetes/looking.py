@@ -1,6 +1,6 @@
 """
-Lists that several drivers of one inventory share for a moment: a look asks workers, releases, traffic and ledger one after the other, and
-each of them would list the same pods.
+What several drivers of one inventory share for a moment: a look asks workers, releases, traffic and ledger one after the other, and each
+of them would list the same pods.
 """
 
 import threading
@@ -28,7 +28,7 @@ class Looking:
     def __init__(self, door: Door) -> None:
         self.cluster = Cluster(door)
         self._lock = threading.Lock()
-        self._lists: dict[tuple[str, str], tuple[float, int, Any]] = {}
+        self._answers: dict[tuple[str, str], tuple[float, int, Any]] = {}
 
     def all_of(self, kind: Kind, labels: str, timeout_s: float) -> list[Object]:
         """Return all objects of a kind, as they were no longer than a moment ago, and not before anything that we wrote since."""
@@ -45,13 +45,13 @@ class Looking:
     def _kept(self, key: tuple[str, str], ask: Callable[[], _T]) -> _T:
         # Who asks at the same time waits for the same answer.
         with self._lock:
-            kept = self._lists.get(key)
+            kept = self._answers.get(key)
             if kept is not None and monotonic() - kept[0] <= SHARED_FOR_S and kept[1] == self.cluster.writes:
                 found: _T = kept[2]
                 return found
             asked_s, writes = monotonic(), self.cluster.writes
             found = ask()
-            self._lists[key] = asked_s, writes, found
+            self._answers[key] = asked_s, writes, found
             return found
 
 

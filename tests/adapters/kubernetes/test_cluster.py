@@ -103,12 +103,13 @@ def test_what_is_only_tried_is_no_write(tmp_path: Path) -> None:
 
     def answer(method: str, path: str, _: object) -> Answer:
         asked.append(method)
-        assert method == "GET" or "dryRun=All" in path
-        return (502, {}) if len(asked) == 1 else (200, {"metadata": {"name": "a"}})
+        assert "dryRun=All" in path
+        return (502, {}) if asked.count(method) == 1 else (200, {"metadata": {"name": "a"}})
 
     with canned(tmp_path, answer) as server:
         server.cluster.patch(STATEFUL_SETS, "a", {}, APPLY, TIMEOUT_S, dry_run=True)
-        assert (asked, server.cluster.writes) == (["PATCH", "PATCH"], 0)
+        server.cluster.evict("a-0", "uid", TIMEOUT_S, dry_run=True)
+        assert (asked, server.cluster.writes) == (["PATCH", "PATCH", "POST", "POST"], 0)
 
 
 @pytest.mark.parametrize("said", ["", "[]", "null", "<html>"])

@@ -100,6 +100,22 @@ def test_what_a_whole_list_lacks_is_not_asked_for_by_name(reviewer: Reviewer) ->
     assert reviewer.reviewed == [("patch", "")]
 
 
+def test_nothing_is_refused_for_not_being_listed_alone(reviewer: Reviewer) -> None:
+    """Even of a list that is said to be whole."""
+    reviewer.are_all = True
+    assert reviewer.lacking(LISTS) == ()
+    assert reviewer.reviewed == [("list", "")]
+
+
+@pytest.mark.parametrize(
+    ("resource", "allows"),
+    [("pods/eviction", True), ("*/eviction", True), ("*", True), ("pods", False), ("pods/*", False), ("*/log", False), ("*/", False)],
+)
+def test_rule_allows_a_subresource_as_kubernetes_says(reviewer: Reviewer, resource: str, *, allows: bool) -> None:
+    reviewer.rules, reviewer.are_all = [{"verbs": ["create"], "apiGroups": [""], "resources": [resource]}], True
+    assert (reviewer.lacking(Grant(NAMESPACE, "", "pods/eviction", ("create",), PODS)) == ()) is allows
+
+
 @pytest.mark.parametrize(
     ("part", "its", "allows"),
     [
@@ -112,6 +128,6 @@ def test_what_a_whole_list_lacks_is_not_asked_for_by_name(reviewer: Reviewer) ->
         ("resourceNames", ["sync-0"], False),
     ],
 )
-def test_rule_allows_what_kubernetes_says_it_does(reviewer: Reviewer, part: str, its: list[str], allows: bool) -> None:  # noqa: FBT001
+def test_rule_allows_what_kubernetes_says_it_does(reviewer: Reviewer, part: str, its: list[str], *, allows: bool) -> None:
     reviewer.rules, reviewer.are_all, reviewer.verbs = [{**LISTED[0], part: its}], True, set()
     assert (reviewer.lacking(LISTS) == ()) is allows

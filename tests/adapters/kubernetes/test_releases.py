@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 from rollout.adapters.kubernetes.objects import TOLD
 from rollout.adapters.releases.kubernetes.driver import KubernetesReleases
 from rollout.adapters.releases.kubernetes.settings import ReleasesSettings
-from rollout.adapters.releases.kubernetes.trying import SOME
+from rollout.adapters.releases.kubernetes.trying import TRIED_MAX
+from rollout.model.codec import to_plain
 from rollout.model.errors import DriverError, PermanentDriverError
 from rollout.model.ids import ReleaseId, WorkerId
 from tests.adapters.kubernetes.canned import Answer, Canned, canned, listed, no_such
@@ -21,8 +23,8 @@ SYNC0 = WorkerId("sync-0")
 
 class Place:
     """
-    StatefulSets by their names, with the labels of their templates; the one that is there at first has a pod, and nothing was prepared.
-    *patching* is what a patch is answered.
+    StatefulSets by their names, with the labels of their templates, and *others*, that aren't the homeserver's; the one that is there at
+    first has a pod, and nothing was prepared. *patching* is what a patch is answered, and *allowed* what a review of it is.
     """
 
     def __init__(self) -> None:
@@ -30,13 +32,18 @@ class Place:
         self.image = "example.org/synapse:v1.0.0"
         self.annotations: dict[str, str] = {}
         self.patching: Answer = 200, {}
+        self.others: tuple[str, ...] = ()
+        self.allowed = False
+        self.store: Answer = no_such("rollout-releases")
         self.server: Canned
 
     def answer(self, method: str, path: str, _: dict[str, Any]) -> Answer:
         if method == "PATCH":
             return self.patching
         if "/configmaps/" in path:
-            return no_such("rollout-releases")
+            return self.store
+        if "accessreviews" in path:
+            return 200, {"status": {"allowed": self.allowed}}
         spec = {"containers": [{"name": "synapse", "image": "example.org/synapse:v1.0.0"}]}
         if "/pods" in path:
             metadata = {"name": "sync-0", "uid": "second", "creationTimestamp": "2026-01-01T00:00:00Z"}
@@ -47,7 +54,10 @@ class Place:
             {"metadata": {**about, "name": name}, "spec": {"replicas": number, "template": template}, "status": {}}
             for number, (name, template) in enumerate(templates.items(), 1)
         ]
-        return listed(*made)
+        other = {"spec": {"containers": [{"name": "other", "image": "example.org/other:v1"}]}}
+        apart = {name: {**other, "metadata": {"labels": {"shard": name}}} for name in self.others}
+        others = [{"metadata": {"name": name}, "spec": {"template": template}} for name, template in apart.items()]
+        return listed(*others, *made)
 
     @property
     def releases(self) -> KubernetesReleases:
@@ -100,7 +110,22 @@ def test_of_many_templates_a_plan_asks_about_some(place: Place) -> None:
     place.sets = {f"sync-{number}": {"shard": str(number)} for number in range(25)}
     (base,) = place.releases.prepared()
     place.releases.identify("2.0.0", None, base, next_generation=False)
-    assert len(place.server.did("PATCH")) == SOME
+    assert len(place.server.did("PATCH")) == TRIED_MAX
+
+
+def test_what_is_not_the_homeservers_is_not_asked_about(place: Place) -> None:
+    place.others = tuple(f"postgresql-{number}" for number in range(TRIED_MAX))
+    (base,) = place.releases.prepared()
+    place.releases.identify("2.0.0", None, base, next_generation=False)
+    assert place.server.did("PATCH") == ["sync"]
+
+
+def test_a_policy_that_forbids_the_template_is_not_taken_for_a_lack_of_rights(place: Place) -> None:
+    (base,) = place.releases.prepared()
+    place.patching, place.allowed = (403, {"kind": "Status", "reason": "Forbidden", "message": "denied: that image isn't signed"}), True
+    with pytest.raises(PermanentDriverError, match="the template of StatefulSet sync would not be accepted") as told:
+        place.releases.identify("2.0.0", None, base, next_generation=False)
+    assert "that image isn't signed" in told.value.why
 
 
 def test_whoever_prepares_asks_about_each_template(place: Place) -> None:
@@ -112,6 +137,19 @@ def test_whoever_prepares_asks_about_each_template(place: Place) -> None:
     with pytest.raises(DriverError):
         place.releases.prepare(release, 1.0)
     assert (before, sorted(place.server.did("PATCH")[before:])) == (1, sorted(place.sets))
+
+
+def test_a_release_that_was_prepared_before_is_tried_again(place: Place) -> None:
+    """What the cluster would take may have changed since."""
+    (base,) = place.releases.prepared()
+    release = replace(place.releases.identify("2.0.0", None, base, next_generation=False), schema_version=90)
+    part = {"images": {"synapse": IMAGE.format(version="2.0.0")}, "mark": release.id, "rest": "…"}
+    entry = json.dumps({"release": to_plain(release), "parts": {"statefulset/sync": part}})
+    place.store = 200, {"metadata": {"name": "rollout-releases"}, "data": {release.id: entry}}
+    assert place.releases.prepare(release, 1.0) == release
+    place.patching = 422, {"kind": "Status", "reason": "Invalid", "message": "policy: that image isn't signed"}
+    with pytest.raises(PermanentDriverError, match="the template of StatefulSet sync would not be accepted"):
+        place.releases.prepare(release, 1.0)
 
 
 def test_a_template_that_is_refused_is_refused_whatever_numbers_are_in_it(place: Place) -> None:

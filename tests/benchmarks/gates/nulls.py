@@ -44,15 +44,18 @@ class Outcome:
         return self.alone + self.together + self.in_the_dark
 
 
-def parts(each: int) -> Iterator[Part]:
-    """List what makes *each* rollouts at every level, rounded up to whole parts; the levels take turns, so that any beginning is of all."""
-    for first in range(0, each, PART):
+def parts(each: int, begin: int = 0) -> Iterator[Part]:
+    """
+    List what makes *each* rollouts at every level, from the run *begin* on, rounded up to whole parts; the levels take turns, so that any
+    beginning is of all.
+    """
+    for first in range(begin, begin + each, PART):
         for level in LEVELS:
             yield Part(level, first)
 
 
 def watch(part: Part, purpose: Purpose, odds: float = together.ODDS, every: int = 1) -> Outcome:
-    """Let the gates watch them, each at these odds, at each *every*-th scrape (one comes in 5 s)."""
+    """Let the gates watch them, each at these odds, at each *every*-th scrape (they come every 5 s)."""
     seen = []
     for run in range(part.first, part.first + PART):
         restarts = rollouts.traces(purpose, part.level, run, WORKERS, in_full=False)

@@ -154,4 +154,4 @@ def ruled(access: Access, user: User, said: Object) -> Object:
 
 
 # How what is only asked is answered.
-REVIEWS = {"SelfSubjectAccessReview": reviewed, "SelfSubjectRulesReview": ruled}
+ANSWERS = {"SelfSubjectAccessReview": reviewed, "SelfSubjectRulesReview": ruled}

@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         how = (self.headers.get("Content-Type") or "").partition(";")[0].strip()
         body = _body(raw, how)
-        if (review := access.REVIEWS.get(paths.review(asked.parts))) is not None and self.command == "POST":
+        if (review := access.ANSWERS.get(paths.review(asked.parts))) is not None and self.command == "POST":
             self._say(201, review(desk.access, user, body), {})
             return
         request = Request(self.command, paths.place(asked.parts), asked.query, body, how, agent, user)

@@ -114,10 +114,10 @@ class KubernetesReleases:
         in each workload is written down, with what is there now, so that the way back is known to whoever comes after us.
         """
         known = self._known()
-        if release.id in known and known[release.id].release.schema_version is not None:
-            return known[release.id].release
         image = self._image_of_release(release, known)
         trying.try_all(self._cluster, self._settings, self._workloads(), release.id, image)
+        if release.id in known and known[release.id].release.schema_version is not None:
+            return known[release.id].release
         done = self._with_facts(release, image, timeout_s)
         parts = parts_of(self._workloads(), self._settings)
         before = {name: record for name, record in known.items() if any(part == parts.get(one) for one, part in record.parts.items())}

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 from rollout.adapters.kubernetes import acts
 from rollout.adapters.kubernetes.cluster import APPLY, Cluster, ForbiddenError, Object
+from rollout.adapters.kubernetes.grants import may_patch
 from rollout.adapters.kubernetes.objects import name_of
 from rollout.adapters.kubernetes.places import called, key_of, kind_of
 from rollout.adapters.releases.kubernetes.parts import part_of
@@ -14,15 +15,19 @@ from rollout.model.ids import ReleaseId
 
 ASK_S = 10.0
 # A plan is soon made, however many templates there are; PREPARE asks about all of them, before anybody is touched.
-SOME = 6
+TRIED_MAX = 6
 
 
 def try_some(cluster: Cluster, settings: ReleasesSettings, workloads: Iterable[Object], release: ReleaseId, image: str) -> None:
-    """As `try_all`, but of those that are alike one, SOME in all, and nothing where we may not write."""
-    try:
-        try_all(cluster, settings, _unlike(workloads)[:SOME], release, image)
-    except ForbiddenError:
-        return
+    """As `try_all`, but of those that are alike one, TRIED_MAX in all, and nothing where we may not write."""
+    for found in _unlike(one for one in workloads if part_of(one, settings) is not None)[:TRIED_MAX]:
+        try:
+            try_all(cluster, settings, [found], release, image)
+        except ForbiddenError:
+            # By a policy of the cluster's, if we may; that is as good as any other refusal.
+            if may_patch(cluster, kind_of(key_of(found)), name_of(found), ASK_S):
+                raise
+            return
 
 
 def try_all(cluster: Cluster, settings: ReleasesSettings, workloads: Iterable[Object], release: ReleaseId, image: str) -> None:
