@@ -24,14 +24,15 @@ from rollout.gating.sequential import Kept, Odds, Seen
 from rollout.gating.windows import seconds
 from rollout.model.gate import Gate
 
-# So many must have passed, and have been seen at that moment and for USUAL_MIN_S at others more than EXCUSED_MAX_S away.
+# So many must have passed, and have been seen at that moment and for USUAL_MIN_S at others more than _AWAY_S from it.
 OTHERS_MIN = 2
 USUAL_MIN_S = 120.0
+_AWAY_S = 300.0
 # By so much (a logarithm) and so many standard deviations they must be slower together than they usually are.
 _SLOWER = math.log(1.25)
 _SURELY = 3.0
-# An incident takes five minutes at most; what lasts longer counts.
-EXCUSED_MAX_S = 300.0
+# An incident, or two that follow one another at once, takes eight minutes at most; what lasts longer counts.
+EXCUSED_MAX_S = 480.0
 # Of what is kept of a worker, an hour at most; more of that is the release's.
 EXCUSED_IN_ALL_S = 600.0
 
@@ -136,7 +137,7 @@ def _slower(since_s: float, until_s: float, other: _Course) -> tuple[float, floa
         overlap_s = min(ends_s[index], until_s) - max(begins_s[index], since_s)
         if overlap_s >= 0.5 * min(ends_s[index] - begins_s[index], until_s - since_s):
             now.append(index)
-    before, after = bisect_left(ends_s, since_s - EXCUSED_MAX_S), bisect_right(begins_s, until_s + EXCUSED_MAX_S)
+    before, after = bisect_left(ends_s, since_s - _AWAY_S), bisect_right(begins_s, until_s + _AWAY_S)
     usual_s = sum(ends_s[:before]) - sum(begins_s[:before]) + sum(ends_s[after:]) - sum(begins_s[after:])
     if not now or usual_s < USUAL_MIN_S:
         return None

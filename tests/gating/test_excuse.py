@@ -118,9 +118,10 @@ def test_anything_else_is_no_excuse(others: list[Passed], why: str) -> None:
 
 def test_what_lasts_longer_than_an_incident_counts_again() -> None:
     """A release may wear a shared database down."""
-    within = _excused(_seen(BEGINS_S + EXCUSED_MAX_S), [_passed([1.0] * 6 + [2.5] * 10, earlier_s=1800)] * 2)
+    longest = [1.0] * 6 + [2.5] * round(EXCUSED_MAX_S / BLOCK_S)
+    within = _excused(_seen(BEGINS_S + EXCUSED_MAX_S), [_passed(longest, earlier_s=1800)] * 2)
     assert within.excused_s == EXCUSED_MAX_S
-    beyond = _excused(_seen(BEGINS_S + EXCUSED_MAX_S + BLOCK_S), [_passed([1.0] * 6 + [2.5] * 11, earlier_s=1800)] * 2)
+    beyond = _excused(_seen(BEGINS_S + EXCUSED_MAX_S + BLOCK_S), [_passed([*longest, 2.5], earlier_s=1800)] * 2)
     assert fails(GATE, beyond)
 
 
