@@ -108,7 +108,8 @@ def _apart(grant: Grant, verb: str, rules: Iterable[Object]) -> tuple[list[str],
 def may_patch(cluster: Cluster, kind: Kind, name: str, timeout_s: float) -> bool:
     """Ask whether we may patch one object. Raises DriverError."""
     group, _, _ = kind.group.rpartition("/")
-    return _may(cluster, Grant(cluster.namespace, group, kind.plural, ("patch",)), "patch", monotonic() + timeout_s, name)
+    asked = {"namespace": cluster.namespace, "verb": "patch", "group": group, "resource": kind.plural, "name": name}
+    return cluster.review(asked, timeout_s)
 
 
 def _may(cluster: Cluster, grant: Grant, verb: str, end_s: float, name: str) -> bool:
