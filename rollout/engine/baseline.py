@@ -18,7 +18,7 @@ from rollout.deciding.fold import fold, start
 from rollout.deciding.state import DeployState
 from rollout.engine import past
 from rollout.engine.drivers import Drivers
-from rollout.engine.survey import with_canary
+from rollout.engine.metering import with_canary
 from rollout.gating.windows import covering
 from rollout.homeservers.synapse import canaries
 from rollout.model.errors import RolloutError

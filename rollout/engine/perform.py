@@ -12,9 +12,10 @@ from typing import Protocol, Self
 
 from rollout.deciding.seeing import LOOK_FRESH_S
 from rollout.engine.buying import Buyer
+from rollout.engine.changes import Changes
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
-from rollout.engine.survey import Changes, Surveyor
+from rollout.engine.survey import Surveyor
 from rollout.engine.work import work_of
 from rollout.model.effect import Effect
 from rollout.model.errors import OutcomeUnknownError, PermanentDriverError, StaleEffectError, TakenOverError, TransientDriverError
@@ -124,7 +125,7 @@ class ThreadedPerformer:
         # Those with an effect under way: what ends meanwhile doesn't end by itself.
         self._acted_on: list[WorkerId | None] = []
         self._eager = False
-        self._buyer = Buyer(plan, drivers.probe, clock, surveyor.buy)
+        self._buyer = Buyer(plan, drivers.probe, clock, surveyor.meter.buy)
         self._ended = threading.Event()
         self._look_now = threading.Event()
 

@@ -68,7 +68,7 @@ class Readiness:
         workers = tuple(self._inventory.workers)
         began_at_s = self._clock.now_s()
         self.surveyor.measure(workers, with_canaries=with_canaries)
-        before = self.surveyor.counters()
+        before = self.surveyor.meter.counters()
         seen = self._once_started(self.surveyor.look_twice())
         if warming:
             seen = replace(seen, no_warming=self.surveyor.why_no_warming())
@@ -84,8 +84,8 @@ class Readiness:
             self._wait(left_s)
         measured = self.surveyor.measure(workers, with_canaries=with_canaries)
         unmeasured = _of_the_running(seen, measured)
-        dated = self.surveyor.dated()
-        for worker, counters in self.surveyor.counters().items():
+        dated = self.surveyor.meter.dated()
+        for worker, counters in self.surveyor.meter.counters().items():
             if worker in unmeasured or worker not in before:
                 continue
             if counters == before[worker] and worker not in dated:
@@ -133,7 +133,7 @@ class Readiness:
             connections = {} if isinstance(told, str) else told
         files: dict[WorkerId, FilesUsed] = {}
         for worker in workers:
-            if (used := self.surveyor.files.used(worker, now_s)) is not None:
+            if (used := self.surveyor.meter.files.used(worker, now_s)) is not None:
                 files[worker] = used
         past_s: dict[WorkerId, float | str] | None = None
         if self._drivers.history is not None:

@@ -32,8 +32,8 @@ from rollout.rehearsal import promises
 from rollout.rehearsal.perform import Account, Stand
 from rollout.simulation.drivers import HEALTHY_S, SLOW_S
 from rollout.simulation.faults import Fault
+from rollout.simulation.parts import Deed, Happening
 from rollout.simulation.striking import ERRS
-from rollout.simulation.world import Deed, Happening
 
 # How long something may have been so before anybody could see it: the age of the oldest look that counts, and the time to the next.
 UNSEEN_S = 8.0

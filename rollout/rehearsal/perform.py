@@ -22,10 +22,11 @@ from rollout.simulation.faults import Struck
 from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.looking import Sight
+from rollout.simulation.parts import Happening
 from rollout.simulation.rehearse import EndlessError, Script, Stage, let_nobody_be_there, live
 from rollout.simulation.striking import Crash, Striker, turn_bad
 from rollout.simulation.virtual_clock import ToolClock
-from rollout.simulation.world import Happening, World
+from rollout.simulation.world import World
 
 # Bounds of one rehearsal: what takes longer doesn't end.
 LASTS_S_MAX = 6 * 3600.0

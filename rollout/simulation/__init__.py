@@ -2,7 +2,8 @@
 A homeserver that exists only on a virtual clock, driven by the real loop.
 
 virtual_clock.py   time that moves when it is told to
-world.py           what such a homeserver consists of and how it behaves; it counts what a rollout must never do
+parts.py           what such a homeserver consists of
+world.py           how it behaves; it counts what a rollout must never do
 database.py        a database, in which what goes on is what a test says
 drivers.py         the ports over that world; they pass the same contract tests as the real drivers
 looking.py         what is seen of that world: as the real Surveyor sees it, or quicker

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from rollout.engine.drivers import Drivers
 from rollout.engine.files import FILES_PROJECTED, FILES_USED
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
-from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor, answering
+from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor
 from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.changed import changed
 from rollout.model.gate import LATENCY_EDGES_S, GuardReading, Measured, Stratum, Tally
@@ -26,7 +26,8 @@ from rollout.model.inventory import Inventory
 from rollout.model.sighting import DrainMark, HoldSighting, Observation, PoolSighting, ProcessSighting, ProxySighting, Sighting
 from rollout.ports.clock import Clock
 from rollout.simulation.drivers import FILES_MAX, HEALTHY_S, IDLE_CPU, SERVLET, SLOW_S
-from rollout.simulation.world import SimulatedWorker, World
+from rollout.simulation.parts import SimulatedWorker
+from rollout.simulation.world import World
 
 # A look may be this old before nothing is gone by any more (deciding/seeing.py allows six seconds).
 SPARING_LOOK_S = 5.0
@@ -189,22 +190,22 @@ class QuickEyes(Eyes):
         process = ProcessSighting(it.started_at_s is not None, it.started_at_s, it.activated, it.activated_at_s)
         return Sighting(process, answers, version, proxy, mark)
 
-    def _files(self, observation: Observation) -> tuple[GuardReading, ...]:
+    def _read_stale(self, running: Collection[WorkerId]) -> None:
         """Ask those who have not been measured lately, as the Surveyor does, without their whole page."""
         if self._world.frozen:
-            return super()._files(observation)
-        running, now_s = answering(observation), self._now_s()
-        for worker in self.files.stale(running, now_s):
+            super()._read_stale(running)
+            return
+        now_s = self._now_s()
+        for worker in self.meter.files.stale(running, now_s):
             if worker in self._world.dark or not self._world.answers(worker):
-                self.files.record(worker, now_s, "connection refused")
+                self.meter.files.record(worker, now_s, "connection refused")
             else:
                 self._count_files(worker, self._world.workers[worker], now_s)
                 self._world.serve(worker)
-        return self.files.guards(running, now_s)
 
     def _count_files(self, worker: WorkerId, it: SimulatedWorker, now_s: float) -> None:
         """Take in what its metrics page would tell of its file handles."""
-        self.files.record(worker, now_s, _files_page(it.started_at_s or 0.0, self._world.open_files(worker)))
+        self.meter.files.record(worker, now_s, _files_page(it.started_at_s or 0.0, self._world.open_files(worker)))
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """See engine.survey; who is asked for canaries is asked by the Surveyor."""
@@ -216,7 +217,8 @@ class QuickEyes(Eyes):
         for worker in workers:
             it = world.workers[worker]
             if worker in world.dark or not world.answers(worker):
-                unmeasured[worker] = self._not_read(worker, "connection refused", now_s)
+                unmeasured[worker] = "connection refused"
+                self.meter.record(worker, now_s, unmeasured[worker])
                 continue
             self._count_files(worker, it, now_s)
             world.serve(worker)
@@ -225,9 +227,9 @@ class QuickEyes(Eyes):
             told = None if before is None else _between(before, now)
             if isinstance(told, str):
                 unmeasured[worker] = told
-            elif (bought := self._with_bought(worker, told)) is not None:
+            elif (bought := self.meter.with_bought(worker, told)) is not None:
                 tallies[worker] = bought
-        return Measured(self._with_proxies(workers, tallies), unmeasured)
+        return Measured(self.meter.with_proxies(workers, tallies, self._at_proxy), unmeasured)
 
 
 @lru_cache(maxsize=64)  # mostly they are as many as before

@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from rollout.engine.buying import Buyer
+from rollout.engine.changes import Changes
 from rollout.engine.drivers import Drivers
 from rollout.engine.leasing import Tenure
 from rollout.engine.perform import BUY_LOOK_S, THOROUGH_EVERY_S, act, too_late
-from rollout.engine.survey import Changes
 from rollout.model.effect import Effect
 from rollout.model.event import EffectFailed, EffectInDoubt, EffectSucceeded, Event, Observed, SamplesTaken
 from rollout.model.ids import WorkerId
@@ -78,7 +78,7 @@ class VirtualPerformer:
         self._queue: list[tuple[float, int, Callable[[], Event | None]]] = []
         self._looks = 0
         self._tenure = tenure
-        self._buyer = Buyer(plan, drivers.probe, clock, self._eyes.buy)
+        self._buyer = Buyer(plan, drivers.probe, clock, self._eyes.meter.buy)
         self._at(clock.now_s(), self._look)
         self._at(clock.now_s(), self._measure)
         self._at(clock.now_s() + tenure.pause_s, self._renew)

@@ -32,10 +32,11 @@ from rollout.simulation.faults import Fault, NoHooks
 from rollout.simulation.journal import MemoryJournal
 from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.looking import Sight, open_eyes
+from rollout.simulation.parts import SimulatedWorker
 from rollout.simulation.performer import Durations, VirtualPerformer
 from rollout.simulation.striking import Crash, Striker
 from rollout.simulation.virtual_clock import VirtualClock
-from rollout.simulation.world import SimulatedWorker, World
+from rollout.simulation.world import World
 
 DEPLOY = DeployId("rehearsal")
 # No rollout of a dozen workers needs as many events; a loop that never ends is cut off here.

@@ -25,7 +25,7 @@ def test_workers_count_what_is_bought_like_any_other_request(site: Site) -> None
     for nonce in range(first, first + REQUESTS):
         asked = {worker: bought_path(inventory.workers[worker].role, nonce) or "" for worker in (CLIENT1, SYNC1, MAIN)}
         for worker, answer in drivers.probe.canary(asked, 5.0).items():
-            surveyor.buy(worker, answer)
+            surveyor.meter.buy(worker, answer)
             failed += [f"{asked[worker]}: {answer.why}"] if not answer.ok else []
         time.sleep(PAUSE_S)
     measured = surveyor.measure([CLIENT1, SYNC1, MAIN], with_canaries=False).tallies

@@ -135,11 +135,11 @@ def test_no_two_lives_of_the_tool_ask_the_same() -> None:
 
 def _measured(stage: Stage, answers: list[Answer]) -> Surveyor:
     surveyor = Surveyor(stage.drivers, stage.inventory, stage.clock)
-    surveyor.buy(CLIENT1, Answer(ok=True, seconds=0.01))
+    surveyor.meter.buy(CLIENT1, Answer(ok=True, seconds=0.01))
     surveyor.measure([CLIENT1], with_canaries=False)
     stage.clock.advance_to(stage.clock.now_s() + 5.0)
     for answer in answers:
-        surveyor.buy(CLIENT1, answer)
+        surveyor.meter.buy(CLIENT1, answer)
     return surveyor
 
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from rollout.engine.files import FRESH_S
-from rollout.engine.survey import PAGE_AGE_MAX_S, Surveyor
+from rollout.engine.metering import PAGE_AGE_MAX_S
+from rollout.engine.survey import Surveyor
 from rollout.model.ids import WorkerId
 from rollout.model.sample import Page, Sample
 from rollout.model.sighting import ProxySighting
