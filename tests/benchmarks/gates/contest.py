@@ -5,9 +5,9 @@ A gate is watched for the whole horizon: ours goes on after a PASS, and a FAIL t
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from scipy.special import betaincinv
@@ -15,7 +15,7 @@ from scipy.special import betaincinv
 from rollout.model.gate import Ruling
 from tests.benchmarks.gates import argo, flagger, kayenta, ours, probes, rollouts, together, traces
 from tests.benchmarks.gates.judging import Contender
-from tests.benchmarks.gates.seeds import Purpose
+from tests.benchmarks.gates.seeds import FRESH, Purpose
 from tests.benchmarks.gates.traces import Restart
 
 # What another gate needs to take part is `name` and `judge`: see judging.py.
@@ -32,6 +32,8 @@ CONTENDERS: list[Contender] = [
 ]
 
 
+# So many runs are done at once.
+PART = 100
 # Nothing was drawn: it is what came of a real restart.
 RECORDED = "recorded"
 
@@ -98,11 +100,11 @@ def run(contender: Contender, scenario: str, level: float, n: int, purpose: Purp
     return tale
 
 
-def run_all(contenders: Sequence[Contender], scenario: str, level: float, n: int, purpose: Purpose) -> list[Tale]:
-    """Let several judge the same *n* restarts."""
+def run_all(contenders: Sequence[Contender], scenario: str, level: float, n: int, purpose: Purpose, first: int = 0) -> list[Tale]:
+    """Let several judge the same *n* restarts, from the run *first* on."""
     courses: list[list[Course]] = [[] for _ in contenders]
     last: list[float] = []
-    for index in range(n):
+    for index in range(first, first + n):
         restart = traces.trace(purpose, scenario, level, index)
         last.append(_last_sample_s(restart))
         for kept, contender in zip(courses, contenders, strict=True):
@@ -121,15 +123,17 @@ def run_recorded(contenders: Sequence[Contender], restart: Restart, level: float
     ]
 
 
-def run_rollouts(contenders: Sequence[Contender], level: float, n: int, purpose: Purpose, workers: int = 30) -> list[Tale]:
+def run_rollouts(
+    contenders: Sequence[Contender], level: float, n: int, purpose: Purpose, workers: int = 30, first: int = FRESH
+) -> list[Tale]:
     """
-    Let several judge the same *n* rollouts of well workers.
+    Let several judge the same *n* rollouts of well workers, from the run *first* on.
 
     One worker that fails takes the rollout back (its time counts from that worker's admission). It has passed with its last worker, and
     that time is the mean per worker, of those that passed.
     """
     courses: list[list[Course]] = [[] for _ in contenders]
-    for index in range(n):
+    for index in range(first, first + n):
         restarts = rollouts.traces(purpose, level, index, workers)
         for kept, contender in zip(courses, contenders, strict=True):
             kept.append(_rolled(contender, restarts, level))
@@ -173,9 +177,9 @@ def upper_bound(happened: int, runs: int, confidence: float = 0.95) -> float:
 def cells(work: Sequence[Callable[[], list[Tale]]], processes: int = 1) -> list[Tale]:
     """Do all of *work* in so many processes. The result is the same with any number of them."""
     if processes == 1:
-        return [tale for one in work for tale in one()]
+        return joined(tale for one in work for tale in one())
     with ProcessPoolExecutor(processes) as pool:
-        return [tale for tales in pool.map(_call, work) for tale in tales]
+        return joined(tale for tales in pool.map(_call, work) for tale in tales)
 
 
 def _call(work: Callable[[], list[Tale]]) -> list[Tale]:
@@ -185,8 +189,23 @@ def _call(work: Callable[[], list[Tale]]) -> list[Tale]:
 def restarts_of(
     contenders: Sequence[Contender], scenarios: Sequence[str], levels: Sequence[float], n: int, purpose: Purpose
 ) -> list[Callable[[], list[Tale]]]:
-    """Return the work that a table of restarts takes."""
-    return [partial(run_all, contenders, scenario, level, n, purpose) for scenario in scenarios for level in levels]
+    """Return the work that a table of restarts takes, in parts of PART runs."""
+    return [
+        partial(run_all, contenders, scenario, level, min(PART, n - first), purpose, first)
+        for scenario in scenarios
+        for level in levels
+        for first in range(0, n, PART)
+    ]
+
+
+def joined(tales: Iterable[Tale]) -> list[Tale]:
+    """Put parts of the same cell together, in their order."""
+    cells: dict[tuple[str, str, float, str], Tale] = {}
+    for one in tales:
+        key = (one.contender, one.scenario, one.level, one.purpose)
+        before = cells.get(key, replace(one, courses=(), last_sample_s=()))
+        cells[key] = replace(one, courses=before.courses + one.courses, last_sample_s=before.last_sample_s + one.last_sample_s)
+    return list(cells.values())
 
 
 def rollouts_of(contenders: Sequence[Contender], levels: Sequence[float], n: int, purpose: Purpose) -> list[Callable[[], list[Tale]]]:

@@ -20,12 +20,10 @@ from rich.console import Console
 from tests.benchmarks.gates import nulls
 from tests.benchmarks.gates.nulls import Outcome, Part
 from tests.benchmarks.gates.scenarios import LEVELS
-from tests.benchmarks.gates.seeds import Purpose
+from tests.benchmarks.gates.seeds import FRESH, Purpose
 
 # 3,000 in all: none of them taken back would show that it is fewer than one in a thousand.
 EACH = 600
-# Those before were counted while odds and excuses were chosen (docs/decisions/0016).
-BEGIN = 300
 PROCESSES = 2
 OUT = Path(__file__).with_name("long.json")
 KEPT = Path("build/bench/long.jsonl")
@@ -43,7 +41,7 @@ def main() -> None:
     commit = _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     until_s = time.monotonic() + 60 * chosen.minutes
     work = partial(nulls.watch, purpose=Purpose.EVALUATION)
-    done = measure(list(nulls.parts(chosen.each, BEGIN)), work, commit, chosen.kept, chosen.processes, lambda: time.monotonic() < until_s)
+    done = measure(list(nulls.parts(chosen.each, FRESH)), work, commit, chosen.kept, chosen.processes, lambda: time.monotonic() < until_s)
     text = json.dumps(result(done, commit), indent=2) + "\n"
     chosen.out.write_text(text)
     Console().print_json(text)

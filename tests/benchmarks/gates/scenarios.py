@@ -66,6 +66,7 @@ class Scenario:
     slow_factor: float = 50.0
     leak: float = 1.0
     herd: bool = False  # three times its load in the first 30 s
+    incident: bool = False  # the shared database is slow for a while; in the others it is in one run of ten
     reset: bool = False  # restarts once more, by itself
     outage: bool = False  # the source of the metrics goes away and doesn't come back
 
@@ -80,6 +81,7 @@ SCENARIOS = (
     Scenario("healthy, plateau", healthy=True, transient=Transient(plateau)),
     Scenario("healthy, power law", healthy=True, transient=Transient(power_law)),
     Scenario("healthy, herd", healthy=True, herd=True),
+    Scenario("healthy, incident", healthy=True, incident=True),
     Scenario("healthy, restarts again", healthy=True, reset=True),
     # Four times as slow at first, and most of the horizon to get over it. Not bad: workers of a big server come back so.
     Scenario("cold", healthy=True, transient=Transient(exponential, 3.0, 300.0)),

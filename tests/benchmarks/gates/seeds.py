@@ -15,8 +15,12 @@ class Purpose(StrEnum):
     """What traces are drawn for."""
 
     CALIBRATION = "calibration"  # thresholds were, or may be, chosen on these
-    EVALUATION = "evaluation"  # seen only by what is measured
+    EVALUATION = "evaluation"  # nothing is chosen on these; of rollouts only from FRESH on
     REGRESSION = "regression"  # what CI watches: nothing is chosen on these, and no figure of the benchmark is of them
+
+
+# Of the evaluation's rollouts those before were counted while odds and excuses were chosen (docs/decisions/0016), so no figure is of them.
+FRESH = 300
 
 
 def seed(purpose: Purpose, *names: object) -> list[int]:

@@ -10,7 +10,8 @@ from tests.benchmarks.gates.seeds import Purpose
 
 _WATCHED, _CONTROLS = 30, 970
 _MOST_S = 0.5
-_SWEEPS = 12
+# Ten minutes: most have passed by then, and what is kept of them is as much as it gets.
+_SWEEPS = 120
 
 
 def goal() -> dict[str, object]:
@@ -26,8 +27,8 @@ def goal() -> dict[str, object]:
         for judge, restart in zip(judges, restarts, strict=True):
             judge.see(replace(restart.scrapes[sweep], controls=pool))
         spent_s.append(time.process_time() - began_s)
-    # The first ones make what is kept.
-    worst_s = max(spent_s[2:])
-    told = f"{worst_s:.3f} s (the worst of {_SWEEPS - 2}; the first, which makes the tables: {spent_s[0]:.2f} s)"
+    # The first one makes what is kept.
+    worst_s, median_s = max(spent_s[1:]), sorted(spent_s)[_SWEEPS // 2]
+    told = f"{worst_s:.3f} s (the worst of {_SWEEPS - 1}, median {median_s:.3f} s; the first, which makes the tables: {spent_s[0]:.2f} s)"
     what = f"a sweep of {_WATCHED} workers watched and {_CONTROLS} controls"
     return {"what": what, "goal": f"≤ {_MOST_S} s cpu", "reached": told, "met": "yes" if worst_s <= _MOST_S else "NO"}

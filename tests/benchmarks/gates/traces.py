@@ -89,7 +89,7 @@ def restart(rng: np.random.Generator, scenario: Scenario, level: float, peers: i
     """Draw one restart of a worker with *level* requests per second, and of what its *peers* did meanwhile."""
     steps = BASELINE_STEPS + HORIZON_STEPS
     latency, load = draw.environment(rng, 1 + peers, steps)
-    incidents = _incidents(rng)
+    incidents = _incidents(rng, 1.0 if scenario.incident else INCIDENT_SHARE)
     for incident in incidents:
         slow_down(latency, incident, BASELINE_STEPS)
     at_s = draw.middles(HORIZON_STEPS)
@@ -167,10 +167,10 @@ def slow_down(latency: Floats, incident: Incident, admitted_step: int) -> None:
     latency[:, first : admitted_step + round(incident.until_s / STEP_S)] += np.log(incident.factor)
 
 
-def _incidents(rng: np.random.Generator) -> tuple[Incident, ...]:
-    """Draw the one that the shared database has, if it has one. As many numbers are drawn either way."""
+def _incidents(rng: np.random.Generator, share: float) -> tuple[Incident, ...]:
+    """Draw the one that the shared database has, if it has one, in *share* of all runs. As many numbers are drawn either way."""
     happens, from_s, lasts_s, factor = rng.random(), rng.uniform(0, HORIZON_S), rng.uniform(60, 240), rng.uniform(2, 4)
-    return (Incident(float(from_s), float(min(from_s + lasts_s, HORIZON_S)), float(factor)),) if happens < INCIDENT_SHARE else ()
+    return (Incident(float(from_s), float(min(from_s + lasts_s, HORIZON_S)), float(factor)),) if happens < share else ()
 
 
 def _forget(means: Floats, misses: draw.Bools, reset_s: float) -> None:
