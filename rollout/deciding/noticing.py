@@ -100,17 +100,19 @@ def _see(known: WorkerState, sighting: Sighting, at_s: float) -> WorkerState:
 @dataclass(frozen=True, slots=True)
 class _Pool:
     """
-    What one sweep says of a pool: who was measured, the completed requests per second of each, and the sum of those not restarted yet.
+    What one sweep says of a pool: who was measured, the completed requests per second of each, those *lasting* ones who were not
+    restarted since the rollout began, and the sum of these without those that ran the release before.
 
     It is worked out once for all of them, or the time would grow with the square of the pool.
     """
 
     measured: tuple[WorkerId, ...]
     rates: dict[WorkerId, float]
+    lasting: tuple[WorkerId, ...]
     untouched: Tally | None
 
 
-_NOBODY = _Pool((), {}, None)
+_NOBODY = _Pool((), {}, (), None)
 
 
 def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
@@ -142,9 +144,23 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
 
 
 def _sum_up(index: PlanIndex, state: DeployState, measured: Measured, members: list[WorkerId]) -> _Pool:
-    untouched = [measured.tallies[worker] for worker in members if not state.workers[worker].touched and worker not in index.already_on_it]
+    lasting = tuple([worker for worker in members if not _was_restarted(state, worker)])
+    untouched = [measured.tallies[worker] for worker in lasting if worker not in index.already_on_it]
     rates = {worker: windows.completed_per_s(measured.tallies[worker]) for worker in members}
-    return _Pool(tuple(members), rates, reduce(_join, untouched) if untouched else None)
+    return _Pool(tuple(members), rates, lasting, reduce(_join, untouched) if untouched else None)
+
+
+def _was_restarted(state: DeployState, worker: WorkerId) -> bool:
+    """
+    Tell whether a worker's process is a new one since the rollout began: by our hand, by another's, or because it crashed.
+
+    It is compared with the rollout's beginning and not with the baseline's end: a baseline of yesterday says nothing against who was
+    restarted this morning and is warm by now.
+    """
+    known = state.workers[worker]
+    process = known.sighting.process if known.sighting is not None else None
+    began_later = process is not None and process.started_at_s is not None and process.started_at_s > state.began_at_s
+    return known.touched or began_later
 
 
 def _take_in(
@@ -160,6 +176,9 @@ def _take_in(
         ramp = _join(ramp, own)
     if _is_after(known, own):
         after = _join(after, own)
+        # Of everybody, who was restarted too: a worker's share of its pool is what the proxy gives it beside the others, however well these
+        # do, and without them the last one of a pool could never show its share. That a release makes all of them dearer isn't hidden by
+        # that: the CPU of a request is held against the worker's own past alone.
         rates = tuple([rate for peer, rate in pool.rates.items() if peer != worker])
         untouched = (
             pool.untouched
@@ -191,16 +210,18 @@ def _take_in(
 
 def _with_peers(index: PlanIndex, known: WorkerState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
     """
-    Add what the others of its pool did since a worker has its traffic again.
+    Add what those of its pool did that were not restarted, since a worker has its traffic again.
 
-    Those that ran the release before show little; they count for who has no past of its own.
+    Who was restarted in this rollout is never what another is compared with: a release that makes both slow would be as good as itself.
+    Without anybody left a worker has its own past alone, and without that no ruling. Those that ran the release before show little; they
+    count for who has no past of its own.
     """
     controls = known.controls
     if known.admitted_at_s is not None:
         past = known.baseline
         has_past = past is not None and past.requests + past.polls >= COMPARABLE_MIN
         left_aside = index.already_on_it if has_past else frozenset()
-        for peer in pool.measured:
+        for peer in pool.lasting:
             if peer != worker and peer not in left_aside and _is_after(known, measured.tallies[peer]):
                 controls = _join(controls, measured.tallies[peer])
     return controls

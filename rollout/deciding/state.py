@@ -33,7 +33,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 10
+DECISION_VERSION = 11
 
 
 class StepStatus(StrEnum):
@@ -104,9 +104,9 @@ class WorkerState:
     *sighting* was true when it was last seen, by the last look (*seen_at_s* while it is missing: see seeing.last_seen_s); it says nothing
     about now unless that is later than *acted_at_s*, when an effect on it last came to an end; *missing* says why nothing was seen since.
     *drained_by_us* from the intent of a drain to the success of full re-admission;
-    *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of its pool's
-    other workers since then. *unmeasured* says why the last sweep had no tally for it. *unhealthy_since_s* is None while it is seen well,
-    *well_since_s* while it isn't.
+    *touched* once a restart was intended. *baseline* is its tally before; *after* since *admitted_at_s*, and *controls* that of those of
+    its pool since then who were not restarted (noticing.py). *unmeasured* says why the last sweep had no tally for it.
+    *unhealthy_since_s* is None while it is seen well, *well_since_s* while it isn't.
     *restarts_to_safety* counts the attempts of winding down. *ramp* is its tally since its weight last changed, while it is ramped up, and
     *windows* are the last stretches since it was admitted, for the load-recovery gate if there is one, and *watched* those for each gate
     that it is watched by, which last until they hold the gate's samples. *users_moved* counts the sessions that were open when it was

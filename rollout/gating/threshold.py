@@ -6,9 +6,10 @@ a handful of requests near the threshold doesn't take a release back. PASS needs
 ones, after the soak. Between the two the ruling is PENDING with its reason, and INCONCLUSIVE once the deadline has passed. What could not
 be measured is UNMEASURABLE: it neither passes nor fails.
 
-The threshold is `ratio_max` times the worse of the worker's own baseline and what its pool's other workers show in the same minutes, plus
-`slack`: load that hits everybody condemns nobody. `max` is absolute and must be met besides. Of WORK less is worse: there the threshold is
-the better excuse of the two divided by `ratio_max`, less `slack`, and `max` is the least that is accepted.
+The threshold is `ratio_max` times the worse of the worker's own baseline and what those of its pool that were not restarted show in the
+same minutes, plus `slack`: load that hits everybody condemns nobody. Where none of them is left the baseline stands alone. `max` is
+absolute and must be met besides. Of WORK less is worse: there the threshold is the better excuse of the two divided by `ratio_max`, less
+`slack`, and `max` is the least that is accepted.
 
 A baseline is a sample too. FAIL compares with the worst that it may really have been (one-sided, 90 %), PASS with what it was.
 """
@@ -61,7 +62,7 @@ def rule(
     Rule on one worker, never raising.
 
     *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it is compared with (see pick_baseline),
-    *controls* the tally of its pool's other workers over the same time. *unmeasured* says why the last look at it failed.
+    *controls* the tally of those of its pool that were not restarted, over the same time. *unmeasured* says why the last look at it failed.
     """
     compared = None if after is None else compare(gate, after, baseline, controls)
     return rule_on(gate, compared, unmeasured=unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)

@@ -392,6 +392,21 @@ def test_a_release_that_turns_bad_after_it_has_passed_is_found_by_the_watch(turn
     assert_safe(stage, plan, state)
 
 
+def test_a_release_that_gets_slow_once_both_of_a_pool_run_it_is_found_at_the_second() -> None:
+    """client1 was quick beside the old release. When client2 soaks both are slow, and the one is no excuse for the other."""
+    stage = seven_workers()
+    plan = stage.plan(PLAYBOOK)
+
+    def turn_bad(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepBegan) and event.step_id == "client2/soak":
+            stage.world.slow.add(plan.to_release.id)
+
+    state = rehearse(stage, plan, listeners=(turn_bad,))
+    assert state.outcome is Outcome.ROLLED_BACK, state.outcome_why
+    assert state.rollback_why.startswith("client2 failed latency: "), state.rollback_why
+    assert_safe(stage, plan, state)
+
+
 def test_one_bad_window_is_no_alarm() -> None:
     """What is over before the second window ends was a hiccup."""
     stage = seven_workers()
