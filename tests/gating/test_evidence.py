@@ -12,6 +12,7 @@ WATCHED = tally(
     requests=100.0,
     errors=3.0,
     latency=histogram(ms5=90, ms10=10),
+    request_cpu_s=0.3,
     polls=50.0,
     poll_cpu_s=0.5,
     poll_db_s=1.0,
@@ -21,25 +22,33 @@ WATCHED = tally(
     canary_latency=histogram(ms50=9),
     work=120.0,
     backlog=7.0,
+    proxied=160.0,
+    proxy_failures=4.0,
 )
 
 
-@pytest.mark.parametrize(
-    ("metric", "value", "samples"),
-    [
-        (Metric.LATENCY_P95, 0.0075, 100),
-        (Metric.ERRORS, 0.02, 140),
-        (Metric.POLL_CPU, 0.01, 40),
-        (Metric.POLL_DB, 0.02, 40),
-        (Metric.POLL_SCHEDULING, 0.04, 40),
-        (Metric.CANARY_P95, 0.04875, 9),
-        (Metric.CANARY_FAILURES, 0.1, 10),
-        (Metric.WORK, 2.0, 120),
-        (Metric.BACKLOG, 7.0, 120),
-    ],
-)
+VALUES = [
+    (Metric.LATENCY_P95, 0.0075, 100),
+    (Metric.ERRORS, 0.02, 140),
+    (Metric.REQUEST_CPU, 0.003, 100),
+    (Metric.POLL_CPU, 0.01, 40),
+    (Metric.POLL_DB, 0.02, 40),
+    (Metric.POLL_SCHEDULING, 0.04, 40),
+    (Metric.CANARY_P95, 0.04875, 9),
+    (Metric.CANARY_FAILURES, 0.1, 10),
+    (Metric.PROXY_FAILURES, 0.025, 160),
+    (Metric.WORK, 2.0, 120),
+    (Metric.BACKLOG, 7.0, 120),
+]
+
+
+@pytest.mark.parametrize(("metric", "value", "samples"), VALUES)
 def test_each_metric_reads_its_own_numbers(metric: Metric, value: float, samples: float) -> None:
     assert measured(metric, WATCHED) == pytest.approx((value, samples))
+
+
+def test_these_are_all_metrics() -> None:
+    assert {metric for metric, _, _ in VALUES} == set(Metric)
 
 
 @pytest.mark.parametrize("metric", list(Metric))
@@ -72,5 +81,6 @@ def test_sound_is_what_can_be_true() -> None:
     assert sound(WATCHED)
     assert not sound(replace(WATCHED, until_s=WATCHED.since_s - 1))
     assert not sound(replace(WATCHED, canary_failures=11))
+    assert not sound(replace(WATCHED, proxy_failures=161.0))
     assert not sound(replace(WATCHED, canary_latency=()))
     assert not sound(replace(WATCHED, backlog=float("nan")))

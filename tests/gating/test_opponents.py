@@ -127,7 +127,7 @@ def test_probes_pass_whatever_answers() -> None:
 
 
 def test_tuned_peers_seldom_take_back_a_well_worker() -> None:
-    """About 1 % at every level: of 80 hardly any."""
+    """About 1 % at every level: of 40 hardly any."""
     for level in (LEVELS[1], LEVELS[3]):
         tales = run_all([flagger.TUNED, argo.TUNED, kayenta.TUNED], "healthy", level, 40, Purpose.EVALUATION)
         assert [tale.failed <= 3 for tale in tales] == [True] * 3

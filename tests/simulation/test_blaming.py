@@ -7,8 +7,8 @@ from rollout.model.event import DeployFinished, Event, Outcome, RollbackBegan, S
 from rollout.model.ids import WorkerId
 from rollout.model.playbook import Playbook, Rollback, Strategy, Watch
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.safety import REPLACEABLE
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import REPLACEABLE
 
 
 def _blaming(**strategy: object) -> Playbook:

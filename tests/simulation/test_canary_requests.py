@@ -15,7 +15,7 @@ from rollout.model.playbook import Playbook
 from rollout.model.profiles import completed
 from rollout.ports.probe import Answer, Probe
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, set_stage
-from tests.simulation.test_rollouts import assert_safe
+from tests.simulation.safety import assert_safe
 
 MAIN, CLIENT1, CLIENT2, SYNC1 = WorkerId("main"), WorkerId("client1"), WorkerId("client2"), WorkerId("sync1")
 ROLES = {"main": ("main", "main"), "client1": ("client", "client"), "client2": ("client", "client")}

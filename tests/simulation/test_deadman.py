@@ -14,8 +14,8 @@ from rollout.model.ids import EffectNumber, StepId, WorkerId
 from rollout.model.plan import Verb
 from rollout.simulation.drivers import READMIT_AFTER_S, SimulatedLedger
 from rollout.simulation.rehearse import DEPLOY, SWEEP_EVERY_S, rehearse
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 CLIENT1, MAIN = WorkerId("client1"), WorkerId("main")
 

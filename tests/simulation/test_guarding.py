@@ -24,8 +24,8 @@ from rollout.model.playbook import GuardEntry, Hold, Playbook
 from rollout.simulation.database import SimulatedDatabase
 from rollout.simulation.faulty_drivers import with_faults
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 DEADLINE_S = 120.0
 LOCKED = LockWait(7, "synapse", "events", "RowExclusiveLock", (6,), 3.0)

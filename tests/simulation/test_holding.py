@@ -28,8 +28,8 @@ from rollout.planning.planner import make_plan
 from rollout.simulation.faults import Fault
 from rollout.simulation.performer import Durations
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAIN_FAULTS, PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 MAIN = WorkerId("main")
 SHORT = PLAYBOOK.model_copy(

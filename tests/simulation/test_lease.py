@@ -33,8 +33,8 @@ from rollout.model.playbook import Playbook
 from rollout.ports.lease import Claim
 from rollout.simulation.lease import SimulatedLease
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse, take_up
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 CLIENT1 = WorkerId("client1")
 HOLD = PLAYBOOK.strategy.hold.model_copy(update={"hold_s": 20.0})

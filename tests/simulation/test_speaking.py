@@ -6,8 +6,8 @@ from rollout.model.ids import WorkerId
 from rollout.model.plan import steps_of
 from rollout.model.playbook import Rollback, Watch
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 SYNC2, CLIENT1 = WorkerId("sync2"), WorkerId("client1")
 # Nobody is watched on here, who would notice that the release has turned bad for those before, too.

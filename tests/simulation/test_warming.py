@@ -17,8 +17,8 @@ from rollout.model.playbook import Playbook, Strategy
 from rollout.model.sighting import SchemaSighting
 from rollout.model.warming import WarmBudget, Warmed
 from rollout.simulation.rehearse import DEPLOY, Stage, rehearse
+from tests.simulation.safety import assert_safe
 from tests.simulation.stages import PLAYBOOK, seven_workers
-from tests.simulation.test_rollouts import assert_safe
 
 SYNC1, SYNC2 = WorkerId("sync1"), WorkerId("sync2")
 USERS = ("@alice:simulated", "@bob:simulated", "@carol:simulated")
