@@ -48,9 +48,20 @@ def spent(gates: Mapping[GateId, Gate], soaks: Collection[Step], roles: Mapping[
 
     They are to raise no more false alarms together than *false_alarms* (odds_of).
     """
-    each = [(step.worker, name) for step in soaks for name in step.gates if step.worker is not None and gates[name].odds is not None]
-    together = {(roles[worker], name) for worker, name in each}
-    odds = odds_of(len(each) + len(together), false_alarms)
+    each = [(step.worker, name) for step in soaks for name in step.gates if step.worker is not None]
+    return spent_on(each, gates, roles, false_alarms)
+
+
+def spent_on(
+    each: Collection[tuple[WorkerId, GateId]], gates: Mapping[GateId, Gate], roles: Mapping[WorkerId, Role], false_alarms: float
+) -> dict[GateId, Gate]:
+    """
+    Spend it on *each* worker that is asked by a gate, as in a rollout of these workers: thresholds cost nothing, and what doesn't act costs
+    as much as what does.
+    """
+    tests = [(worker, name) for worker, name in each if gates[name].odds is not None]
+    together = {(roles[worker], name) for worker, name in tests}
+    odds = odds_of(len(tests) + len(together), false_alarms)
     return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
 
 

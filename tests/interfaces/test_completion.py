@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
+
+from rollout.interfaces.cli.completion import complete_worker_or_file
+from rollout.interfaces.cli.measuring import gate
 
 BIN = Path(sys.executable).parent
 INVENTORY = Path(__file__).parents[2] / "tests/golden/messages/inventory.yaml"
@@ -62,3 +66,12 @@ def test_workers_of_the_inventory(shell: str) -> None:
 
 def test_without_an_inventory_there_is_nothing_and_no_noise(shell: str) -> None:
     assert "client1" not in completed(shell, "skip cl", ROLLOUT_INVENTORY="/nowhere/at/all.yaml")
+
+
+@pytest.mark.parametrize(("typed", "offered"), [("cl", {("client1", "plain"), ("client2", "plain")}), ("play", {("play", "file")})])
+def test_a_worker_or_else_a_file(typed: str, offered: set[tuple[str, str]]) -> None:
+    """`rollout gate` takes both; the shell itself knows the files."""
+    context = click.Context(gate)
+    context.params["inventory_path"] = INVENTORY
+    found = complete_worker_or_file(context, gate.params[0], typed)
+    assert {(item.value, item.type) for item in found} == offered

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from rollout.model.ids import GateId, Role
+from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Step, Verb, steps_of
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import behind_proxies, gates_of, heeded, resolved, spent
+from rollout.planning.evidence import behind_proxies, gates_of, heeded, resolved, spent, spent_on
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
 ROLES = {worker.id: worker.role for worker in seven_workers().plan(PLAYBOOK).workers}
@@ -43,6 +43,14 @@ def test_a_gate_that_nobody_has_costs_nothing() -> None:
     gates = {GateId("a"): resolved(_entry("a", "latency_p95_s"))}
     assert spent(gates, [], ROLES, 0.05)[GateId("a")].odds == pytest.approx(80)
     assert spent(gates, [_soak("a")] * 3, ROLES, 0.05)[GateId("a")].odds == pytest.approx(320)
+
+
+def test_who_is_asked_outside_a_rollout_has_the_odds_of_one() -> None:
+    """A client by two gates, each of them also of all clients together: four tests. That one doesn't act makes no difference."""
+    gates = {entry.id: resolved(entry) for entry in (_entry("a", "latency_p95_s"), _entry("b", "error_ratio", act=False))}
+    gates[GateId("c")] = resolved(GateEntry.model_validate({"id": "c", "metric": "error_ratio", "max": 0.1}))
+    found = spent_on([(WorkerId("client1"), name) for name in gates], gates, ROLES, 0.01)
+    assert {name: gate.odds for name, gate in found.items()} == {"a": pytest.approx(1600), "b": pytest.approx(1600), "c": None}
 
 
 def test_a_plan_spends_the_budget_of_its_playbook() -> None:

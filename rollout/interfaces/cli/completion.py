@@ -35,6 +35,11 @@ def complete_worker(context: click.Context, _parameter: click.Parameter, incompl
     return _matching(_workers(context), incomplete)
 
 
+def complete_worker_or_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Complete a worker's name, or a path where none begins like that."""
+    return complete_worker(context, parameter, incomplete) or [CompletionItem(incomplete, type="file")]
+
+
 def complete_rollout(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the id of a rollout, newest first, if an inventory was named."""
     return _matching(_rollouts(context), incomplete)
