@@ -3,6 +3,8 @@ What Prometheus answers about the last minute, from the scrapes that it has.
 
 `rate(x[1m])` needs two samples in its window, so it takes in the increments between the first and the last of them: those that *began*
 within it. Extrapolation to the whole window multiplies numerator and denominator alike and is left out.
+
+Source: Prometheus 2, promql/functions.go (extrapolatedRate) and promql/quantile.go (bucketQuantile).
 """
 
 from collections import deque
