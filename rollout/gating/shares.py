@@ -70,6 +70,9 @@ def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | N
     null = fine = max(_predicted(seen, well), _accepted(seen, accepted))
     if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
         null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
+    if TIMES_MIN * usual > BAD_SHARES[-1]:
+        # None is twice as much, and "nearly always" may be less than usual: who fails less than before is no worse.
+        null = max(null, _at_most(seen, usual))
     bad = min(SHARE_MAX, max(bad, TIMES_MIN * usual))
     return Weighed(_more(seen, usual) - null, fine - _fixed(seen, bad), bad, usual)
 
@@ -78,6 +81,12 @@ def _accepted(seen: Count, accepted: float) -> float:
     """Return how likely this is with the share that fits best among those that somebody has said are fine."""
     share = min(accepted, seen.hits / seen.trials) if seen.trials > 0 else 0.0
     return _fixed(seen, share) if share > 0 else -math.inf
+
+
+def _at_most(seen: Count, usual: float) -> float:
+    """Return how likely this is with the share that fits best among those up to the usual one."""
+    share = min(usual, SHARE_MAX, seen.hits / seen.trials) if seen.trials > 0 else 0.0
+    return _fixed(seen, share) if share > 0 else 0.0
 
 
 @lru_cache(maxsize=1024)

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from rollout.gating import sequential, threshold
@@ -207,14 +207,8 @@ def _changed(tally: Tally, name: str, value: Any) -> Tally:  # noqa: ANN401  (wh
 def test_more_failures_never_better_a_ruling(
     metric: Metric, on: Gate, after: Tally, baseline: Tally, controls: Tally | None, more: int
 ) -> None:
-    """
-    FAIL stays FAIL, and what is not a PASS doesn't become one.
-
-    Left out is who failed nearly always before: of hundreds that all failed, a share of 99 % is better and yet what shares.py calls bad.
-    """
+    """FAIL stays FAIL, and what is not a PASS doesn't become one."""
     on = _of(metric, on)
-    if on.odds is not None:
-        assume(all(getattr(one, _FAILURES[metric]) <= 0.9 * _asked(metric, one) for one in (baseline, controls) if one is not None))
     badness = [Ruling.PASS, Ruling.PENDING, Ruling.FAIL]
     before, now = (_rule(on, tally, baseline, controls, 2000.0).ruling for tally in (after, _with_failures(metric, after, more)))
     assert badness.index(now) >= badness.index(before)

@@ -150,6 +150,16 @@ def test_who_failed_every_time_before_is_not_condemned_for_it(canaries: float) -
     assert said.usual > 0.97
 
 
+@pytest.mark.parametrize(("hits", "of", "before"), [(0, 40, 2000), (20, 40, 2000), (190, 200, 800), (198, 200, 800)])
+def test_who_failed_every_time_before_is_not_condemned_for_failing_less(hits: int, of: int, before: int) -> None:
+    """The user of the canary requests was made anew: "nearly always" is a bad share, and likelier than "always" then."""
+    assert weigh(Count(float(hits), float(of)), Count(float(before), float(before)), None, None, BAD).more <= 0.0
+
+
+def test_who_failed_in_half_of_all_is_condemned_for_failing_nearly_always() -> None:
+    assert weigh(Count(98.0, 100.0), Count(500.0, 1000.0), None, None, BAD).more > math.log(24_800)
+
+
 def test_a_handful_that_failed_before_excuses_nobody() -> None:
     """Two of two: what homeservers usually do says more than that."""
     assert weigh(Count(8.0, 40.0), Count(2.0, 2.0), None, None, 0.05).more > math.log(200)
