@@ -128,7 +128,11 @@ class GateEntry(BaseModel):
 
 
 class GuardEntry(BaseModel):
-    """Something that must hold at every moment; while it doesn't, no worker is taken out. After *deadline_s* the rollout pauses."""
+    """
+    Something that must hold at every moment; while it doesn't, no worker is taken out. After *deadline_s* the rollout pauses.
+
+    *latency_p95_s* and *error_ratio* are here of all workers together, and compared with nothing but *max*.
+    """
 
     model_config = _STRICT
 
@@ -140,6 +144,9 @@ class GuardEntry(BaseModel):
         "files_projected",
         "reactor_tick_s",
         "replication_lag_s",
+        "in_flight",
+        "latency_p95_s",
+        "error_ratio",
     ]
     max: float = Field(ge=0)
     deadline_s: float = Field(default=900.0, gt=0)

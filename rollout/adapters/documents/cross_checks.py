@@ -12,7 +12,7 @@ from rollout.gating import sequential
 from rollout.gating.latency import GOOD_RATIO
 from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
-from rollout.model.gate import Metric
+from rollout.model.gate import LATENCY_EDGES_S, Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
@@ -186,6 +186,9 @@ def _guards(playbook: Playbook) -> Iterator[Problem]:
         seen.add(guard.guard)
         if guard.guard in _FRACTIONS:
             yield from _fraction(("guards", index, "max"), "the guard", guard.guard, guard.max)
+        if guard.guard == "latency_p95_s" and guard.max >= LATENCY_EDGES_S[-1]:
+            what = f"the guard could never fail: {guard.guard} is told up to {LATENCY_EDGES_S[-1]:g} s, and max is {guard.max:g}"
+            yield Problem(("guards", index, "max"), what, remedy=f"less than {LATENCY_EDGES_S[-1]:g}")
 
 
 def _fraction(path: tuple[str | int, ...], who: str, name: str, value: float | None) -> Iterator[Problem]:
