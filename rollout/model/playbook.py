@@ -200,7 +200,7 @@ class Watch(BaseModel):
 
     model_config = _STRICT
 
-    watch_s: float = Field(default=60.0, ge=0)
+    watch_s: float = Field(default=900.0, ge=0)
     window_s: float = Field(default=15.0, gt=0)
 
 
