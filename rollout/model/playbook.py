@@ -121,7 +121,7 @@ class GateEntry(BaseModel):
     samples_min: int = Field(default=50, ge=1)
     soak_s: float = Field(default=30.0, ge=0)
     fresh_s: float = Field(default=20.0, gt=0)
-    deadline_s: float = Field(default=600.0, gt=0)
+    deadline_s: float | None = Field(default=None, gt=0, description="600 if absent, and 1200 where the test is sequential")
     on_inconclusive: Policy = "pause"
     on_unmeasurable: Policy = "pause"
     act: bool = Field(default=True, description="false: it rules and is told of, and nothing is done about it")
