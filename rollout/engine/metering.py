@@ -11,6 +11,7 @@ from functools import reduce
 from typing import NamedTuple
 
 from rollout.engine.files import Files
+from rollout.engine.service import Service
 from rollout.engine.strain import Strain
 from rollout.homeservers.synapse import metrics as synapse_metrics
 from rollout.model.changed import changed
@@ -50,15 +51,18 @@ class Meter:
         self._counted: dict[WorkerId, ProxySighting] = {}
         self.files = Files()
         self._strain = Strain()
+        self._service = Service()
 
     def record(self, worker: WorkerId, at_s: float, counters: synapse_metrics.Counters | str) -> None:
         """Take in for the guards what a page says at *at_s*, or why it could not be read."""
         self.files.record(worker, at_s, counters)
         self._strain.record(worker, at_s, counters)
+        self._service.record(worker, at_s, counters)
 
     def guards(self, running: Collection[WorkerId], now_s: float) -> tuple[GuardReading, ...]:
         """Say how those do that are *running*, by what is recorded of their pages."""
-        return (*self.files.guards(running, now_s), *self._strain.guards(running, now_s))
+        told = (self.files, self._strain, self._service)
+        return tuple(reading for one in told for reading in one.guards(running, now_s))
 
     def take(self, worker: WorkerId, page: Page | str, read_at_s: float, asked: tuple[Answer, ...]) -> Tally | str | None:
         """

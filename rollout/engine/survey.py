@@ -186,9 +186,9 @@ class Surveyor:
         return self.meter.guards(answering(observation), self._clock.now_s())
 
     def _read_stale(self, running: Collection[WorkerId]) -> None:
-        """Read the pages of those whose file handles nobody has counted lately."""
+        """Read for the guards the pages of those whom nobody has measured lately."""
         stale = self.meter.files.stale(running, self._clock.now_s())
-        pages = self._drivers.metrics.read(stale, synapse_metrics.PROCESS_PREFIXES, LOOK_TIMEOUT_S) if stale else {}
+        pages = self._drivers.metrics.read(stale, synapse_metrics.PREFIXES, LOOK_TIMEOUT_S) if stale else {}
         now_s = self._clock.now_s()
         for worker in stale:
             page = pages.get(worker, _NO_PAGE)

@@ -13,6 +13,9 @@ _SENTENCES = {
     "files_projected": "as they grow, {percent:.0f} % of a worker's file handles are used in ten minutes, and {percent_max:.0f} % may be",
     "reactor_tick_s": "what comes to a worker waits for up to {value:.2g} s until its turn, and {max:.2g} s are allowed",
     "replication_lag_s": "a worker has not heard for {value:.0f} s what others have, and {max:.0f} s are allowed",
+    "in_flight": "{value:.0f} requests are under way at one worker, and {max:.0f} may be",
+    "latency_p95_s": "95 of 100 requests take up to {value:.2g} s, and {max:.2g} s are allowed",
+    "error_ratio": "{percent:.3g} % of all requests end in 5xx, and {percent_max:.3g} % may",
     "files_used": "{percent:.0f} % of a worker's file handles are used, and {percent_max:.0f} % may be",
 }
 

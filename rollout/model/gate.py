@@ -232,7 +232,9 @@ class Verdict:
 
 
 # Guards that the workers' metrics pages tell, so that they need no database.
-GUARDS_OF_PAGES = frozenset({"files_used", "files_projected", "reactor_tick_s", "replication_lag_s"})
+GUARDS_OF_PAGES = frozenset(
+    {"files_used", "files_projected", "reactor_tick_s", "replication_lag_s", "in_flight", Metric.LATENCY_P95.value, Metric.ERRORS.value}
+)
 
 
 @dataclass(frozen=True, slots=True)

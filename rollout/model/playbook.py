@@ -121,14 +121,18 @@ class GateEntry(BaseModel):
     samples_min: int = Field(default=50, ge=1)
     soak_s: float = Field(default=30.0, ge=0)
     fresh_s: float = Field(default=20.0, gt=0)
-    deadline_s: float = Field(default=600.0, gt=0)
+    deadline_s: float | None = Field(default=None, gt=0, description="600 if absent, and 1200 where the test is sequential")
     on_inconclusive: Policy = "pause"
     on_unmeasurable: Policy = "pause"
     act: bool = Field(default=True, description="false: it rules and is told of, and nothing is done about it")
 
 
 class GuardEntry(BaseModel):
-    """Something that must hold at every moment; while it doesn't, no worker is taken out. After *deadline_s* the rollout pauses."""
+    """
+    Something that must hold at every moment; while it doesn't, no worker is taken out. After *deadline_s* the rollout pauses.
+
+    *latency_p95_s* and *error_ratio* are here of all workers together, and compared with nothing but *max*.
+    """
 
     model_config = _STRICT
 
@@ -140,6 +144,9 @@ class GuardEntry(BaseModel):
         "files_projected",
         "reactor_tick_s",
         "replication_lag_s",
+        "in_flight",
+        "latency_p95_s",
+        "error_ratio",
     ]
     max: float = Field(ge=0)
     deadline_s: float = Field(default=900.0, gt=0)
@@ -193,7 +200,7 @@ class Watch(BaseModel):
 
     model_config = _STRICT
 
-    watch_s: float = Field(default=60.0, ge=0)
+    watch_s: float = Field(default=900.0, ge=0)
     window_s: float = Field(default=15.0, gt=0)
 
 

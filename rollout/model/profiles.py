@@ -4,7 +4,8 @@ Profiles: a word in a playbook in place of many settings. What the playbook says
 small    For a homeserver with a request every few seconds. Users alone show nothing there: thirty requests to one worker take many
          minutes, and a gate that waits for them ends without a ruling. So one canary request a second is bought from each worker that can
          be asked (client, sync, main), the baseline is as long as it takes to have some hundred of them, and everybody is watched for a
-         quarter of an hour together. What can't be asked does too little there to tell anything, and may pass on being alive.
+         quarter of an hour together. What can't be asked does too little there to tell anything, and may pass on being alive. While
+         requests of all workers together take long, or fail, by any measure, nobody is taken out.
 
 Mappings are merged, and a list or a number that the playbook has is taken as it stands: whoever writes gates writes all of them.
 """
@@ -23,6 +24,12 @@ SMALL: Mapping[str, Any] = {
         {"id": "canary-latency", "metric": "canary_p95_s", "roles": ["sync"], **_GATE},
         {"id": "errors", "metric": "error_ratio", "roles": ["client", "sync", "main"], **_GATE},
         {"id": "canary-failures", "metric": "canary_failure_ratio", "roles": ["client", "sync", "main"], **_GATE},
+    ],
+    # Who has no peers is compared with its own past alone; these see what is bad by any measure. A family's homeserver on a small machine
+    # needs a second for what others do in a tenth.
+    "guards": [
+        {"guard": "latency_p95_s", "max": 5},
+        {"guard": "error_ratio", "max": 0.1},
     ],
     "liveness_only": [
         "federation_reader",

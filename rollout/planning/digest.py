@@ -9,6 +9,7 @@ from rollout.model.inventory import Inventory
 from rollout.model.plan import Plan
 from rollout.model.playbook import Playbook
 from rollout.model.sighting import Observation, Sighting, started_since
+from rollout.planning.evidence import deadline_of
 from rollout.planning.standing import drained_by_others
 
 # What may differ between two plans that do the same. The forecast rests on assumptions, the load is another one in a minute, and notes are
@@ -19,6 +20,8 @@ _NOT_IN_PLAN_DIGEST = frozenset({"digest", "forecast", "headroom", "notes"})
 def digest_of_playbook(playbook: Playbook) -> str:
     """Cover what the playbook says, not how it is written."""
     plain = playbook.model_dump(mode="json")
+    for gate, entry in zip(plain["gates"], playbook.gates, strict=True):
+        gate["deadline_s"] = deadline_of(entry)
     # A profile is another way to write its settings. Plans that were saved before there were windows or canary requests still hold.
     del plain["profile"]
     for name in ("windows", "canary_requests"):

@@ -10,6 +10,10 @@ from rollout.model.inventory import WorkerEntry
 from rollout.model.plan import Step, Worker
 from rollout.model.playbook import GateEntry, Playbook
 
+# Cold caches take up to a quarter of an hour, and a gate that adds up evidence waits for who gets better meanwhile.
+SEQUENTIAL_DEADLINE_S = 1200.0
+THRESHOLD_DEADLINE_S = 600.0
+
 
 def gates_of(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
     """List the gates that a worker of *role* must pass, in the playbook's order. Who isn't *proxied* shows nothing at a proxy."""
@@ -65,6 +69,13 @@ def spent_on(
     return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
 
 
+def deadline_of(entry: GateEntry) -> float:
+    """Say after how many seconds a gate gives up: as its entry says, or as long as such a gate may need."""
+    if entry.deadline_s is not None:
+        return entry.deadline_s
+    return SEQUENTIAL_DEADLINE_S if entry.test == "sequential" else THRESHOLD_DEADLINE_S
+
+
 def resolved(entry: GateEntry, odds: float = 100.0) -> Gate:
     """Turn a playbook's entry into what the plan carries; *odds* are those of a sequential gate before any budget is spent."""
     return Gate(
@@ -76,7 +87,7 @@ def resolved(entry: GateEntry, odds: float = 100.0) -> Gate:
         samples_min=entry.samples_min,
         soak_s=entry.soak_s,
         fresh_s=entry.fresh_s,
-        deadline_s=entry.deadline_s,
+        deadline_s=deadline_of(entry),
         on_inconclusive=entry.on_inconclusive,
         on_unmeasurable=entry.on_unmeasurable,
         odds=odds if entry.test == "sequential" else None,

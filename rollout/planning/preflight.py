@@ -148,7 +148,11 @@ _LATER = {
     "files_projected": "how files grow",
     "reactor_tick_s": "how long workers let wait",
     "replication_lag_s": "how far workers are behind",
+    "in_flight": "how many requests are under way",
+    "latency_p95_s": "how long requests take",
+    "error_ratio": "how many requests fail",
 }
+_OF_USERS = frozenset({"in_flight", "latency_p95_s", "error_ratio"})
 
 
 def of_guards(question: Question) -> Iterator[Check]:
@@ -163,14 +167,18 @@ def of_guards(question: Question) -> Iterator[Check]:
             # Measured by the rollout itself, before anybody goes out.
             yield Check(name, Result.OK, f"{most}; {_LATER.get(guard.guard, 'it')} is measured when the rollout has begun")
         elif broken:
-            remedy = (
-                "what is listed of the database and of file handles here"
-                if known
-                else "what reads it: database_driver, or the metrics pages"
-            )
-            yield Check(name, Result.NO if known else Result.UNKNOWN, broken, remedy)
+            yield Check(name, Result.NO if known else Result.UNKNOWN, broken, _remedy(guard.guard, known=known))
         else:
             yield Check(name, Result.OK, most)
+
+
+def _remedy(guard: str, *, known: bool) -> str:
+    """Say where to look when a guard doesn't hold."""
+    if not known:
+        return "what reads it: database_driver, or the metrics pages"
+    if guard in _OF_USERS:
+        return "what requests wait for: the database's locks are listed here; or wait until it is over"
+    return "what is listed of the database and of file handles here"
 
 
 def of_files(question: Question) -> Iterator[Check]:

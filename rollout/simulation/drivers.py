@@ -241,6 +241,7 @@ class _Figures(NamedTuple):
     started_at_s: float
     cpu_s: float
     open_files: float
+    in_flight: float
     served: float
     errors: float
     slow: float
@@ -272,6 +273,7 @@ class SimulatedMetrics:
                 started_at_s=started_at_s,
                 cpu_s=it.cpu_s + IDLE_CPU * max(0.0, now_s - started_at_s),
                 open_files=self._world.open_files(worker),
+                in_flight=self._world.under_way.get(worker, 0.0),
                 served=it.served,
                 errors=it.errors,
                 slow=it.slow,
@@ -290,6 +292,7 @@ def _written(figures: _Figures, prefixes: tuple[str, ...]) -> Iterator[Sample]:
     yield Sample("process_cpu_seconds_total", {}, figures.cpu_s)
     yield Sample("process_open_fds", {}, figures.open_files)
     yield Sample("process_max_fds", {}, FILES_MAX)
+    yield Sample("synapse_http_server_in_flight_requests_count", {"method": "GET", "servlet": SERVLET}, figures.in_flight)
     if any(prefix.startswith(_TIME) or _TIME.startswith(prefix) for prefix in prefixes):
         yield from _histogram(figures)
 

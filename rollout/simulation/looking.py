@@ -11,12 +11,12 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from enum import StrEnum
-from functools import lru_cache
 from typing import NamedTuple
 
 from rollout.engine.drivers import Drivers
 from rollout.engine.files import FILES_PROJECTED, FILES_USED
 from rollout.engine.perform import CALM_LOOK_S, EAGER_LOOK_S
+from rollout.engine.service import ERRORS, IN_FLIGHT, LATENCY
 from rollout.engine.survey import LOOK_TIMEOUT_S, Surveyor
 from rollout.homeservers.synapse.metrics import Counters
 from rollout.model.changed import changed
@@ -72,8 +72,11 @@ _BAD = replace(
     cpu_s=1.0,
     backlog=10_000.0,
 )
-# Where nobody measures them, no worker of a simulated world opens more files than it has.
-_FILES = tuple(GuardReading(guard, 50 / FILES_MAX) for guard in (FILES_USED, FILES_PROJECTED))
+# Where nobody measures them, no worker of a simulated world opens more files than it has, or lets anybody wait.
+_CALM = (
+    *(GuardReading(guard, 50 / FILES_MAX) for guard in (FILES_USED, FILES_PROJECTED)),
+    *(GuardReading(guard, value) for guard, value in ((IN_FLIGHT, 0.0), (LATENCY, HEALTHY_S), (ERRORS, 0.0))),
+)
 
 # The fields of a ProxySighting, its counters left out, and what a Sighting is made of: as tuples they are quickly compared.
 _AtProxy = tuple[bool, int, bool, int, int, int, bool, HoldSighting]
@@ -191,21 +194,33 @@ class QuickEyes(Eyes):
         return Sighting(process, answers, version, proxy, mark)
 
     def _read_stale(self, running: Collection[WorkerId]) -> None:
-        """Ask those who have not been measured lately, as the Surveyor does, without their whole page."""
-        if self._world.frozen:
+        """Ask those who have not been measured lately, as the Surveyor does."""
+        if self._world.frozen or self._world.median_s:
             super()._read_stale(running)
             return
         now_s = self._now_s()
         for worker in self.meter.files.stale(running, now_s):
             if worker in self._world.dark or not self._world.answers(worker):
-                self.meter.files.record(worker, now_s, "connection refused")
+                self.meter.record(worker, now_s, "connection refused")
             else:
-                self._count_files(worker, self._world.workers[worker], now_s)
                 self._world.serve(worker)
+                self._take_in(worker, _read(self._world.workers[worker], now_s, self._world.clock.now_s()))
 
-    def _count_files(self, worker: WorkerId, it: SimulatedWorker, now_s: float) -> None:
-        """Take in what its metrics page would tell of its file handles."""
-        self.meter.files.record(worker, now_s, _files_page(it.started_at_s or 0.0, self._world.open_files(worker)))
+    def _take_in(self, worker: WorkerId, now: _Reading) -> None:
+        """Take in for the guards what its metrics page would tell."""
+        latency = list(_NOTHING.latency)
+        latency[_HEALTHY], latency[_SLOW] = now.healthy, max(0.0, now.all_of_them - now.healthy)
+        page = Counters(
+            "",
+            now.started_at_s,
+            requests=now.requests,
+            errors=now.errors,
+            latency=tuple(latency),
+            open_files=self._world.open_files(worker),
+            files_max=FILES_MAX,
+            in_flight=self._world.under_way.get(worker, 0.0),
+        )
+        self.meter.record(worker, now.at_s, page)
 
     def measure(self, workers: Collection[WorkerId], *, with_canaries: bool) -> Measured:
         """See engine.survey; who is asked for canaries is asked by the Surveyor."""
@@ -220,22 +235,16 @@ class QuickEyes(Eyes):
                 unmeasured[worker] = "connection refused"
                 self.meter.record(worker, now_s, unmeasured[worker])
                 continue
-            self._count_files(worker, it, now_s)
             world.serve(worker)
             before, now = self._readings.get(worker), _read(it, now_s, world.clock.now_s())
             self._readings[worker] = now
+            self._take_in(worker, now)
             told = None if before is None else _between(before, now)
             if isinstance(told, str):
                 unmeasured[worker] = told
             elif (bought := self.meter.with_bought(worker, told)) is not None:
                 tallies[worker] = bought
         return Measured(self.meter.with_proxies(workers, tallies, self._at_proxy), unmeasured)
-
-
-@lru_cache(maxsize=64)  # mostly they are as many as before
-def _files_page(started_at_s: float, open_files: float) -> Counters:
-    """What a metrics page tells of file handles."""
-    return Counters("", started_at_s, open_files=open_files, files_max=FILES_MAX)
 
 
 def _read(it: SimulatedWorker, at_s: float, world_s: float) -> _Reading:
@@ -304,7 +313,7 @@ class SparingEyes(QuickEyes):
         return changed(
             observation,
             releases=dict(world.releases),
-            guards=_FILES,
+            guards=_CALM,
             pools=self._calm_pools,
             proxy=self._drivers.traffic.limits(LOOK_TIMEOUT_S),
             last_number=self._ledger.last_number(),

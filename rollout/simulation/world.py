@@ -27,7 +27,8 @@ class World:
     lets what waited go on one after the other, *let_go_per_s*. A request costs *request_cpu_s* of CPU, and *cold_factor* times that right
     after a start, less and less over *cold_s*. Requests to a release in *median_s* vary around that; to others they take always the same.
     With an *application_service* canaries can be asked. The metrics page of a worker in *dark* isn't there, and that of
-    one in *frozen* stays as it was. *draw* gives a worker's next boot or drain its length ("boot_s", "session_life_s"); None: as always.
+    one in *frozen* stays as it was. A worker in *under_way* has so many requests under way, by its page; others have none. *draw* gives a
+    worker's next boot or drain its length ("boot_s", "session_life_s"); None: as always.
     """
 
     clock: VirtualClock
@@ -48,6 +49,7 @@ class World:
     dark: set[WorkerId] = field(default_factory=set)
     frozen: set[WorkerId] = field(default_factory=set)
     files: dict[WorkerId, tuple[float, float, float]] = field(default_factory=dict)
+    under_way: dict[WorkerId, float] = field(default_factory=dict)
     connections_max: int = 4000
     disk_free_bytes: int = 20_000_000_000
     cuts: dict[WorkerId, int] = field(default_factory=dict)

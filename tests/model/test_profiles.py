@@ -71,4 +71,4 @@ def test_the_commented_playbook_is_one_line_and_says_what_it_means() -> None:
     common = {"test": "sequential", "samples_min": 150, "soak_s": 120, "deadline_s": 1200}
     assert "samples_min: 150, soak_s: 120, deadline_s: 1200" in text
     shown["gates"] = [{**gate, **common} for gate in shown["gates"]]
-    assert shown == {name: SMALL[name] for name in ("canary_requests", "baseline", "gates", "watch")}
+    assert shown == {name: SMALL[name] for name in ("canary_requests", "baseline", "gates", "guards", "watch")}

@@ -10,6 +10,7 @@ import pytest
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Step, Verb, steps_of
 from rollout.model.playbook import GateEntry, Playbook
+from rollout.planning.digest import digest_of_playbook
 from rollout.planning.evidence import behind_proxies, gates_of, heeded, resolved, spent, spent_on
 from tests.simulation.stages import PLAYBOOK, seven_workers
 
@@ -87,3 +88,20 @@ def test_who_stands_behind_no_proxy_shows_nothing_there() -> None:
     workers = seven_workers().plan(PLAYBOOK).workers
     assert behind_proxies(workers)[Role("client")]
     assert not behind_proxies([*workers, replace(workers[0], role=Role("client"), pool=None)])[Role("client")]
+
+
+@pytest.mark.parametrize(
+    ("written", "deadline_s"),
+    [
+        ({"test": "sequential"}, 1200.0),
+        ({"test": "threshold", "max": 0.1}, 600.0),
+        ({"test": "sequential", "deadline_s": 90}, 90.0),
+        ({"test": "threshold", "max": 0.1, "deadline_s": 90}, 90.0),
+    ],
+)
+def test_evidence_that_adds_up_is_waited_for_as_long_as_caches_are_cold(written: dict[str, Any], deadline_s: float) -> None:
+    """And who writes down what is meant anyway has the same playbook."""
+    entry = _entry("errors", "error_ratio", **written)
+    assert resolved(entry).deadline_s == deadline_s
+    said = entry.model_copy(update={"deadline_s": deadline_s})
+    assert digest_of_playbook(_playbook(said)) == digest_of_playbook(_playbook(entry))

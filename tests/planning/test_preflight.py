@@ -146,7 +146,7 @@ def test_what_was_said_of_a_worker_is_not_said_again_of_the_plan() -> None:
     assert [check.result for check in of_blockers("", told)] == [Result.OK]
 
 
-@pytest.mark.parametrize("guard", ["files_projected", "reactor_tick_s", "replication_lag_s"])
+@pytest.mark.parametrize("guard", ["files_projected", "reactor_tick_s", "replication_lag_s", "in_flight", "latency_p95_s", "error_ratio"])
 @pytest.mark.parametrize(
     ("reading", "result", "why"),
     [

@@ -13,9 +13,10 @@ from rollout.deciding.blocking import GUARDS_FRESH_S, guard_of
 from rollout.deciding.decision import Note, Wait
 from rollout.deciding.fold import start
 from rollout.deciding.state import DeployState
+from rollout.engine.service import FRESH_S
 from rollout.interfaces.narrate import narrate
 from rollout.model.conditions import LockWait
-from rollout.model.event import EffectIntended, EffectSucceeded, Event, Outcome, StepBegan, WaitBegan
+from rollout.model.event import EffectIntended, EffectSucceeded, Event, Outcome, StepBegan, StepFinished, WaitBegan
 from rollout.model.gate import GuardReading
 from rollout.model.ids import EffectNumber, WorkerId
 from rollout.model.inventory import DriverSettings
@@ -292,3 +293,73 @@ def test_file_handles_that_would_be_used_up_in_ten_minutes_hold_the_rollout(per_
         assert "as they grow" in state.outcome_why
         assert not any(isinstance(e, EffectIntended) and e.effect.worker is not None for e in _events(stage))
     assert_safe(stage, plan, state)
+
+
+def _have_pile_up(stage: Stage) -> Callable[[], object]:
+    """Requests pile up at a worker that stays in traffic, as behind a locked table. What it returns ends that."""
+    stage.world.under_way[WorkerId("client2")] = 2000.0
+    return stage.world.under_way.clear
+
+
+def _have_all_slow(stage: Stage) -> Callable[[], object]:
+    stage.world.slow.add(stage.old.id)
+    return stage.world.slow.clear
+
+
+def _have_all_fail(stage: Stage) -> Callable[[], object]:
+    stage.world.erring[stage.old.id] = 0.5
+    return stage.world.erring.clear
+
+
+@pytest.mark.parametrize(
+    ("guard", "limit", "begin", "why"),
+    [
+        ("in_flight", 500.0, _have_pile_up, "2000 requests are under way at one worker, and 500 may be (client2)"),
+        ("latency_p95_s", 0.2, _have_all_slow, "95 of 100 requests take up to 0."),
+        ("error_ratio", 0.1, _have_all_fail, " % of all requests end in 5xx, and 10 % may (of "),
+    ],
+)
+def test_nobody_goes_out_while_users_are_served_badly_by_any_measure(
+    guard: str, limit: float, begin: Callable[[Stage], Callable[[], object]], why: str
+) -> None:
+    """
+    It comes over those who run what they ran before when the first worker has passed, so no gate of anybody has a word to say. The next
+    one waits until it is over, and then the rollout goes on to its end.
+    """
+    stage = seven_workers()
+    guarded = GuardEntry(guard=guard, max=limit, deadline_s=390.0)  # type: ignore[arg-type]
+    plan = stage.plan(PLAYBOOK.model_copy(update={"guards": (guarded,)}))
+    first = _first(plan)
+    times_s: list[float] = []
+    end: list[Callable[[], object]] = []
+
+    def trouble(event: Event, _state: DeployState) -> None:
+        if isinstance(event, StepFinished) and event.step_id == f"{first}/soak":
+            times_s.append(event.at_s)
+            end.append(begin(stage))
+        elif len(times_s) == 1 and event.at_s >= times_s[0] + 120.0:
+            times_s.append(event.at_s)
+            end[0]()
+
+    state = rehearse(stage, plan, listeners=(trouble,))
+
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    began_s, ended_s = times_s
+    taken_out = {Verb.DRAIN, Verb.HOLD, Verb.RESTART}
+    out_s = [e.at_s for e in _events(stage) if isinstance(e, EffectIntended) and e.effect.verb in taken_out and e.effect.worker != first]
+    # The pages of whoever isn't watched are read twice a minute.
+    assert not [at_s for at_s in out_s if began_s + FRESH_S < at_s < ended_s]
+    assert any(at_s > ended_s for at_s in out_s)
+    assert any(why in event.why for event in _events(stage) if isinstance(event, WaitBegan) and event.cause == "guard")
+    assert_safe(stage, plan, state)
+
+
+@pytest.mark.parametrize("guard", ["in_flight", "latency_p95_s", "error_ratio"])
+def test_a_rollout_whose_users_are_served_well_is_not_held(guard: str) -> None:
+    stage = seven_workers()
+    plan = stage.plan(_guarded(guard, 0.2))
+    state = rehearse(stage, plan)
+    assert state.outcome is Outcome.DEPLOYED, state.outcome_why
+    # At most until there is a page of ten seconds of whoever has come back.
+    waits = [event for event in _events(stage) if isinstance(event, WaitBegan) and event.cause == "guard"]
+    assert [event.why for event in waits if "could not be measured" not in event.why] == []

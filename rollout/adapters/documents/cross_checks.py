@@ -12,11 +12,11 @@ from rollout.gating import sequential
 from rollout.gating.latency import GOOD_RATIO
 from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
-from rollout.model.gate import Metric
+from rollout.model.gate import LATENCY_EDGES_S, Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import behind_proxies, gates_of, heeded
+from rollout.planning.evidence import behind_proxies, deadline_of, gates_of, heeded
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
@@ -153,10 +153,10 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
                 f"{playbook.baseline.sample_s:g} s (baseline.sample_s)",
                 remedy=f"{playbook.baseline.sample_s:g} or more",
             )
-        if gate.deadline_s <= gate.soak_s:
+        if (deadline_s := deadline_of(gate)) <= gate.soak_s:
             yield Problem(
                 (*here, "deadline_s"),
-                f'the gate "{gate.id}" would give up after {gate.deadline_s:g} s, before its soak_s of {gate.soak_s:g} s',
+                f'the gate "{gate.id}" would give up after {deadline_s:g} s, before its soak_s of {gate.soak_s:g} s',
                 remedy=f"more than {gate.soak_s:g}",
             )
         for inner, role in enumerate(gate.roles):
@@ -186,6 +186,9 @@ def _guards(playbook: Playbook) -> Iterator[Problem]:
         seen.add(guard.guard)
         if guard.guard in _FRACTIONS:
             yield from _fraction(("guards", index, "max"), "the guard", guard.guard, guard.max)
+        if guard.guard == "latency_p95_s" and guard.max >= LATENCY_EDGES_S[-1]:
+            what = f"the guard could never fail: {guard.guard} is told up to {LATENCY_EDGES_S[-1]:g} s, and max is {guard.max:g}"
+            yield Problem(("guards", index, "max"), what, remedy=f"less than {LATENCY_EDGES_S[-1]:g}")
 
 
 def _fraction(path: tuple[str | int, ...], who: str, name: str, value: float | None) -> Iterator[Problem]:
@@ -198,7 +201,7 @@ def _fraction(path: tuple[str | int, ...], who: str, name: str, value: float | N
 def _times(playbook: Playbook) -> Iterator[Problem]:
     """Find times of which one makes another meaningless."""
     strategy, baseline, watch, recovery = playbook.strategy, playbook.baseline, playbook.watch, playbook.recovery
-    waits = {index: gate.deadline_s for index, gate in enumerate(playbook.gates)}
+    waits = {index: deadline_of(gate) for index, gate in enumerate(playbook.gates)}
     longest = max(waits, key=lambda index: waits[index], default=None)
     if longest is not None and strategy.progress_deadline_s < waits[longest]:
         yield Problem(

@@ -51,7 +51,7 @@ _WORK = frozenset(
     }
 )
 _PENDING_PDUS = "synapse_federation_transaction_queue_pending_pdus"
-# A gauge that has a line only for servlets with requests under way.
+# A gauge that has a line only for servlets with requests under way, long-polls among them.
 _IN_FLIGHT = "synapse_http_server_in_flight_requests_count"
 # With these, other workers wait for an event persister.
 _PERSISTING = frozenset({"ReplicationSendEventsRestServlet", "ReplicationFederationSendEventsRestServlet"})
@@ -69,9 +69,10 @@ TICK_EDGES_S = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0,
 _POSITION = "synapse_storage_stream_current_position"
 
 _PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
-# Enough to tell who wrote a page, how many files that process has open, and how it keeps up.
-PROCESS_PREFIXES: tuple[str, ...] = (_BUILD, *sorted(_PROCESS), f"{_TICK}_bucket", _POSITION)
-PREFIXES: tuple[str, ...] = (_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION, *PROCESS_PREFIXES)
+PREFIXES: tuple[str, ...] = (
+    *(_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION),
+    *(_BUILD, *sorted(_PROCESS), f"{_TICK}_bucket", _POSITION),
+)
 
 _EDGES = (*LATENCY_EDGES_S, math.inf)
 _NOTHING = (0.0,) * len(_EDGES)
@@ -91,9 +92,10 @@ class Counters:
     *requests*, *latency* (not cumulative; see Tally) and *request_cpu_s* are of ordinary requests; *errors* are the 5xx of these and of
     long-polls alike: an error is one however long it took. *cpu_s* is the whole process's. *replication_failures* are requests to other
     workers without a good answer. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File handles
-    are None where the host doesn't tell. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the last one at the end; empty
-    where the page has none. *positions* are how far it knows each stream; one that it has not heard of since it was started is left out.
-    *strata* are all servlets that were asked, none where the page doesn't tell them apart.
+    are None where the host doesn't tell. *in_flight* is how many ordinary requests are under way now; None where the page has no line of
+    any, a long-poll's included, which may be for want of requests. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the
+    last one at the end; empty where the page has none. *positions* are how far it knows each stream; one that it has not heard of since it
+    was started is left out. *strata* are all servlets that were asked, none where the page doesn't tell them apart.
     """
 
     version: str
@@ -112,6 +114,7 @@ class Counters:
     backlog: float | None = None
     open_files: float | None = None
     files_max: float | None = None
+    in_flight: float | None = None
     ticks: tuple[float, ...] = ()
     positions: Mapping[str, float] = field(default_factory=dict)
     strata: Mapping[str, Stratum] = field(default_factory=dict)
@@ -139,6 +142,7 @@ class _Sums:
     work: dict[str, float] = field(default_factory=dict)
     pending: float | None = None
     persisting: float = 0.0
+    in_flight: float | None = None
     process: dict[str, float] = field(default_factory=dict)
     ticks: dict[float, float] = field(default_factory=dict)
     positions: dict[str, float] = field(default_factory=dict)
@@ -186,6 +190,7 @@ def read_counters(samples: Iterable[Sample]) -> Counters | str:
         backlog=_backlog(sums),
         open_files=sums.process.get(_OPEN_FILES),
         files_max=sums.process.get(_FILES_MAX),
+        in_flight=sums.in_flight,
         ticks=_ticks(sums.ticks),
         positions=sums.positions,
         strata={name: _stratum(name, kind) for name, kind in sums.kinds.items()} if sums.tells_apart else {},
@@ -278,8 +283,8 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
         sums.work[name] = sums.work.get(name, 0.0) + value
     elif name == _PENDING_PDUS:
         sums.pending = (sums.pending or 0.0) + value
-    elif name == _IN_FLIGHT and servlet in _PERSISTING:
-        sums.persisting += value
+    elif name == _IN_FLIGHT:
+        _add_in_flight(sums, servlet, value)
     elif name == _BUILD:
         sums.version = _plain(labels.get("version", ""))
     elif name in _PROCESS:
@@ -293,6 +298,12 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
 
 def _add_cost(kind: _Kind, name: str, value: float) -> None:
     kind.costs[name] = kind.costs.get(name, 0.0) + value
+
+
+def _add_in_flight(sums: _Sums, servlet: str, value: float) -> None:
+    sums.in_flight = (sums.in_flight or 0.0) + (0.0 if servlet in LONG_POLLS | _NO_TRAFFIC else value)
+    if servlet in _PERSISTING:
+        sums.persisting += value
 
 
 def _add_time(sums: _Sums, part: str, edge: str, sample: Sample) -> str:
