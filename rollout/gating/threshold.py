@@ -11,6 +11,8 @@ The threshold is `ratio_max` times the worse of the worker's own baseline and wh
 the better excuse of the two divided by `ratio_max`, less `slack`, and `max` is the least that is accepted.
 
 A baseline is a sample too. FAIL compares with the worst that it may really have been (one-sided, 90 %), PASS with what it was.
+
+Source: our own; what is chance, chance.py says.
 """
 
 import math
