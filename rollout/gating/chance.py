@@ -1,4 +1,9 @@
-"""How likely something is by chance alone: exact where samples are few, since that is where normal approximations mislead."""
+"""
+How likely something is by chance alone: exact where samples are few, since that is where normal approximations mislead.
+
+Source: the binomial distribution's tail, as Clopper and Pearson (1934) use it; a mean of log-normal costs is taken for log-normal, with its
+first two moments (Fenton, 1960). ALPHA is our own, and measured (tests/gating/test_chance.py).
+"""
 
 import math
 

@@ -3,17 +3,21 @@ What a gate can't see, in one sentence, so that a plan may say so before anybody
 
 The question is what passes: how bad a worker may truly be and yet show, one time in twenty, a value within the threshold at the moment when
 its samples are enough. It answers for the first look; that is when a good worker passes too.
+
+Of a sequential gate it is when something is seen, since whatever it is, it is seen in the end: its own rules say that (foreseen.py).
+
+Source: our own, with the tail of chance.py.
 """
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 from rollout.gating import pooled, sequential
 from rollout.gating.chance import at_most, mean_factor
 from rollout.gating.evidence import P95, SAMPLES
-from rollout.gating.latency import APART, DRIFT_LASTS_S, GOOD_RATIO, GOOD_RATIO_ALONE, WAVERS, Level
-from rollout.gating.shares import SHARE_MAX, TIMES_MIN
-from rollout.gating.shift import SPREAD
+from rollout.gating.foreseen import Facing, Foreseen, foresee, together
+from rollout.gating.shares import TIMES_MIN
 from rollout.gating.threshold import NAMES, say
 from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL
 from rollout.model.gate import Gate, Metric
@@ -30,10 +34,11 @@ def detectable(gate: Gate, samples_per_s: float | None = None, horizon_s: float 
     """
     Say what passes *gate* unseen: at its own minimum of samples, or at what *samples_per_s* brings until *horizon_s* (its soak if None).
 
-    When not even the minimum comes together before the deadline, that is said instead.
+    When not even the minimum comes together before the deadline, that is said instead. What a sequential gate sees goes by the traffic that
+    it faces (at_traffic); here it is said for little of it and for much.
     """
     if gate.odds is not None:
-        return f"{gate.id}: {_sequential(gate, gate.odds, samples_per_s)}"
+        return f"{gate.id}: {_at_any_traffic(gate, gate.odds)}"
     samples = float(gate.samples_min)
     if samples_per_s is not None:
         samples = max(samples, samples_per_s * (gate.soak_s if horizon_s is None else horizon_s))
@@ -60,146 +65,123 @@ def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
     return ""
 
 
-# What it costs not to know beforehand how bad a release is, and how its worker recovers (a logarithm of odds; measured on made-up traces).
-_UNKNOWN = 4.0
-# Until then a slow worker looks like one whose caches are cold (measured likewise, with a recovery that others of its role have shown).
-_RECOVERY_S = 240.0
 _RATIOS = (2.0, 1.5, 1.2)
 _SHARES = (0.05, 0.01)
-# A usual share of failures, for a plan that knows none yet.
-_USUAL = 0.001
+# The usual share of failures, where nobody knows it.
+USUAL = 0.001
+# That a worker wavers by itself for minutes takes as long again as a block does, until what is slow for good is told from that: by so much
+# made-up restarts are later than what is reckoned, at most (tests/gating/test_foreseen.py).
+_LATER_S = sequential.BLOCK_S
+# Who is well passes as soon as luck is with it once: half of them by this share of what is reckoned.
+_SOONER = 0.85
+# Traffic that stands for all, where nobody knows it.
+_LITTLE_PER_S, _MUCH_PER_S = 1.0, 20.0
+_ONE = {Metric.PROXY_FAILURES: "request at the proxy"}
 
 
-def _sequential(gate: Gate, odds: float, samples_per_s: float | None) -> str:
-    """Say what a sequential gate sees, and after how many samples or how long; what takes longer than its deadline is not seen by it."""
-    counted = SAMPLES[gate.metric]
-    first_s = 0.0 if gate.metric in sequential.SHARES else _RECOVERY_S
-    if gate.metric in sequential.SHARES:
-        bits = [(f"{share:.0%}", (math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL)) for share in _SHARES]
-        limit = sequential.margin(samples_per_s or 1.0).share if gate.max is None else gate.max
-        passing = math.log(sequential.PASS_ODDS) / -math.log1p(-min(SHARE_MAX, max(limit, TIMES_MIN * _USUAL)))
-        name = NAMES[gate.metric]
-    else:
-        least = math.log(GOOD_RATIO)
-        bits = [(f"{ratio:g} ×", (math.log(odds) + _UNKNOWN) * 2 * SPREAD**2 / (math.log(ratio) - least) ** 2) for ratio in _RATIOS]
-        ratio = gate.ratio_max or sequential.margin(samples_per_s or 1.0).ratio
-        passing = math.log(sequential.PASS_ODDS) * 2 * SPREAD**2 / math.log(ratio) ** 2
-        name = "time" if gate.metric in sequential.HISTOGRAMS else "cost"
-    passing = max(passing, sequential.REQUESTS_MIN, gate.samples_min)
-    if samples_per_s is None:
-        sees = ", ".join(f"{what} after about {needed:.0f}" for what, needed in bits)
-        late = f", not before about {_roughly(first_s)}, since until then it may be a recovery" if first_s else ""
-        return f"a {name} of {sees} {counted}{late}; a good worker passes after about {passing:.0f}"
-    times = [(what, first_s + needed / samples_per_s) for what, needed in bits]
-    seen = [f"{what} in about {_roughly(time_s)}" for what, time_s in times if time_s <= gate.deadline_s]
-    unseen = [what for what, time_s in times if time_s > gate.deadline_s]
-    blind = f", not {' or '.join(unseen)}" if unseen else ""
+def _at_any_traffic(gate: Gate, odds: float) -> str:
+    """Say what a sequential gate sees before anybody has measured what its workers are asked."""
+    little, much = (Facing(per_s, 300.0, per_s, 1, 1, 0.0, 0.0, USUAL) for per_s in (_LITTLE_PER_S, _MUCH_PER_S))
     return (
-        f"with {samples_per_s:.2g} {counted} a second it sees {', '.join(seen) or 'nothing of the kind'}{blind}; "
-        f"a good worker passes in about {_roughly(max(gate.soak_s, passing / samples_per_s))}"
+        f"at {_LITTLE_PER_S:g} {_ONE.get(gate.metric, SAMPLES[gate.metric][:-1])} a second {at_traffic(gate, odds, little)}; "
+        f"at {_MUCH_PER_S:g} {at_traffic(gate, odds, much)}"
     )
 
 
-class Facing(NamedTuple):
-    """
-    What a worker's sequential gate will have: *per_s* samples a second, also in the *baseline_s* before, and somebody to compare with, or
-    nobody (*alone*).
-
-    It is one of *workers* of its role, who follow one another every *turn_s*, and are watched for *watch_s* after the last.
-    """
-
-    per_s: float
-    baseline_s: float
-    alone: bool
-    workers: int
-    turn_s: float
-    watch_s: float
-
-
 def at_traffic(gate: Gate, odds: float, facing: Facing) -> str:
-    """Say what a sequential gate sees at the traffic that was measured, how soon, what only several workers show, and when one passes."""
+    """
+    Say what a sequential gate sees at the traffic that was measured, how soon in the middle, what only several workers show, and when a
+    good one passes.
+    """
+    its, good, amounts = replace(gate, odds=odds), _good(gate, facing), _amounts(gate, facing)
+    seen, unseen = list[str](), dict[str, list[str]]()
+    for one in amounts:
+        found = foresee(its, facing, one.amount, gate.deadline_s)
+        if (seconds := found.failed_s + one.later_s) <= gate.deadline_s:
+            seen.append(f"{one.what} in about {_roughly(seconds)}")
+        else:
+            unseen.setdefault(_later(its, facing, one, found), []).append(one.what)
+    sees = ", ".join([*seen, *(f"{' and '.join(those)} not per worker{later}" for later, those in unseen.items())])
+    return "; ".join([*([sees] if sees else []), _passing(its, facing, foresee(its, facing, good, gate.deadline_s))])
+
+
+class _Amount(NamedTuple):
+    """
+    A ratio or a share, and *what* it is called; by *later_s* it shows later than is reckoned. Whether that is *bad*, so that the gate's
+    test for PASS is to hold it.
+    """
+
+    what: str
+    amount: float
+    later_s: float
+    bad: bool
+
+
+def _amounts(gate: Gate, facing: Facing) -> list[_Amount]:
     limit = sequential.margin(facing.per_s)
     if gate.metric in sequential.SHARES:
-        worst = limit.share if gate.max is None else gate.max
-        needed = math.log(sequential.PASS_ODDS) / -math.log1p(-min(SHARE_MAX, max(worst, TIMES_MIN * _USUAL))) / facing.per_s
-        late = [", but it doesn't pass" if share >= worst else "" for share in _SHARES]
-        needs_s = [(math.log(odds) + _UNKNOWN) / _divergence(share, _USUAL) / facing.per_s for share in _SHARES]
-        times = [(f"{share:.0%}", seconds, later) for share, seconds, later in zip(_SHARES, needs_s, late, strict=True)]
-        warm_s = 0.0
-    else:
-        needed = sequential.BLOCK_S * math.log(sequential.PASS_ODDS) / _said_by_a_block(facing, math.log(gate.ratio_max or limit.ratio))
-        warm_s = _WARM_S
-        good = math.log(GOOD_RATIO_ALONE if facing.alone else GOOD_RATIO) + SPREAD / math.sqrt(max(1.0, facing.per_s * facing.baseline_s))
-        bad = gate.ratio_max or limit.ratio
-        times = [(f"{ratio:g} ×", _seen_after_s(facing, ratio, good, odds), _later(facing, ratio, bad, odds)) for ratio in _RATIOS]
-    seen = [f"{what} in about {_roughly(seconds)}" for what, seconds, _ in times if seconds <= gate.deadline_s]
-    unseen = [f"{what} not per worker{later}" for what, seconds, later in times if seconds > gate.deadline_s]
-    least_s = max(sequential.REQUESTS_MIN, gate.samples_min) / facing.per_s
-    passing_s = max(gate.soak_s, warm_s + max(least_s, needed))
-    passes = f"a good one passes in about {_roughly(passing_s)}"
-    if passing_s > gate.deadline_s:
-        passes = f"no ruling: even a good one has yet to pass after its {gate.deadline_s:g} s"
-    return "; ".join([", ".join([*seen, *unseen]), passes])
+        worst = max(limit.share if gate.max is None else gate.max, TIMES_MIN * facing.usual)
+        # Reckoned is with parts of a failure. They come as a whole, and the last one that is needed has to come.
+        return [
+            _Amount(f"{share:.0%}", share, 1 / (share * facing.per_s), share >= worst)
+            for share in _SHARES
+            if share >= TIMES_MIN * facing.usual
+        ]
+    worst = gate.ratio_max or limit.ratio
+    return [_Amount(f"{ratio:g} ×", ratio, _LATER_S, ratio >= worst) for ratio in _RATIOS]
 
 
-# Until then a good worker's caches are as warm as it has to be to pass (the middle of made-up traces).
-_WARM_S = 100.0
-# What the drift of a pool leaves unknown, as drift.py has it after a few blocks, and without anybody to follow (variances).
-_DRIFT, _DRIFT_ALONE = 0.002, 0.15**2
+def _good(gate: Gate, facing: Facing) -> float:
+    return facing.usual if gate.metric in sequential.SHARES else 1.0
 
 
-def _variance(facing: Facing) -> float:
-    """Return how badly one block knows how slow a worker is."""
-    return SPREAD**2 / (facing.per_s * sequential.BLOCK_S) + WAVERS**2 + (_DRIFT_ALONE if facing.alone else _DRIFT)
+def passes_in_time(gate: Gate, odds: float, facing: Facing) -> bool:
+    """Tell whether a good worker passes before the gate's deadline."""
+    return foresee(replace(gate, odds=odds), facing, _good(gate, facing), gate.deadline_s).passed_s < math.inf
 
 
-def _said_by_a_block(facing: Facing, apart: float) -> float:
-    """Return the logarithm of the odds that one block gives on average between two that lie so far *apart*."""
-    return apart * apart / (2 * _variance(facing))
+def _passing(gate: Gate, facing: Facing, good: Foreseen) -> str:
+    if good.passed_s == math.inf:
+        return f"no ruling: even a good one has yet to pass after its {gate.deadline_s:g} s"
+    least_s = max(gate.soak_s, max(sequential.REQUESTS_MIN, gate.samples_min) / facing.per_s)
+    sooner = 1.0 if gate.metric in sequential.SHARES else _SOONER
+    return f"a good one passes in about {_roughly(max(least_s, sooner * good.passed_s))}"
 
 
-def _seen_after_s(facing: Facing, ratio: float, good: float, odds: float) -> float:
-    apart = math.log(ratio) - good
-    # As in latency.Setting: what is nearer to good than that is told from it by no test.
-    if apart <= APART:
-        return math.inf
-    return _RECOVERY_S + sequential.BLOCK_S * (math.log(odds) + _UNKNOWN) / _said_by_a_block(facing, apart)
+# With fewer requests a second nothing is promised of several workers: of 8 made-up rollouts with 0.41 a second and a ratio of 1.2 only 3
+# showed together what was reckoned to be shown. At 1 and 5 a second what is reckoned held.
+_TOGETHER_PER_S = 1.0
 
 
-def _later(facing: Facing, ratio: float, bad: float, odds: float) -> str:
+def _later(gate: Gate, facing: Facing, one: _Amount, found: Foreseen) -> str:
     """
-    Say what becomes of a ratio that one worker doesn't show in time. What would be *bad* doesn't pass; what does is looked at together.
+    Say what becomes of what one worker doesn't show in time: what is bad doesn't pass, and what passes is looked at together.
 
-    Said is while which worker of its role is rolled those before show it; nothing when they don't until the last watch ends.
+    Said is while which worker of its role is rolled those before show it.
     """
-    if ratio >= bad:
+    if one.bad:
         return ", but it doesn't pass"
-    for turn in range(pooled.WORKERS_MIN + 1, facing.workers + 2):
-        last = turn > facing.workers
-        levels = [_level(facing, ratio, (turn - place) * facing.turn_s + facing.watch_s * last) for place in range(1, turn)]
-        if pooled.weigh([level for level in levels if level.seconds > 0])[0] >= math.log(odds) + _UNKNOWN:
-            return f" but together by {'the end of the watch' if last else f'worker {turn}'}"
-    return ""
-
-
-def _level(facing: Facing, ratio: float, seconds: float) -> Level:
-    # What was longer ago is forgotten.
-    blocks = max(1.0, min(seconds / sequential.BLOCK_S, sequential.BLOCKS_MAX))
-    shared = (_DRIFT_ALONE if facing.alone else _DRIFT) * min(1.0, DRIFT_LASTS_S / max(seconds, 1.0))
-    return Level(math.log(ratio), _variance(facing) / blocks, seconds, seconds, shared, alone=float(facing.alone))
-
-
-def _divergence(share: float, usual: float) -> float:
-    """Return what one request says on average of a share that isn't the usual one (Kullback and Leibler)."""
-    return share * math.log(share / usual) + (1 - share) * math.log((1 - share) / (1 - usual))
+    if gate.odds is None or not gate.acts or gate.metric in sequential.SHARES or facing.workers < pooled.WORKERS_MIN:
+        return ""
+    if facing.per_s < _TOGETHER_PER_S:
+        return ", not together either"
+    for turn in range(pooled.WORKERS_MIN + 1, facing.workers + 1):
+        if together(found, facing, turn) >= math.log(gate.odds):
+            return f" but together by worker {turn}"
+    if together(found, facing, facing.workers, facing.watch_s) >= math.log(gate.odds):
+        return " but together by the end of the watch"
+    return ", not together either"
 
 
 def _roughly(seconds: float) -> str:
-    """Write seconds roughly."""
-    return f"{seconds:.0f} s" if seconds < _MINUTES_FROM_S else f"{seconds / 60:.0f} min"
+    """Write seconds roughly, and rather too many than too few."""
+    if seconds < _MINUTES_FROM_S:
+        return f"{5 * math.ceil(seconds / 5)} s"
+    return f"{math.ceil(seconds / 30) / 2 if seconds < _WHOLE_FROM_S else math.ceil(seconds / 60):g} min"
 
 
-_MINUTES_FROM_S = 100.0
+_MINUTES_FROM_S = 95.0
+_WHOLE_FROM_S = 300.0
 
 
 def _unseen(gate: Gate, samples: float) -> str:

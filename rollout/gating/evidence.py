@@ -4,6 +4,8 @@ What a metric is worth in a tally: a value in the metric's own unit, and how man
 A p95 is interpolated within its bucket, as Prometheus does. The bucket's upper edge would be the cautious choice for one worker alone, but
 a gate compares two values, and the buckets are up to 2.5 times as wide as their lower edge: with edges, a change of 1 % across one of them
 would look like one of 150 %, and most real changes like none. The test for FAIL doesn't use it; it counts whole buckets (threshold.py).
+
+Source: Prometheus' `histogram_quantile` for the p95; the rest is our own.
 """
 
 from collections.abc import Callable

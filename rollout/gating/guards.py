@@ -1,4 +1,8 @@
-"""What must hold at every moment before a worker may be taken out. A guard that could not be read does not hold."""
+"""
+What must hold at every moment before a worker may be taken out. A guard that could not be read does not hold.
+
+Source: our own; docs/gates.md says what each guard is about.
+"""
 
 import math
 from dataclasses import dataclass

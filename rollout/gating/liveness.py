@@ -1,4 +1,8 @@
-"""The gate of roles of which nothing else is known: it says no more than that the worker answers, and says that it says no more."""
+"""
+The gate of roles of which nothing else is known: it says no more than that the worker answers, and says that it says no more.
+
+Source: our own.
+"""
 
 from rollout.model.gate import Evidence, Ruling, Verdict
 from rollout.model.ids import GateId

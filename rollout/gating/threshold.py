@@ -12,6 +12,8 @@ absolute and must be met besides. Of WORK less is worse: there the threshold is 
 `slack`, and `max` is the least that is accepted.
 
 A baseline is a sample too. FAIL compares with the worst that it may really have been (one-sided, 90 %), PASS with what it was.
+
+Source: our own; what is chance, chance.py says.
 """
 
 import math

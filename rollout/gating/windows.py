@@ -3,6 +3,8 @@ Stretches of time of one worker, one after the other: what recovers, or fades, s
 
 A window that a gate is to rule on lasts until it holds the samples that the gate asks for, however long that takes: a shorter one could
 never fail, and would look like health.
+
+Source: our own.
 """
 
 from collections.abc import Mapping, Sequence

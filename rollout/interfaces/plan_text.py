@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from rollout.gating.detectable import unwatched
+from rollout.interfaces.budget_text import budget_lines
 from rollout.interfaces.evidence_text import gate_lines
 from rollout.interfaces.report.words import duration, windows_text
 from rollout.model.load import Headroom
@@ -97,7 +98,9 @@ def _way_back(plan: Plan) -> list[str]:
 def _guards(plan: Plan) -> list[str]:
     if not plan.phases:
         return []
-    return [f"{guard.guard} ≤ {guard.max:g}, or the rollout waits {guard.deadline_s:g} s and pauses" for guard in plan.guards]
+    deadlines = dict.fromkeys(guard.deadline_s for guard in plan.guards)
+    those = {at_s: [f"{guard.guard} ≤ {guard.max:g}" for guard in plan.guards if guard.deadline_s == at_s] for at_s in deadlines}
+    return [f"{', '.join(names)}, or the rollout waits {deadline_s:g} s and pauses" for deadline_s, names in those.items()]
 
 
 def _headroom(plan: Plan) -> list[str]:
@@ -122,9 +125,7 @@ def _of_room(room: Headroom) -> str:
 
 def _gates(plan: Plan) -> list[str]:
     lines = list(gate_lines(plan))
-    if odds := {gate.odds for gate in plan.gates.values() if gate.odds is not None}:
-        names = ", ".join(gate.id for gate in plan.gates.values() if gate.odds is not None)
-        lines.append(f"{names}: each of them fails a worker at odds of {max(odds):,.0f} : 1 against a good one, whenever it is looked at")
+    lines += budget_lines(plan)
     silent = ", ".join(gate.id for gate in plan.gates.values() if not gate.acts)
     lines += [f"{silent}: told of, not acted on (act: false)"] if silent else []
     if plan.recovery is not None:

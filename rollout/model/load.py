@@ -13,7 +13,7 @@ class Load:
     *utilisation* has one figure per window, in CPU seconds per second: Synapse runs in one thread, so 1.0 is all there is. Over all of
     them *requests* were completed, long-polls among them, for *request_cpu_s* CPU seconds each; *p95_s* is the 95th percentile of ordinary
     ones, None where there were too few. *source* says where this is from. *requests_per_s* is None where nobody knows how long that took,
-    and so is *ordinary_per_s*, without the long-polls.
+    and so is *ordinary_per_s*, without the long-polls. *failed* is the share of them that ended with a 5xx; None where nobody knows.
     """
 
     utilisation: tuple[float, ...]
@@ -23,14 +23,19 @@ class Load:
     source: str
     requests_per_s: float | None = None
     ordinary_per_s: float | None = None
+    failed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What users asked of one worker: ordinary requests and long-polls a second."""
+    """
+    What users asked of one worker: ordinary requests and long-polls a second, and which share of them *failed* (None: nobody knows, or they
+    were too few to tell).
+    """
 
     requests_per_s: float
     polls_per_s: float
+    failed: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,7 +137,8 @@ def load_of(tallies: Sequence[Tally], source: str) -> Load | None:
     seconds = sum(tally.until_s - tally.since_s for tally in lasting)
     ordinary_per_s = sum(tally.requests for tally in lasting) / seconds
     p95_s = _p95_of(counts)
-    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, p95_s, source, requests / seconds, ordinary_per_s)
+    failed = sum(tally.errors for tally in lasting) / requests if requests else None
+    return Load(utilisation, requests, cpu_s / requests if requests else 0.0, p95_s, source, requests / seconds, ordinary_per_s, failed)
 
 
 def _p95_of(counts: Sequence[float]) -> float | None:

@@ -21,7 +21,7 @@ Rejected: drawing thousands of rollouts at random (the core knows no randomness,
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil, floor, sqrt
 from statistics import fmean, median
 from types import MappingProxyType
@@ -61,6 +61,8 @@ PARTS = {
 PART_OF = {verb: part for part, verbs in PARTS.items() for verb in verbs}
 
 
+# Of fewer requests one or none may have failed by chance.
+FAILED_OF_MIN = 500.0
 NOTHING_ASKED: Mapping[WorkerId, Traffic] = MappingProxyType({})
 
 
@@ -152,7 +154,9 @@ def forecast(
 def traffic_of(loads: Mapping[WorkerId, Load]) -> dict[WorkerId, Traffic]:
     """Return what each worker was asked, of those of which it is known."""
     return {
-        worker: Traffic(load.ordinary_per_s, load.requests_per_s - load.ordinary_per_s)
+        worker: Traffic(
+            load.ordinary_per_s, load.requests_per_s - load.ordinary_per_s, load.failed if load.requests >= FAILED_OF_MIN else None
+        )
         for worker, load in loads.items()
         if load.requests_per_s is not None and load.ordinary_per_s is not None
     }
@@ -161,8 +165,8 @@ def traffic_of(loads: Mapping[WorkerId, Load]) -> dict[WorkerId, Traffic]:
 def without_bought(traffic: Traffic, bought_per_s: float, role: Role) -> Traffic:
     """Take off the canary requests that were bought while it was measured."""
     if Metric.LATENCY_P95 in bought_metrics(role):
-        return Traffic(max(0.0, traffic.requests_per_s - bought_per_s), traffic.polls_per_s)
-    return Traffic(traffic.requests_per_s, max(0.0, traffic.polls_per_s - bought_per_s))
+        return replace(traffic, requests_per_s=max(0.0, traffic.requests_per_s - bought_per_s))
+    return replace(traffic, polls_per_s=max(0.0, traffic.polls_per_s - bought_per_s))
 
 
 def sessions_of(seen: Observation) -> dict[WorkerId, int]:

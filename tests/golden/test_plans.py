@@ -81,9 +81,10 @@ def _load_of(windows: list[float]) -> Load:
     return Load(tuple(windows), requests=600.0, request_cpu_s=0.008, p95_s=0.2, source="measured over 6 s")
 
 
-def _asked(ordinary_per_s: float, polls_per_s: float) -> Load:
-    """Return the load of a worker that is asked so much, and does it easily."""
-    return replace(_load_of([0.1, 0.1, 0.1]), requests_per_s=ordinary_per_s + polls_per_s, ordinary_per_s=ordinary_per_s)
+def _asked(ordinary_per_s: float, polls_per_s: float, failed: float | None = None) -> Load:
+    """Return the load of a worker that is asked so much, and does it easily, but for the share that *failed*."""
+    asked = replace(_load_of([0.1, 0.1, 0.1]), requests_per_s=ordinary_per_s + polls_per_s, ordinary_per_s=ordinary_per_s)
+    return replace(asked, failed=failed)
 
 
 def _release(parts: Mapping[str, Any]) -> Release:
