@@ -10,6 +10,7 @@ Source: our own, with the tail of chance.py.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -165,12 +166,21 @@ def _later(gate: Gate, facing: Facing, one: _Amount, found: Foreseen) -> str:
         return ""
     if facing.per_s < _TOGETHER_PER_S:
         return ", not together either"
-    for turn in range(pooled.WORKERS_MIN + 1, facing.workers + 1):
+    for turn in _turns(facing.workers):
         if together(found, facing, turn) >= math.log(gate.odds):
             return f" but together by worker {turn}"
     if together(found, facing, facing.workers, facing.watch_s) >= math.log(gate.odds):
         return " but together by the end of the watch"
     return ", not together either"
+
+
+def _turns(workers: int) -> Iterator[int]:
+    """Return after whom it is asked: each of the first, then ever fewer, since of a thousand nobody wants to know exactly."""
+    turn = pooled.WORKERS_MIN + 1
+    while turn < workers:
+        yield turn
+        turn += max(1, turn // 10)
+    yield workers
 
 
 def _roughly(seconds: float) -> str:

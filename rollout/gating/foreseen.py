@@ -14,6 +14,7 @@ Source: our own.
 """
 
 import math
+from bisect import bisect_right
 from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -106,18 +107,23 @@ def together(foreseen: Foreseen, facing: Facing, turn: int, more_s: float = 0.0)
 
     Who is left to be compared with grows fewer with each of a pool, and from the last one on a worker's evidence is worth much less.
     """
-    since = (_since(foreseen, facing, place, (turn - place) * facing.turn_s + more_s) for place in range(1, turn + 1))
-    return pooled.weigh([level for level in since if level is not None])[0]
+    ends_s = [level.until_s for level in foreseen.levels]
+    known: dict[tuple[int, int], Level | None] = {}
+    since: list[Level] = []
+    for place in range(1, turn + 1):
+        # Who is as far in another pool, and is watched for as long, shows the same.
+        key = ((place - 1) % facing.pool, bisect_right(ends_s, (turn - place) * facing.turn_s + more_s))
+        if key not in known:
+            known[key] = _since(foreseen, facing, *key)
+        if (level := known[key]) is not None:
+            since.append(level)
+    return pooled.weigh(since)[0]
 
 
-def _since(foreseen: Foreseen, facing: Facing, place: int, watched_s: float) -> Level | None:
-    """Say what is known by then of the worker that is rolled as the *place*-th, since it passed."""
-    followers = facing.pool - 1 - (place - 1) % facing.pool
-    levels = [
-        level._replace(alone=float(facing.alone or level.until_s > followers * facing.turn_s))
-        for level in foreseen.levels
-        if level.until_s <= watched_s
-    ]
+def _since(foreseen: Foreseen, facing: Facing, before: int, blocks: int) -> Level | None:
+    """Say what the first *blocks* tell of a worker since it passed, which so many of its pool came *before*."""
+    alone_from_s = (facing.pool - 1 - before) * facing.turn_s
+    levels = [level._replace(alone=float(facing.alone or level.until_s > alone_from_s)) for level in foreseen.levels[:blocks]]
     return pooled.since(levels, foreseen.passed_s)
 
 

@@ -11,7 +11,7 @@ from rollout.gating.foreseen import Facing
 from rollout.gating.latency import GOOD_RATIO_ALONE
 from rollout.homeservers.synapse.canaries import bought_metrics, bought_path
 from rollout.model.gate import Gate, Metric
-from rollout.model.ids import PoolId, WorkerId
+from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.listing import listed
 from rollout.model.plan import Plan, Step, Verb, Worker, steps_of
 from rollout.planning.forecast import bought_per_s
@@ -42,15 +42,14 @@ class _One(NamedTuple):
 def gate_lines(plan: Plan) -> Iterator[str]:
     """Say of each gate what it sees, or what passes it unseen; workers of a role with about the same traffic are told of together."""
     soaks = {step.worker: step for step in steps_of(plan.phases) if step.verb is Verb.SOAK and step.worker is not None}
-    left = _left(plan, soaks)
+    left, workers = _left(plan, soaks), {worker.id: worker for worker in plan.workers}
     silent, alone = set[WorkerId](), {worker for worker, others in left.items() if not others}
     for gate in plan.gates.values():
         if gate.odds is None:
             yield detectable(gate)
             continue
-        ones = [_one(plan, gate, step.worker, left) for step in soaks.values() if step.worker is not None and gate.id in step.gates]
-        yield from _sequential(plan, gate, gate.odds, ones)
-        silent |= {one.worker.id for one in ones if _helps(plan, gate, gate.odds, one)}
+        ones = [_one(plan, gate, worker, left[worker], workers) for worker, step in soaks.items() if gate.id in step.gates]
+        yield from _sequential(plan, gate, gate.odds, ones, silent)
         alone |= {one.worker.id for one in ones if gate.metric in _LEVELS and one.per_s and one.peers_per_s == 0}
     if silent:
         names = listed([str(worker) for worker in soaks if worker in silent], _NAMES_MAX)
@@ -60,19 +59,19 @@ def gate_lines(plan: Plan) -> Iterator[str]:
         yield from _without_peers(plan, soaks, alone)
 
 
-def _one(plan: Plan, gate: Gate, worker_id: WorkerId, left: Mapping[WorkerId, Sequence[WorkerId]]) -> _One:
-    workers = {worker.id: worker for worker in plan.workers}
+def _one(plan: Plan, gate: Gate, worker_id: WorkerId, left: Sequence[WorkerId], workers: Mapping[WorkerId, Worker]) -> _One:
     worker = workers[worker_id]
     per_s = _samples_per_s(plan, gate, worker)
     # Of whom nobody has measured anything, there is as much to see as of the worker itself.
-    theirs = [_samples_per_s(plan, gate, workers[other]) for other in left[worker_id]]
+    theirs = [_samples_per_s(plan, gate, workers[other]) for other in left]
     peers_per_s = sum((per_s or 1.0) if rate is None else rate for rate in theirs)
     traffic = plan.forecast.traffic.get(worker_id)
     return _One(worker, per_s, peers_per_s, len(theirs), traffic.failed if traffic is not None and gate.metric is Metric.ERRORS else None)
 
 
-def _sequential(plan: Plan, gate: Gate, odds: float, ones: Sequence[_One]) -> Iterator[str]:
-    of_role: dict[str, list[_One]] = {}
+def _sequential(plan: Plan, gate: Gate, odds: float, ones: Sequence[_One], silent: set[WorkerId]) -> Iterator[str]:
+    """Say what one gate sees; who could be asked by us, and of whom it sees too little, is added to *silent*."""
+    of_role: dict[Role, list[_One]] = {}
     for one in ones:
         of_role.setdefault(one.worker.role, []).append(one)
     said: dict[str, list[str]] = {}
@@ -85,9 +84,12 @@ def _sequential(plan: Plan, gate: Gate, odds: float, ones: Sequence[_One]) -> It
                 groups.setdefault((is_alone, round(math.log2(one.per_s)), _size(one.failed)), []).append(one)
         for group in groups.values():
             facing = _facing(plan, group, its)
+            if _buyable(plan, gate, group[0].worker.role) and not passes_in_time(gate, odds, facing):
+                silent |= {one.worker.id for one in group}
             said.setdefault(_told(gate, odds, facing, group), []).extend(str(one.worker.id) for one in group)
-        if silent := [str(one.worker.id) for one in its if one.per_s == 0]:
-            said.setdefault(": nothing came while that was measured, so there may be no ruling", []).extend(silent)
+        if unasked := [one.worker.id for one in its if one.per_s == 0]:
+            said.setdefault(": nothing came while that was measured, so there may be no ruling", []).extend(map(str, unasked))
+            silent |= {worker for worker in unasked if _buyable(plan, gate, its[0].worker.role)}
         unknown = unknown or any(one.per_s is None for one in its)
     yield from (f"{gate.id} of {listed(names, _NAMES_MAX)}{told}" for told, names in said.items())
     if unknown:
@@ -126,13 +128,11 @@ def _size(share: float | None) -> int | None:
     return None if share is None else round(math.log2(max(share, USUAL)))
 
 
-def _helps(plan: Plan, gate: Gate, odds: float, one: _One) -> bool:
-    """Tell whether users ask one worker too little for a ruling, and it could be asked by us instead."""
-    if plan.buying is not None or not gate.acts or gate.metric in _CANARIES or one.per_s is None:
+def _buyable(plan: Plan, gate: Gate, role: Role) -> bool:
+    """Tell whether evidence for a gate could be bought of such workers, and isn't."""
+    if plan.buying is not None or not gate.acts or gate.metric in _CANARIES:
         return False
-    if bought_path(one.worker.role, 0) is None or gate.metric not in bought_metrics(one.worker.role):
-        return False
-    return one.per_s == 0 or not passes_in_time(gate, odds, _facing(plan, [one], [one]))
+    return bought_path(role, 0) is not None and gate.metric in bought_metrics(role)
 
 
 def _samples_per_s(plan: Plan, gate: Gate, worker: Worker) -> float | None:
@@ -150,10 +150,8 @@ def _samples_per_s(plan: Plan, gate: Gate, worker: Worker) -> float | None:
 
 def _turn_s(plan: Plan, workers: Sequence[WorkerId]) -> float:
     """Return how long it takes from one of them to the next."""
-    times = [
-        plan.forecast.steps[step.id].mean_s for step in steps_of(plan.phases) if step.worker in workers and step.id in plan.forecast.steps
-    ]
-    return sum(times) / len(workers)
+    those, steps = set(workers), plan.forecast.steps
+    return sum(steps[step.id].mean_s for step in steps_of(plan.phases) if step.worker in those and step.id in steps) / len(workers)
 
 
 def _left(plan: Plan, soaks: Mapping[WorkerId, Step]) -> dict[WorkerId, list[WorkerId]]:
