@@ -68,13 +68,15 @@ def test_no_figure_is_of_rollouts_on_which_something_was_chosen() -> None:
 
 
 def test_the_page_says_what_was_measured() -> None:
-    """Of bad ones when they were taken back, of good ones when they passed; a dash where that is never."""
+    """Of bad ones when they were taken back, of good ones when they passed; a dash: never, or no ruling at the deadline."""
     courses = {"healthy": [Course(60.0, NEVER)] * 199 + [Course(60.0, 90.0)], "p95 ×2": [Course(NEVER, NEVER)] * 3 + [Course(NEVER, 80.0)]}
+    courses["cold"] = [Course(900.0, NEVER)]
     rows = [row(_tale(kind, 5.0, its, gate.name)) for gate in CONTENDERS for kind, its in courses.items()]
     recorded = {**row(_tale("healthy", 20.0, [Course(45.0, NEVER)])), "restart": "good", "seeds": contest.RECORDED}
     page = report.page([*rows, recorded], [{"what": "this", "met": "NO"}], COUNTED, "abcdef0123")
     assert f"| healthy | {' | '.join(['0.5 % 60 s'] * len(CONTENDERS))} |" in page
     assert f"| p95 ×2 | {' | '.join(['25 % –'] * len(CONTENDERS))} |" in page
+    assert f"| cold | {' | '.join(['0 % –'] * len(CONTENDERS))} |" in page
     assert f"| {PER_RESTART.name} | passed 45 |" in page
     assert "| this | NO |" in page
     assert "Measured at abcdef0 with" in page
