@@ -173,3 +173,4 @@ def test_what_measuring_on_will_not_tell_refuses(
     (check,) = of_guards(replace(asked, findings=findings))
     assert check.result is result
     assert check.why.endswith(why)
+    assert "; it is measured" not in check.why
