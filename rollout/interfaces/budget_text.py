@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from rollout.model.gate import MODEL_MARGIN
 from rollout.model.plan import Plan, Verb, steps_of
+from rollout.planning.evidence import tests_of
 
 
 def budget_lines(plan: Plan) -> Iterator[str]:
@@ -12,29 +13,16 @@ def budget_lines(plan: Plan) -> Iterator[str]:
     if odds is None:
         return
     sequential = [gate.id for gate in plan.gates.values() if gate.odds is not None]
-    tests = _tests(plan)
+    each = [
+        (step.worker, name) for step in steps_of(plan.phases) if step.verb is Verb.SOAK and step.worker is not None for name in step.gates
+    ]
+    tests = max(1, tests_of(each, plan.gates, {worker.id: worker.role for worker in plan.workers}))
     share = MODEL_MARGIN * tests / odds
     yield (
         f"{', '.join(sequential)}: at most {100 * share:.2g} % of good rollouts are to be taken back by {tests} tests: each needs odds of "
-        f"{odds:,.0f} : 1 ({_MARGIN} times the budget's, since how requests vary is a model)"
+        f"{odds:,.0f} : 1 ({MODEL_MARGIN:g} times the budget's, since how requests vary is a model)"
     )
     outside = [f"{gate.id} (threshold)" for gate in plan.gates.values() if gate.odds is None and gate.acts]
     outside += [] if plan.recovery is None else ["recovery (load)"]
     if outside:
         yield f"not in the budget: {', '.join(outside)}"
-
-
-_MARGIN = {4.0: "four"}.get(MODEL_MARGIN, f"{MODEL_MARGIN:g}")
-
-
-def _tests(plan: Plan) -> int:
-    """Count the tests that the budget is spent over, as planning/evidence.py does: each gate of each worker, and of each role together."""
-    roles = {worker.id: worker.role for worker in plan.workers}
-    each = [
-        (step.worker, name)
-        for step in steps_of(plan.phases)
-        if step.verb is Verb.SOAK and step.worker is not None
-        for name in step.gates
-        if plan.gates[name].odds is not None
-    ]
-    return max(1, len(each) + len({(roles[worker], name) for worker, name in each}))

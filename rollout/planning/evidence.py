@@ -63,10 +63,14 @@ def spent_on(
     Spend it on *each* worker that is asked by a gate, as in a rollout of these workers: thresholds cost nothing, and what doesn't act costs
     as much as what does.
     """
-    tests = [(worker, name) for worker, name in each if gates[name].odds is not None]
-    together = {(roles[worker], name) for worker, name in tests}
-    odds = odds_of(len(tests) + len(together), false_alarms)
+    odds = odds_of(tests_of(each, gates, roles), false_alarms)
     return {name: gate if gate.odds is None else replace(gate, odds=odds) for name, gate in gates.items()}
+
+
+def tests_of(each: Collection[tuple[WorkerId, GateId]], gates: Mapping[GateId, Gate], roles: Mapping[WorkerId, Role]) -> int:
+    """Count what the budget is spent over: each sequential gate of each worker, and of all workers of a role together."""
+    sequential = [(worker, name) for worker, name in each if gates[name].odds is not None]
+    return len(sequential) + len({(roles[worker], name) for worker, name in sequential})
 
 
 def deadline_of(entry: GateEntry) -> float:

@@ -28,7 +28,7 @@ def test_the_budget_is_stated_with_what_it_is_spent_over() -> None:
     (said,) = budget_lines(plan)
     assert said == (
         "errors, latency: at most 1 % of good rollouts are to be taken back by 13 tests: each needs odds of 5,200 : 1 "
-        "(four times the budget's, since how requests vary is a model)"
+        "(4 times the budget's, since how requests vary is a model)"
     )
     soaks = [step for step in steps_of(plan.phases) if step.verb is Verb.SOAK]
     roles = {worker.id: worker.role for worker in plan.workers}
