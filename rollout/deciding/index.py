@@ -71,7 +71,7 @@ class PlanIndex:
     *surveys* and *watch* the steps of those verbs. *weighed_gates* are the sequential ones, and *shadow_gates* those that don't act
     (shadowing.py). Those *already_on_it* ran the release before: they show nothing of how it was without it. *rulings* (watching.py), what
     was *compared* (soaking.py), what was *weighed*, who was *excused* by whom and what is *calm* of a role (weighing.py) are kept by
-    the way.
+    the way, and so are the *pasts* of pools (seeing.py).
     """
 
     plan: Plan
@@ -91,6 +91,7 @@ class PlanIndex:
     compared: dict[tuple[WorkerId, GateId], Compared] = field(default_factory=dict)
     weighed: dict[tuple[WorkerId, GateId], Weighed] = field(default_factory=dict)
     excused: dict[tuple[WorkerId, GateId], tuple[Weighed, tuple[Passed, ...], Weighed]] = field(default_factory=dict)
+    pasts: dict[WorkerId, tuple[list[Tally], Tally | None]] = field(default_factory=dict)
     calm: dict[tuple[Role, GateId], tuple[list[Passed], list[Passed], list[Passed]]] = field(default_factory=dict)
 
     def windowed(self, worker: WorkerId) -> tuple[Gate, ...]:

@@ -1,8 +1,14 @@
 """What may be gone by: only what was seen after the act, and lately."""
 
-from rollout.deciding.index import index_of
+import operator
+from functools import reduce
+from typing import NamedTuple
+
+from rollout.deciding.index import PlanIndex, index_of
 from rollout.deciding.state import DeployState, WorkerState
-from rollout.model.gate import Gate, Metric
+from rollout.gating import threshold
+from rollout.model.gate import Gate, Metric, Tally
+from rollout.model.ids import WorkerId
 from rollout.model.plan import Plan, Step, Worker
 from rollout.model.sighting import Sighting
 
@@ -53,6 +59,32 @@ def gone_for(known: WorkerState, now_s: float) -> str:
         return ""
     silent = f"it has not answered for {UNHEALTHY_GRACE_S:.0f} s"
     return silent if known.missing or not (ended := has_ended(known.sighting)) else f"{silent}: {ended}"
+
+
+class Past(NamedTuple):
+    """What a worker did before, and the others of its pool then; these only where its own says too little."""
+
+    own: Tally | None
+    pool: Tally | None
+
+
+def past_of(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Past:
+    """Return what a threshold compares a worker with."""
+    own = state.workers[worker].baseline
+    return Past(own, pool_before(index_of(plan), state, worker) if threshold.needs_pool(gate, own) else None)
+
+
+def pool_before(index: PlanIndex, state: DeployState, worker: WorkerId) -> Tally | None:
+    """Sum the baselines of the others of its pool up; those that ran the release before show nothing of how it was without it."""
+    pool = index.pools[worker]
+    if pool is None:
+        return None
+    others = [other for other, its in index.pools.items() if other != worker and its == pool and other not in index.already_on_it]
+    theirs = [baseline for other in others if (baseline := state.workers[other].baseline) is not None]
+    kept = index.pasts.get(worker)
+    if kept is None or kept[0] != theirs:
+        kept = index.pasts[worker] = (theirs, reduce(operator.add, theirs) if theirs else None)
+    return kept[1]
 
 
 def unmeasured_by(known: WorkerState, gate: Gate) -> str | None:

@@ -36,5 +36,5 @@ def ruled(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Note 
 def _again(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Verdict | None:
     """Rule on one that has passed: a FAIL, or nothing."""
     if gate.odds is None:
-        return watching.failed_in_windows(plan, gate, state.workers[worker])
+        return watching.failed_in_windows(plan, state, worker, gate)
     return weighing.failed_by(plan, state, worker, gate)

@@ -4,7 +4,7 @@ from rollout.deciding import weighing
 from rollout.deciding.acting import condemn, stop
 from rollout.deciding.decision import Decision, Note, Wait
 from rollout.deciding.index import index_of
-from rollout.deciding.seeing import gone_for, is_confirmed, known_of, unmeasured_by, well, worker_of
+from rollout.deciding.seeing import gone_for, is_confirmed, known_of, past_of, unmeasured_by, well, worker_of
 from rollout.deciding.state import DeployState, Direction, StepState, StepStatus
 from rollout.gating import liveness, recovery, threshold
 from rollout.model.event import GateRuled, StepBegan, StepFinished
@@ -90,8 +90,8 @@ def verdict_of(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now
     known = state.workers[worker]
     compared: threshold.Compared | None = None
     if known.after is not None:
-        kept = index_of(plan).compared
-        compared = threshold.compare(gate, known.after, known.baseline, known.controls, kept.get((worker, gate.id)))
+        kept, past = index_of(plan).compared, past_of(plan, state, worker, gate)
+        compared = threshold.compare(gate, known.after, past.own, known.controls, past.pool, kept.get((worker, gate.id)))
         kept[worker, gate.id] = compared
     admitted_at_s = known.admitted_at_s or now_s
     return threshold.rule_on(gate, compared, unmeasured=unmeasured_by(known, gate), admitted_at_s=admitted_at_s, now_s=now_s)

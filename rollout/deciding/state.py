@@ -33,7 +33,7 @@ from rollout.model.sighting import HoldSighting, PoolSighting, ProxyLimits, Sche
 from rollout.model.warming import Warmed
 
 # Raised when the same journal could lead to another decision: resuming under another version is refused unless it is accepted by name.
-DECISION_VERSION = 11
+DECISION_VERSION = 12
 
 
 class StepStatus(StrEnum):

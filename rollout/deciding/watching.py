@@ -18,8 +18,8 @@ from rollout.deciding import weighing
 from rollout.deciding.acting import go_back, stop
 from rollout.deciding.agenda import Agenda, agenda_of
 from rollout.deciding.decision import Decision, Note, Wait, WaitUntil
-from rollout.deciding.index import Kept, PlanIndex, index_of
-from rollout.deciding.seeing import gone_for, is_confirmed
+from rollout.deciding.index import Kept, index_of
+from rollout.deciding.seeing import Past, gone_for, is_confirmed, past_of
 from rollout.deciding.state import DeployState, StepState, StepStatus, WorkerState
 from rollout.gating import threshold
 from rollout.gating.windows import BURSTS, WINDOWS_TO_FAIL, Window, is_complete
@@ -38,7 +38,7 @@ def alarm(plan: Plan, state: DeployState, agenda: Agenda, now_s: float) -> Decis
         known = state.workers[worker]
         if known.unhealthy_since_s is not None and (gone := gone_for(known, now_s)):
             return go_back(plan, state, f"{worker} had passed, but {gone}", now_s, blamed=worker)
-        for gate, verdict in (*_failed(plan, agenda.index, worker, known), *weighing.failed(plan, state, worker)):
+        for gate, verdict in (*_failed(plan, state, worker), *weighing.failed(plan, state, worker)):
             if (before := known.verdicts.get(gate.id)) is None or before.ruling is not Ruling.FAIL:
                 return Note(GateRuled(now_s, step.id, worker, verdict))
             if not is_confirmed(state, known, now_s):
@@ -64,11 +64,9 @@ def watch(plan: Plan, state: DeployState, step: Step, at: StepState, now_s: floa
     if now_s < ends_at_s:
         return Wait("watch", f"everybody is watched for {plan.watch.watch_s:.0f} s more", ends_at_s)
     until_s = ends_at_s - _FRESH_SAMPLES * plan.sample_s
-    unseen = [str(one.worker) for one, known in _watched(plan, state) if one.gates and _last_s(known) < until_s]
-    once = [
-        f"{one.worker} failed {gate.id}" for one, known in _watched(plan, state) for gate in _gates(plan, one) if _fails(plan, gate, known)
-    ]
     passed = agenda_of(plan, state).passed
+    unseen = [str(worker) for one, worker in passed if one.gates and _last_s(state.workers[worker]) < until_s]
+    once = [f"{worker} failed {gate.id}" for _, worker in passed for gate in _gates(plan, worker) if _fails(plan, state, worker, gate)]
     slow = [f"{worker} ({gate.id})" for _, worker in passed for gate in weighing.excused(plan, state, worker)]
     slow += [f"all {role} workers together ({gate.id})" for role, gate in weighing.excused_together(plan, state, passed)]
     if not unseen and not once and not slow:
@@ -93,12 +91,10 @@ def undecided(plan: Plan, state: DeployState) -> str:
 def _account(plan: Plan, state: DeployState, began_at_s: float) -> str:
     """Say what the last watch has shown, and what it could not show."""
     dark = _undecided(plan, state, began_at_s)
-    bursts = {plan.gates[name].id for step, _ in _watched(plan, state) for name in step.gates if plan.gates[name].metric in BURSTS}
+    passed = agenda_of(plan, state).passed
+    bursts = {plan.gates[name].id for step, _ in passed for name in step.gates if plan.gates[name].metric in BURSTS}
     weighed = index_of(plan).weighed_gates
-    looked_at = sum(
-        len(_gates(plan, step)) + sum(gate.acts for gate in weighed.get(step.worker or WorkerId(""), ()))
-        for step, _ in _watched(plan, state)
-    )
+    looked_at = sum(len(_gates(plan, worker)) + sum(gate.acts for gate in weighed.get(worker, ())) for _, worker in passed)
     unseen = [
         *([f"too little came to rule twice on {_listed(dark)}"] if dark else []),
         *([f"{', '.join(sorted(bursts))} {'is' if len(bursts) == 1 else 'are'} not watched"] if bursts else []),
@@ -118,10 +114,14 @@ def _undecided(plan: Plan, state: DeployState, began_at_s: float) -> list[tuple[
     passed = agenda_of(plan, state).passed
     blind = [(gate.id, str(worker)) for _, worker in passed for gate in weighing.blind(plan, state, worker, began_at_s)]
     return blind + [
-        (gate.id, str(step.worker))
-        for step, known in _watched(plan, state)
-        for gate in _gates(plan, step)
-        if sum(window.own.until_s > began_at_s and _decides(gate, known, window) for window in _last(plan, gate, known)) < WINDOWS_TO_FAIL
+        (gate.id, str(worker))
+        for _, worker in passed
+        for gate in _gates(plan, worker)
+        if sum(
+            window.own.until_s > began_at_s and _decides(gate, past_of(plan, state, worker, gate), window)
+            for window in _last(plan, gate, state.workers[worker])
+        )
+        < WINDOWS_TO_FAIL
     ]
 
 
@@ -133,14 +133,9 @@ def _listed(pairs: Iterable[tuple[GateId, str]]) -> str:
     return ", ".join(f"{gate} ({', '.join(its)})" for gate, its in workers.items())
 
 
-def _watched(plan: Plan, state: DeployState) -> list[tuple[Step, WorkerState]]:
-    """List the SOAKs that are done, with their workers."""
-    return [(step, state.workers[worker]) for step, worker in agenda_of(plan, state).passed]
-
-
-def _gates(plan: Plan, step: Step) -> tuple[Gate, ...]:
+def _gates(plan: Plan, worker: WorkerId) -> tuple[Gate, ...]:
     """List the gates of a SOAK that go on ruling."""
-    return index_of(plan).watched_gates[step.worker] if step.worker is not None else ()
+    return index_of(plan).watched_gates[worker]
 
 
 def _last(plan: Plan, gate: Gate, known: WorkerState) -> tuple[Window, ...]:
@@ -151,8 +146,9 @@ def _last(plan: Plan, gate: Gate, known: WorkerState) -> tuple[Window, ...]:
     return whole[: -WINDOWS_TO_FAIL - 1 : -1]
 
 
-def _failed(plan: Plan, index: PlanIndex, worker: WorkerId, known: WorkerState) -> tuple[tuple[Gate, Verdict], ...]:
+def _failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gate, Verdict], ...]:
     """List the gates by which a worker's last windows failed. Decisions come oftener than measurements, so the answer is kept for these."""
+    index, known = index_of(plan), state.workers[worker]
     kept = index.rulings.get(worker)
     if kept is not None and kept.watched is known.watched and kept.baseline is known.baseline:
         return kept.failed
@@ -163,46 +159,48 @@ def _failed(plan: Plan, index: PlanIndex, worker: WorkerId, known: WorkerState) 
         last = _last(plan, gate, known)
         if len(last) < WINDOWS_TO_FAIL:
             continue
-        ruled = before.get(gate.id)
-        newest_fails = ruled[1] if ruled is not None and ruled[0] is last[0] else _fails_in(gate, known, last[0])
+        ruled, past = before.get(gate.id), past_of(plan, state, worker, gate)
+        newest_fails = ruled[1] if ruled is not None and ruled[0] is last[0] else _fails_in(gate, past, last[0])
         newest[gate.id] = (last[0], newest_fails)
-        if newest_fails and all(_fails_in(gate, known, window) for window in last[1:]):
-            failed.append((gate, _rule_window(gate, known, last[0])))
+        if newest_fails and all(_fails_in(gate, past, window) for window in last[1:]):
+            failed.append((gate, _rule_window(gate, past, last[0])))
     index.rulings[worker] = Kept(known.watched, known.baseline, newest, tuple(failed))
     return tuple(failed)
 
 
-def failed_in_windows(plan: Plan, gate: Gate, known: WorkerState) -> Verdict | None:
+def failed_in_windows(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> Verdict | None:
     """Return the ruling of a gate that failed in its last windows, one after the other; None where it didn't."""
-    last = _last(plan, gate, known)
-    if len(last) < WINDOWS_TO_FAIL or not all(_fails_in(gate, known, window) for window in last):
+    last, past = _last(plan, gate, state.workers[worker]), past_of(plan, state, worker, gate)
+    if len(last) < WINDOWS_TO_FAIL or not all(_fails_in(gate, past, window) for window in last):
         return None
-    return _rule_window(gate, known, last[0])
+    return _rule_window(gate, past, last[0])
 
 
-def _fails(plan: Plan, gate: Gate, known: WorkerState) -> bool:
+def _fails(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate) -> bool:
     """Tell whether the last window failed."""
-    return any(_fails_in(gate, known, window) for window in _last(plan, gate, known)[:1])
+    past = past_of(plan, state, worker, gate)
+    return any(_fails_in(gate, past, window) for window in _last(plan, gate, state.workers[worker])[:1])
 
 
-def _fails_in(gate: Gate, known: WorkerState, window: Window) -> bool:
-    return threshold.fails(gate, after=window.own, baseline=known.baseline, controls=window.controls)
+def _fails_in(gate: Gate, past: Past, window: Window) -> bool:
+    return threshold.fails(gate, after=window.own, baseline=past.own, controls=window.controls, pool=past.pool)
 
 
-def _decides(gate: Gate, known: WorkerState, window: Window) -> bool:
+def _decides(gate: Gate, past: Past, window: Window) -> bool:
     """Tell whether a window could have failed: there is something to compare it with, and it can be true."""
-    return _rule_window(gate, known, window).evidence.threshold is not None
+    return _rule_window(gate, past, window).evidence.threshold is not None
 
 
-def _rule_window(gate: Gate, known: WorkerState, window: Window) -> Verdict:
+def _rule_window(gate: Gate, past: Past, window: Window) -> Verdict:
     return threshold.rule(
         gate,
         after=window.own,
-        baseline=known.baseline,
+        baseline=past.own,
         controls=window.controls,
         unmeasured=None,
         admitted_at_s=window.own.since_s,
         now_s=window.own.until_s,
+        pool=past.pool,
     )
 
 

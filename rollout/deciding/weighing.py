@@ -5,14 +5,14 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from rollout.deciding.index import PlanIndex, Weighed, index_of
-from rollout.deciding.seeing import unmeasured_by
+from rollout.deciding.seeing import pool_before, unmeasured_by
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import excuse, pooled, sequential
 from rollout.gating.curves import named
 from rollout.gating.evidence import samples
 from rollout.gating.excuse import Passed
 from rollout.gating.sequential import Seen
-from rollout.model.gate import Gate, Tally, Verdict
+from rollout.model.gate import Gate, Verdict
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Plan, Step
 
@@ -170,7 +170,7 @@ def _weighed_alone(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate,
 def _seen(index: PlanIndex, state: DeployState, worker: WorkerId, gate: Gate, before: Seen | None) -> Seen:
     known = state.workers[worker]
     at_s = _admitted_at_s(known)
-    pool = before.pool if before is not None and _same_restart(before, known, at_s) else _pool(index, state, worker)
+    pool = before.pool if before is not None and _same_restart(before, known, at_s) else pool_before(index, state, worker)
     # Caches that make requests slow for minutes may cost no more CPU: each metric has recoveries of its own.
     learned = state.recoveries.get(index.workers[worker].role, {}).get(gate.metric, ())
     return Seen(known.blocks, known.baseline, pool, named(learned), at_s)
@@ -182,15 +182,3 @@ def _admitted_at_s(known: WorkerState) -> float:
 
 def _same_restart(seen: Seen, known: WorkerState, admitted_at_s: float) -> bool:
     return seen.baseline is known.baseline and seen.admitted_at_s == admitted_at_s
-
-
-def _pool(index: PlanIndex, state: DeployState, worker: WorkerId) -> Tally | None:
-    """Sum the baselines of the others of its pool up; those that ran the release before show nothing of how it was without it."""
-    pool = index.pools[worker]
-    if pool is None:
-        return None
-    total: Tally | None = None
-    for other, its in index.pools.items():
-        if other != worker and its == pool and other not in index.already_on_it and (theirs := state.workers[other].baseline) is not None:
-            total = theirs if total is None else total + theirs
-    return total

@@ -7,7 +7,8 @@ ones, after the soak. Between the two the ruling is PENDING with its reason, and
 be measured is UNMEASURABLE: it neither passes nor fails.
 
 The threshold is `ratio_max` times the worse of the worker's own baseline and what those of its pool that were not restarted show in the
-same minutes, plus `slack`: load that hits everybody condemns nobody. Where none of them is left the baseline stands alone. `max` is
+same minutes, plus `slack`: load that hits everybody condemns nobody. Where none of them is left the baseline stands alone. A baseline with
+too few samples says nothing; what the others of its pool did in the same time before stands for it then. `max` is
 absolute and must be met besides. Of WORK less is worse: there the threshold is the better excuse of the two divided by `ratio_max`, less
 `slack`, and `max` is the least that is accepted.
 
@@ -59,25 +60,34 @@ def rule(
     unmeasured: str | None,
     admitted_at_s: float,
     now_s: float,
+    pool: Tally | None = None,
 ) -> Verdict:
     """
     Rule on one worker, never raising.
 
-    *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it is compared with (see pick_baseline),
-    *controls* the tally of those of its pool that were not restarted, over the same time. *unmeasured* says why the last look at it failed.
+    *after* is its tally since it was admitted in full (at *admitted_at_s*), *baseline* what it did before, and *pool* what the others of
+    its pool did then; *controls* is the tally of those of them that were not restarted, over the same time as *after*. *unmeasured* says
+    why the last look at it failed.
     """
-    compared = None if after is None else compare(gate, after, baseline, controls)
+    compared = None if after is None else compare(gate, after, baseline, controls, pool)
     return rule_on(gate, compared, unmeasured=unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)
 
 
-def compare(gate: Gate, after: Tally, baseline: Tally | None, controls: Tally | None, before: "Compared | None" = None) -> "Compared":
+def compare(
+    gate: Gate,
+    after: Tally,
+    baseline: Tally | None,
+    controls: Tally | None,
+    pool: Tally | None = None,
+    before: "Compared | None" = None,
+) -> "Compared":
     """Do that part of `rule` which time doesn't change; *before* is it still if it was made of the same tallies."""
-    if before is not None and before.after is after and before.baseline is baseline and before.controls is controls:
+    if before is not None and all(one is other for one, other in zip(before.made_of, (after, baseline, controls, pool), strict=True)):
         return before
     if not sound(after):
         unsound = _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
-        return Compared(after, baseline, controls, unsound, is_sound=False)
-    return Compared(after, baseline, controls, _judge(gate, after, _limit(gate, baseline, controls)))
+        return Compared(after, baseline, controls, pool, unsound, is_sound=False)
+    return Compared(after, baseline, controls, pool, _judge(gate, after, _limit(gate, baseline, controls, pool)))
 
 
 def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, admitted_at_s: float, now_s: float) -> Verdict:
@@ -105,30 +115,20 @@ def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, 
     return verdict
 
 
-def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None) -> bool:
+def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None, pool: Tally | None = None) -> bool:
     """Tell whether `rule` would say FAIL right after *after* was measured, before the gate's deadline; quicker, for want of a sentence."""
     if gate.metric in _SHARES and not _hits(gate.metric, after)[0]:
         return False
     if gate.metric is Metric.BACKLOG or not sound(after):
         return False
-    limit = _limit(gate, baseline, controls)
+    limit = _limit(gate, baseline, controls, pool)
     value, samples = measured(gate.metric, after)
     return value is not None and not isinstance(limit, str) and _is_beyond(gate, after, limit, value, samples)
 
 
-def pick_baseline(own: Tally | None, pool: Tally | None, gate: Gate) -> tuple[Tally | None, str]:
-    """
-    Choose what a gate compares with, and say which: the worker's *own* tally before, else that of its *pool* before, else none.
-
-    None without a threshold that is relative, and when neither has enough samples.
-    """
-    if gate.ratio_max is None:
-        return None, "an absolute limit needs no baseline"
-    for tally, name in ((own, "its own baseline"), (pool, "the baseline of its pool")):
-        if tally is not None and _comparable(gate, tally):
-            return tally, name
-    samples = 0.0 if own is None or not sound(own) else measured(gate.metric, own)[1]
-    return None, f"its baseline has {samples:.0f} of the {_needed(gate)} {SAMPLES[gate.metric]} that a comparison needs"
+def needs_pool(gate: Gate, baseline: Tally | None) -> bool:
+    """Tell whether a worker's own *baseline* says too little, so that what its pool did before has to stand for it."""
+    return gate.ratio_max is not None and (baseline is None or not _comparable(gate, baseline))
 
 
 class _Limit(NamedTuple):
@@ -142,23 +142,30 @@ class _Limit(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One worker's tallies, and the *verdict* on them but for the time: PENDING where more has to be measured first."""
+    """One worker's tallies (see rule), and the *verdict* on them but for the time: PENDING where more has to be measured first."""
 
     after: Tally
     baseline: Tally | None
     controls: Tally | None
+    pool: Tally | None
     verdict: Verdict
     is_sound: bool = True
 
+    @property
+    def made_of(self) -> tuple[Tally | None, ...]:
+        """Return the tallies, in this order."""
+        return self[:4]
 
-def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None) -> _Limit | str:
+
+def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None, pool: Tally | None) -> _Limit | str:
     """Work the threshold out; a sentence when there is nothing to compare with."""
     less_is_worse = gate.metric is Metric.WORK
     if gate.ratio_max is None:
         if gate.max is None:
             return "the gate has no threshold"
         return _Limit(gate.max, gate.max, None, "an absolute limit", absolute=True)
-    named = ((baseline, "its baseline"), (controls, "its pool now"))
+    past = (pool, "its pool's baseline") if needs_pool(gate, baseline) else (baseline, "its baseline")
+    named = (past, (controls, "its pool now"))
     known = [(tally, name) for tally, name in named if tally is not None and _comparable(gate, tally)]
     if not known:
         return f"neither its baseline nor its pool has the {_needed(gate)} {SAMPLES[gate.metric]} that a comparison needs"

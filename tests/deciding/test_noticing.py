@@ -9,6 +9,8 @@ import pytest
 from rollout.deciding.noticing import measure
 from rollout.deciding.soaking import verdict_of
 from rollout.deciding.state import DeployState, StepStatus, WorkerState
+from rollout.deciding.watching import failed_in_windows
+from rollout.gating.windows import Window
 from rollout.model.gate import Measured, Ruling, Tally
 from rollout.model.ids import GateId, WorkerId
 from rollout.model.plan import Plan
@@ -26,13 +28,14 @@ THREE = {CLIENT2: 40.0, CLIENT3: 50.0}
 class Peers(NamedTuple):
     """
     Who shares client1's pool, with the requests of each in the sweep, and what else is known of them. A process in *began_s* began so long
-    after the rollout did.
+    after the rollout did; *pasts* are their baselines.
     """
 
     requests: Mapping[WorkerId, float] = PAIR
     touched: Collection[WorkerId] = ()
     began_s: Mapping[WorkerId, float] = {}
     ran_before: Collection[WorkerId] = ()
+    pasts: Mapping[WorkerId, Tally] = {}
 
 
 def _swept(peers: Peers, past_requests: float = SHOWS_ENOUGH) -> tuple[Plan, DeployState]:
@@ -48,7 +51,8 @@ def _swept(peers: Peers, past_requests: float = SHOWS_ENOUGH) -> tuple[Plan, Dep
     for peer in peers.requests:
         started_at_s = state.began_at_s + peers.began_s.get(peer, -900.0)
         process = ProcessSighting(running=True, started_at_s=started_at_s, activated=None, activated_at_s=None)
-        state = with_worker(state, peer, WorkerState(sighting=Sighting(process), touched=peer in peers.touched))
+        its = WorkerState(sighting=Sighting(process), touched=peer in peers.touched, baseline=peers.pasts.get(peer))
+        state = with_worker(state, peer, its)
     since_s = max(state.last_at_s, known.admitted_at_s)
     tallies = {
         worker: Tally(since_s, since_s + 2.0, requests=requests, latency=_quick(requests))
@@ -96,6 +100,33 @@ def test_who_has_nobody_and_nothing_to_be_compared_with_does_not_pass() -> None:
     verdicts = {after_s: verdict_of(plan, state, CLIENT1, patient, admitted_at_s + after_s) for after_s in soaked_s}
     assert {after_s: verdict.ruling for after_s, verdict in verdicts.items()} == soaked_s
     assert "neither its baseline nor its pool has the 20 requests" in verdicts[gate.soak_s].because
+
+
+@pytest.mark.parametrize(
+    ("peers", "ruling"),
+    [
+        (Peers(PAIR, touched={CLIENT2}, pasts={CLIENT2: Tally(0.0, 10.0, requests=40.0, latency=_quick(40.0))}), Ruling.PASS),
+        (Peers(PAIR, touched={CLIENT2}, pasts={CLIENT2: Tally(0.0, 10.0, requests=3.0, latency=_quick(3.0))}), Ruling.PENDING),
+        # It ran the release before, and shows nothing of how it was without it.
+        (
+            Peers(PAIR, ran_before={CLIENT2}, touched={CLIENT2}, pasts={CLIENT2: Tally(0.0, 10.0, requests=40.0, latency=_quick(40.0))}),
+            Ruling.PENDING,
+        ),
+    ],
+    ids=["of its pool", "of nobody", "of the release"],
+)
+def test_the_last_of_a_pool_with_too_little_past_has_that_of_its_pool(peers: Peers, ruling: Ruling) -> None:
+    """While it soaks, and in the windows by which it is watched on."""
+    plan, state = _swept(peers, SHOWS_LITTLE)
+    gate, admitted_at_s = plan.gates[GateId("latency")], state.workers[CLIENT1].admitted_at_s
+    assert admitted_at_s is not None
+    patient = replace(gate, fresh_s=gate.deadline_s)
+    assert verdict_of(plan, state, CLIENT1, patient, admitted_at_s + gate.soak_s).ruling is ruling
+    slow = Tally(admitted_at_s, admitted_at_s + plan.watch.window_s, requests=600.0, latency=(*(0.0,) * 14, 600.0))
+    watched = {gate.id: (Window(slow, (), None), Window(slow, (), None))}
+    again = with_worker(state, CLIENT1, replace(state.workers[CLIENT1], watched=watched))
+    failed = failed_in_windows(plan, again, CLIENT1, gate)
+    assert (failed is not None and failed.ruling is Ruling.FAIL) is (ruling is Ruling.PASS)
 
 
 def test_who_crashed_meanwhile_or_was_restarted_by_somebody_is_no_control() -> None:

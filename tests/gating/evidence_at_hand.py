@@ -51,6 +51,8 @@ def ruled(
     controls: Tally | None = None,
     unmeasured: str | None = None,
     now_s: float = ADMITTED_AT_S + 60,
+    pool: Tally | None = None,
 ) -> Verdict:
     """Rule a minute after it was admitted, unless told otherwise."""
-    return rule(on, after=after, baseline=baseline, controls=controls, unmeasured=unmeasured, admitted_at_s=ADMITTED_AT_S, now_s=now_s)
+    at_s = ADMITTED_AT_S
+    return rule(on, after=after, baseline=baseline, controls=controls, unmeasured=unmeasured, admitted_at_s=at_s, now_s=now_s, pool=pool)

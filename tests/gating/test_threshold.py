@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from rollout.gating.threshold import compare, pick_baseline
+from rollout.gating.threshold import compare, fails
 from rollout.model.gate import Metric, Ruling, Tally
 from tests.gating.evidence_at_hand import ADMITTED_AT_S, gate, histogram, ruled, tally
 
@@ -155,13 +155,24 @@ def test_nothing_to_compare_with_is_no_ruling() -> None:
     assert ruled(POLLS, replace(lonely, until_s=LATE_S), now_s=LATE_S).ruling is Ruling.INCONCLUSIVE
 
 
-def test_baseline_is_its_own_before_its_pools() -> None:
-    enough, little = _before(polls=100.0, poll_cpu_s=1.0), _before(polls=3.0, poll_cpu_s=1.0)
-    assert pick_baseline(enough, enough, POLLS) == (enough, "its own baseline")
-    assert pick_baseline(little, enough, POLLS) == (enough, "the baseline of its pool")
-    assert pick_baseline(None, enough, POLLS) == (enough, "the baseline of its pool")
-    assert pick_baseline(little, None, POLLS) == (None, "its baseline has 3 of the 20 long-polls that a comparison needs")
-    assert pick_baseline(enough, enough, ERRORS) == (None, "an absolute limit needs no baseline")
+def test_what_its_pool_did_before_stands_for_a_past_of_too_few_samples() -> None:
+    """40 ms a long-poll: good beside a pool of 50 ms, and bad beside one of 5 ms."""
+    after, little = tally(polls=60.0, poll_cpu_s=2.4), _before(polls=3.0, poll_cpu_s=0.3)
+    dear, cheap = _before(polls=1000.0, poll_cpu_s=50.0), _before(polls=1000.0, poll_cpu_s=5.0)
+    for own in (little, None):
+        as_good = ruled(POLLS, after, baseline=own, pool=dear)
+        assert (as_good.ruling, as_good.evidence.compared_with) == (Ruling.PASS, "its pool's baseline")
+        assert ruled(POLLS, after, baseline=own, pool=cheap).ruling is Ruling.FAIL
+        assert (
+            fails(POLLS, after=after, baseline=own, controls=None, pool=dear),
+            fails(POLLS, after=after, baseline=own, controls=None, pool=cheap),
+        ) == (False, True)
+    assert ruled(POLLS, after, baseline=little, pool=little).ruling is Ruling.PENDING
+
+
+def test_who_has_a_past_of_its_own_is_not_excused_by_its_pools() -> None:
+    enough, dear = _before(polls=1000.0, poll_cpu_s=5.0), _before(polls=1000.0, poll_cpu_s=50.0)
+    assert ruled(POLLS, tally(polls=60.0, poll_cpu_s=2.4), baseline=enough, pool=dear).ruling is Ruling.FAIL
 
 
 # --- work and backlog
@@ -256,7 +267,8 @@ def test_what_was_compared_is_kept_for_as_long_as_the_tallies_are_the_same() -> 
     """The same objects, not equal ones: whoever has measured anew has made a new one."""
     after, baseline, controls = tally(requests=400.0), _before(requests=400.0), tally(requests=800.0)
     first = compare(ERRORS, after, baseline, controls)
-    assert compare(ERRORS, after, baseline, controls, first) is first
-    assert compare(ERRORS, replace(after), baseline, controls, first) is not first
-    assert compare(ERRORS, after, replace(baseline), controls, first) is not first
-    assert compare(ERRORS, after, baseline, None, first) is not first
+    assert compare(ERRORS, after, baseline, controls, None, first) is first
+    assert compare(ERRORS, replace(after), baseline, controls, None, first) is not first
+    assert compare(ERRORS, after, replace(baseline), controls, None, first) is not first
+    assert compare(ERRORS, after, baseline, None, None, first) is not first
+    assert compare(ERRORS, after, baseline, controls, replace(baseline), first) is not first
