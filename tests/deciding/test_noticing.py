@@ -123,7 +123,7 @@ def test_the_last_of_a_pool_with_too_little_past_has_that_of_its_pool(peers: Pee
     patient = replace(gate, fresh_s=gate.deadline_s)
     assert verdict_of(plan, state, CLIENT1, patient, admitted_at_s + gate.soak_s).ruling is ruling
     slow = Tally(admitted_at_s, admitted_at_s + plan.watch.window_s, requests=600.0, latency=(*(0.0,) * 14, 600.0))
-    watched = {gate.id: (Window(slow, (), None), Window(slow, (), None))}
+    watched: dict[GateId, tuple[Window, ...]] = {gate.id: (Window(slow, (), None), Window(slow, (), None))}
     again = with_worker(state, CLIENT1, replace(state.workers[CLIENT1], watched=watched))
     failed = failed_in_windows(plan, again, CLIENT1, gate)
     assert (failed is not None and failed.ruling is Ruling.FAIL) is (ruling is Ruling.PASS)
