@@ -197,7 +197,7 @@ _WHOLE_FROM_S = 300.0
 def _unseen(gate: Gate, samples: float) -> str:
     name, counted = NAMES[gate.metric], f"with {samples:.0f} {SAMPLES[gate.metric]}"
     match gate.metric:
-        case Metric.ERRORS | Metric.CANARY_FAILURES | Metric.PROXY_FAILURES:
+        case Metric.ERRORS | Metric.CANARY_FAILURES | Metric.PROXY_FAILURES | Metric.PUSH_FAILURES:
             if gate.max is None:
                 points = _passes_with(samples, 0.0) * 100
                 return f"{counted}, a {name} that is {points:.2g} points above the allowed one ({_threshold(gate)}) may pass"

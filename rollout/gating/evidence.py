@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
 
-from rollout.model.gate import LATENCY_EDGES_S, Metric, Tally
+from rollout.model.gate import LATENCY_EDGES_S, PUSHES_FROM_S, Metric, Tally
 
 # What one sample is called.
 SAMPLES = {
@@ -25,10 +25,13 @@ SAMPLES = {
     Metric.CANARY_P95: "canary requests",
     Metric.CANARY_FAILURES: "canary requests",
     Metric.PROXY_FAILURES: "requests at the proxy",
+    Metric.PUSH_FAILURES: f"pushes after its first {PUSHES_FROM_S / 60:g} min",
     Metric.WORK: "units of work",
     Metric.BACKLOG: "units of work",
 }
 P95 = 0.95
+# So many that failed of so many (counted).
+SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES, Metric.PUSH_FAILURES})
 # No worker counts as far, and beyond it arithmetic becomes inexact.
 _BEYOND = 1e15
 _ROUNDING = 1e-6
@@ -53,6 +56,11 @@ def samples(metric: Metric, tally: Tally) -> float:
     its samples are units of work.
     """
     return _SAMPLES[metric](tally)
+
+
+def counted(metric: Metric, tally: Tally) -> tuple[float, float]:
+    """Return how many failed, of how many; *metric* is one of SHARES."""
+    return _COUNTED[metric](tally)
 
 
 def quantile(counts: tuple[float, ...], share: float) -> float | None:
@@ -85,6 +93,7 @@ def sound(tally: Tally) -> bool:
         and tally.errors <= tally.requests + tally.polls + _ROUNDING
         and tally.canary_failures <= tally.canaries
         and tally.proxy_failures <= tally.proxied + _ROUNDING
+        and tally.push_failures <= tally.pushes + _ROUNDING
         and tally.bought <= tally.canaries
         and all(_are_sound((*stratum[1:-1], *stratum.latency)) and len(stratum.latency) <= _BUCKETS for stratum in tally.strata)
     )
@@ -104,6 +113,12 @@ def _per(total: float, count: float) -> float | None:
 
 
 # A row each, looked up: every decision asks.
+_COUNTED: dict[Metric, Callable[[Tally], tuple[float, float]]] = {
+    Metric.ERRORS: lambda tally: (tally.errors, tally.requests + tally.polls),
+    Metric.CANARY_FAILURES: lambda tally: (tally.canary_failures, tally.canaries),
+    Metric.PROXY_FAILURES: lambda tally: (tally.proxy_failures, tally.proxied),
+    Metric.PUSH_FAILURES: lambda tally: (tally.push_failures, tally.pushes),
+}
 _SAMPLES: dict[Metric, Callable[[Tally], float]] = {
     Metric.LATENCY_P95: lambda tally: sum(tally.latency),
     Metric.ERRORS: lambda tally: tally.requests + _polls_of_users(tally),
@@ -114,19 +129,21 @@ _SAMPLES: dict[Metric, Callable[[Tally], float]] = {
     Metric.CANARY_P95: lambda tally: sum(tally.canary_latency),
     Metric.CANARY_FAILURES: lambda tally: tally.canaries,
     Metric.PROXY_FAILURES: lambda tally: tally.proxied,
+    Metric.PUSH_FAILURES: lambda tally: tally.pushes,
     Metric.WORK: lambda tally: tally.work,
     Metric.BACKLOG: lambda tally: tally.work,
 }
 _VALUES: dict[Metric, Callable[[Tally], float | None]] = {
     Metric.LATENCY_P95: lambda tally: quantile(tally.latency, P95),
-    Metric.ERRORS: lambda tally: _per(tally.errors, tally.requests + tally.polls),
+    Metric.ERRORS: lambda tally: _per(*_COUNTED[Metric.ERRORS](tally)),
     Metric.REQUEST_CPU: lambda tally: _per(tally.request_cpu_s, tally.requests),
     Metric.POLL_CPU: lambda tally: _per(tally.poll_cpu_s, tally.polls),
     Metric.POLL_DB: lambda tally: _per(tally.poll_db_s, tally.polls),
     Metric.POLL_SCHEDULING: lambda tally: _per(tally.poll_scheduling_s, tally.polls),
     Metric.CANARY_P95: lambda tally: quantile(tally.canary_latency, P95),
-    Metric.CANARY_FAILURES: lambda tally: _per(tally.canary_failures, tally.canaries),
-    Metric.PROXY_FAILURES: lambda tally: _per(tally.proxy_failures, tally.proxied),
+    Metric.CANARY_FAILURES: lambda tally: _per(*_COUNTED[Metric.CANARY_FAILURES](tally)),
+    Metric.PROXY_FAILURES: lambda tally: _per(*_COUNTED[Metric.PROXY_FAILURES](tally)),
+    Metric.PUSH_FAILURES: lambda tally: _per(*_COUNTED[Metric.PUSH_FAILURES](tally)),
     Metric.WORK: lambda tally: _per(tally.work, tally.until_s - tally.since_s),
     Metric.BACKLOG: lambda tally: tally.backlog,
 }

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from rollout.gating import latency, shares, strata, threshold
 from rollout.gating.curves import expected, name_of
-from rollout.gating.evidence import SAMPLES, measured, samples, sound
+from rollout.gating.evidence import SAMPLES, counted, measured, samples, sound
 from rollout.gating.shares import NOTHING, Count
 from rollout.gating.shift import Shape, shape_of
 from rollout.gating.windows import Window, seconds
@@ -57,6 +57,7 @@ class Margin(NamedTuple):
 MARGINS = (Margin(3.0, 1.25, 0.01), Margin(1.5, 1.25, 0.02), Margin(1.2, 1.5, 0.02), Margin(0.5, 1.5, 0.05), Margin(0.0, 2.0, 0.05))
 
 HISTOGRAMS = frozenset({Metric.LATENCY_P95, Metric.CANARY_P95})
+# Pushes that fail are none of these: one gateway that is away fails many, one after the other.
 SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 COSTS = frozenset({Metric.REQUEST_CPU, Metric.POLL_CPU, Metric.POLL_DB, Metric.POLL_SCHEDULING})
 # Of these a sequential gate knows how they vary.
@@ -85,12 +86,12 @@ class Totals(NamedTuple):
         lasts_s = seconds(block.own)
         others = self.others
         if metric in SHARES and block.controls is not None and sound(block.controls):
-            others = others.add(*_counted(metric, block.controls))
+            others = others.add(*counted(metric, block.controls))
         return Totals(
             self.samples + samples(metric, block.own),
             self.seconds + lasts_s,
             self.with_peers_s if block.controls is None else self.with_peers_s + lasts_s,
-            self.own.add(*_counted(metric, block.own)) if metric in SHARES else self.own,
+            self.own.add(*counted(metric, block.own)) if metric in SHARES else self.own,
             others,
             strata.are_still_apart(self.own_apart, block.own),
             self.pool_apart if block.controls is None else strata.are_still_apart(self.pool_apart, block.controls),
@@ -418,8 +419,8 @@ def _before(gate: Gate, seen: Seen) -> Before:
     basis = own if own is not None else pool
     per_s = 0.0 if basis is None else measured(gate.metric, basis)[1] / max(1.0, seconds(basis))
     return Before(
-        None if own is None else Count(*_counted(gate.metric, own)),
-        None if pool is None else Count(*_counted(gate.metric, pool)),
+        None if own is None else Count(*counted(gate.metric, own)),
+        None if pool is None else Count(*counted(gate.metric, pool)),
         margin(per_s).share if gate.max is None else gate.max,
         0.0 if gate.max is None else gate.max / SHARE_CLEAR,
     )
@@ -432,12 +433,3 @@ def _weigh_shares(before: Before, totals: Totals) -> Odds | None:
     said = shares.weigh(now, before.own or NOTHING, others, before.others, before.bad, before.accepted)
     share = now.hits / now.trials if now.trials else 0.0
     return Odds(said.more, said.fewer, said.bad, share, said.usual, samples=totals.samples)
-
-
-def _counted(metric: Metric, tally: Tally) -> tuple[float, float]:
-    """Return how many failed, of how many."""
-    if metric is Metric.ERRORS:
-        return tally.errors, tally.requests + tally.polls
-    if metric is Metric.PROXY_FAILURES:
-        return tally.proxy_failures, tally.proxied
-    return tally.canary_failures, tally.canaries

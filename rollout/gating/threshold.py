@@ -22,7 +22,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from rollout.gating.chance import ALPHA, Z, at_least, mean_factor
-from rollout.gating.evidence import P95, SAMPLES, measured, quantile, sound, surely_above
+from rollout.gating.evidence import P95, SAMPLES, SHARES, counted, measured, quantile, sound, surely_above
 from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
 
 # A comparison with fewer samples than this says nothing; a gate that asks for fewer of the worker itself asks for no more of the baseline.
@@ -32,7 +32,6 @@ _CAUTION = 1.28
 # Work comes in bursts (a join is dozens of events), so its variance is taken for this many times that of independent units. Not measured.
 _BURST = 5.0
 
-_SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES})
 _TIMES = {
     Metric.LATENCY_P95: "p95 latency",
     Metric.CANARY_P95: "p95 latency of canary requests",
@@ -46,6 +45,7 @@ NAMES = {
     Metric.ERRORS: "share of 5xx",
     Metric.CANARY_FAILURES: "share of failed canary requests",
     Metric.PROXY_FAILURES: "share of requests that fail at the proxy",
+    Metric.PUSH_FAILURES: "share of pushes that fail",
     Metric.WORK: "work done",
     Metric.BACKLOG: "backlog",
 }
@@ -117,7 +117,7 @@ def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, 
 
 def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None, pool: Tally | None = None) -> bool:
     """Tell whether `rule` would say FAIL right after *after* was measured, before the gate's deadline; quicker, for want of a sentence."""
-    if gate.metric in _SHARES and not _hits(gate.metric, after)[0]:
+    if gate.metric in SHARES and not counted(gate.metric, after)[0]:
         return False
     if gate.metric is Metric.BACKLOG or not sound(after):
         return False
@@ -211,8 +211,8 @@ def _worst(metric: Metric, tally: Tally) -> float:
     """Return the worst that a comparison may really have been, given that it is a sample."""
     value, samples = measured(metric, tally)
     value = value or 0.0
-    if metric in _SHARES:
-        hits, trials = _hits(metric, tally)
+    if metric in SHARES:
+        hits, trials = counted(metric, tally)
         return min(1.0, (hits + 1 + _CAUTION * math.sqrt(hits + 1)) / trials)
     if metric is Metric.WORK:
         return max(0.0, value * (1 - _CAUTION * math.sqrt(_BURST / samples)))
@@ -221,15 +221,6 @@ def _worst(metric: Metric, tally: Tally) -> float:
     if (counts := _counts(metric, tally)) is not None:
         return quantile(counts, min(1.0, P95 + _CAUTION * math.sqrt(P95 * (1 - P95) / samples))) or value
     return value * mean_factor(samples, _CAUTION)
-
-
-def _hits(metric: Metric, tally: Tally) -> tuple[float, float]:
-    """Return how many of how many failed."""
-    if metric is Metric.ERRORS:
-        return tally.errors, tally.requests + tally.polls
-    if metric is Metric.PROXY_FAILURES:
-        return tally.proxy_failures, tally.proxied
-    return tally.canary_failures, tally.canaries
 
 
 def _counts(metric: Metric, tally: Tally) -> tuple[float, ...] | None:
@@ -271,8 +262,8 @@ def _within(metric: Metric, value: float, threshold: float) -> bool:
 
 def _beyond_chance(metric: Metric, after: Tally, value: float, threshold: float) -> bool:
     """Tell whether chance alone, at a truth that is exactly at *threshold*, would show this much or more less often than ALPHA."""
-    if metric in _SHARES:
-        hits, trials = _hits(metric, after)
+    if metric in SHARES:
+        hits, trials = counted(metric, after)
         # With a threshold of 0 a single stray failure would be proof; half an expected one is allowed.
         return at_least(hits, trials, min(1.0, max(threshold, 0.5 / trials))) < ALPHA
     if (counts := _counts(metric, after)) is not None:
@@ -294,7 +285,7 @@ def _compare(gate: Gate, value: float, samples: float, limit: _Limit) -> str:
 
 def say(metric: Metric, value: float) -> str:
     """Write a value of *metric* with its unit."""
-    if metric in _SHARES:
+    if metric in SHARES:
         return f"{value * 100:.3g} %"
     if metric is Metric.WORK:
         return f"{value:.3g} per s"

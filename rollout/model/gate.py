@@ -11,6 +11,9 @@ from rollout.model.ids import GateId, WorkerId
 # The bucket edges of synapse_http_server_response_time_seconds (measured on 1.163.2); the last bucket is everything above.
 LATENCY_EDGES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _NONE = (0.0,) * (len(LATENCY_EDGES_S) + 1)
+# A pusher forgets with its process how long it was to wait for a gateway that is away, and tries it after 1, 2, 4, 8 ... s anew. Until it
+# waits for as long as a process that is old, its failures say nothing about its release.
+PUSHES_FROM_S = 300.0
 
 
 class Metric(StrEnum):
@@ -25,6 +28,7 @@ class Metric(StrEnum):
     CANARY_P95 = "canary_p95_s"  # seconds; our own requests straight to the worker's port
     CANARY_FAILURES = "canary_failure_ratio"  # fraction of our own requests that did not end in 200
     PROXY_FAILURES = "proxy_failure_ratio"  # fraction of the requests that the proxy gave it and that it answered with 5xx or not at all
+    PUSH_FAILURES = "push_failure_ratio"  # fraction of the pushes that a gateway didn't take, from PUSHES_FROM_S after its process's start
     WORK = "work_per_s"  # units of the role's own work done per second (events persisted, transactions sent, pushes)
     BACKLOG = "backlog"  # what is waiting to be done by this role, in its own unit
 
@@ -65,6 +69,7 @@ class Tally:
     level, not a sum: the last one seen (None where the role has none). *cpu_s* is the whole process's; *replication_failures* are requests
     to other workers that failed (Synapse tries most of them again). *proxied* requests were given to it by the proxy, by that one's own
     count, and *proxy_failures* of them had no good answer; both are 0 where the proxy doesn't count, or couldn't be seen.
+    *push_failures* of the *pushes* were not taken by their gateways; both are 0 in the first PUSHES_FROM_S of a process.
     *bought* of the *canaries* were sent for evidence (model/buying.py), and count among *requests* or *polls* like
     anybody's.
 
@@ -91,6 +96,8 @@ class Tally:
     backlog: float | None = None
     proxied: float = 0.0
     proxy_failures: float = 0.0
+    pushes: float = 0.0
+    push_failures: float = 0.0
     bought: int = 0
     strata: tuple[Stratum, ...] = ()
 
@@ -118,6 +125,8 @@ class Tally:
             "backlog": self.backlog if later.backlog is None else later.backlog,
             "proxied": self.proxied + later.proxied,
             "proxy_failures": self.proxy_failures + later.proxy_failures,
+            "pushes": self.pushes + later.pushes,
+            "push_failures": self.push_failures + later.push_failures,
             "bought": self.bought + later.bought,
             "strata": _together(self, later) if self.strata or later.strata else (),
         }

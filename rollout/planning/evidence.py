@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from rollout.homeservers.synapse.roles import evidence_of
-from rollout.model.gate import MODEL_MARGIN, Gate, Metric, Recovery
+from rollout.model.gate import MODEL_MARGIN, PUSHES_FROM_S, Gate, Metric, Recovery
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.inventory import WorkerEntry
 from rollout.model.plan import Step, Worker
@@ -80,6 +80,11 @@ def deadline_of(entry: GateEntry) -> float:
     return SEQUENTIAL_DEADLINE_S if entry.test == "sequential" else THRESHOLD_DEADLINE_S
 
 
+def soak_of(entry: GateEntry) -> float:
+    """Say for how many seconds a worker is watched at least: as the entry says, and until what it counts can come at all."""
+    return max(entry.soak_s, PUSHES_FROM_S) if entry.metric is Metric.PUSH_FAILURES else entry.soak_s
+
+
 def resolved(entry: GateEntry, odds: float = 100.0) -> Gate:
     """Turn a playbook's entry into what the plan carries; *odds* are those of a sequential gate before any budget is spent."""
     return Gate(
@@ -89,7 +94,7 @@ def resolved(entry: GateEntry, odds: float = 100.0) -> Gate:
         slack=entry.slack,
         max=entry.max,
         samples_min=entry.samples_min,
-        soak_s=entry.soak_s,
+        soak_s=soak_of(entry),
         fresh_s=entry.fresh_s,
         deadline_s=deadline_of(entry),
         on_inconclusive=entry.on_inconclusive,

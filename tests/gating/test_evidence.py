@@ -24,6 +24,8 @@ WATCHED = tally(
     backlog=7.0,
     proxied=160.0,
     proxy_failures=4.0,
+    pushes=80.0,
+    push_failures=2.0,
 )
 
 
@@ -37,6 +39,7 @@ VALUES = [
     (Metric.CANARY_P95, 0.04875, 9),
     (Metric.CANARY_FAILURES, 0.1, 10),
     (Metric.PROXY_FAILURES, 0.025, 160),
+    (Metric.PUSH_FAILURES, 0.025, 80),
     (Metric.WORK, 2.0, 120),
     (Metric.BACKLOG, 7.0, 120),
 ]
@@ -82,5 +85,6 @@ def test_sound_is_what_can_be_true() -> None:
     assert not sound(replace(WATCHED, until_s=WATCHED.since_s - 1))
     assert not sound(replace(WATCHED, canary_failures=11))
     assert not sound(replace(WATCHED, proxy_failures=161.0))
+    assert not sound(replace(WATCHED, push_failures=81.0))
     assert not sound(replace(WATCHED, canary_latency=()))
     assert not sound(replace(WATCHED, backlog=float("nan")))

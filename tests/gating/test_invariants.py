@@ -59,6 +59,8 @@ def _fields(number: _Numbers, seconds: _Numbers, time: _Numbers) -> dict[str, so
         "backlog": some.none() | number,
         "proxied": number,
         "proxy_failures": number,
+        "pushes": number,
+        "push_failures": number,
         "bought": some.integers(-1, 100),
         "strata": _strata(number, seconds),
     }
@@ -88,6 +90,7 @@ def _plausible(tally: Tally, share: float) -> Tally:
         canaries=canaries,
         canary_failures=max(0, min(canaries, tally.canary_failures)),
         proxy_failures=min(tally.proxied, tally.proxy_failures),
+        push_failures=min(tally.pushes, tally.push_failures),
         bought=max(0, min(canaries, tally.bought)),
         strata=(kind,) if share else (),
     )
@@ -169,7 +172,12 @@ def _of(metric: Metric, on: Gate) -> Gate:
 
 
 # What nothing may get worse in, by how it does.
-_FAILURES = {Metric.ERRORS: "errors", Metric.CANARY_FAILURES: "canary_failures", Metric.PROXY_FAILURES: "proxy_failures"}
+_FAILURES = {
+    Metric.ERRORS: "errors",
+    Metric.CANARY_FAILURES: "canary_failures",
+    Metric.PROXY_FAILURES: "proxy_failures",
+    Metric.PUSH_FAILURES: "push_failures",
+}
 _TIMES = {Metric.LATENCY_P95: "latency", Metric.CANARY_P95: "canary_latency"}
 _AMOUNTS = {
     Metric.REQUEST_CPU: "request_cpu_s",
@@ -191,7 +199,12 @@ def _with_failures(metric: Metric, tally: Tally, more: int) -> Tally:
 
 
 def _asked(metric: Metric, tally: Tally) -> float:
-    asked = {Metric.ERRORS: tally.requests + tally.polls, Metric.CANARY_FAILURES: tally.canaries, Metric.PROXY_FAILURES: tally.proxied}
+    asked = {
+        Metric.ERRORS: tally.requests + tally.polls,
+        Metric.CANARY_FAILURES: tally.canaries,
+        Metric.PROXY_FAILURES: tally.proxied,
+        Metric.PUSH_FAILURES: tally.pushes,
+    }
     return asked[metric]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.homeservers.synapse.metrics import PREFIXES, Counters, read_counters, read_version, tally
-from rollout.model.gate import Stratum, Tally
+from rollout.model.gate import PUSHES_FROM_S, Stratum, Tally
 from rollout.model.sample import Sample
 from tests.homeservers.pages import counters, samples
 
@@ -134,6 +134,17 @@ def test_tally_is_the_difference_of_two_real_pages() -> None:
     assert isinstance(done, Tally)
     assert (done.since_s, done.until_s, done.requests, done.errors, done.polls) == (100, 105, 0, 1, 32)
     assert done.poll_cpu_s == pytest.approx(0.26, abs=0.005)
+
+
+@pytest.mark.parametrize(("until_s", "told"), [(50.0 + PUSHES_FROM_S + 5.0, (8.0, 3.0)), (50.0 + PUSHES_FROM_S + 4.0, (0.0, 0.0))])
+def test_pushes_count_once_gateways_that_are_away_are_tried_as_seldom_as_before(until_s: float, told: tuple[float, float]) -> None:
+    """Whether they failed or not, or a share of nothing but failures would be left. As work they count from the start."""
+    before = replace(BEFORE, pushes_taken=7.0, push_failures=20.0)
+    later = replace(before, work=12.0, pushes_taken=12.0, push_failures=23.0)
+    done = tally(before, later, until_s - 5.0, until_s)
+    assert isinstance(done, Tally)
+    assert (done.pushes, done.push_failures) == told
+    assert done.work == 5
 
 
 def test_process_that_began_in_between_counts_from_zero() -> None:

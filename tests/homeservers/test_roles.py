@@ -33,6 +33,10 @@ def test_what_has_its_share_is_sharded_and_judged_by_its_own_work(role: str) -> 
     assert Metric.WORK in evidence_of(Role(role))
 
 
+def test_of_pushers_those_count_too_that_were_not_taken() -> None:
+    assert set(evidence_of(Role("pusher"))) == {Metric.WORK, Metric.PUSH_FAILURES}
+
+
 def test_every_role_says_why() -> None:
     assert all(facts.why for facts in ROLES.values())
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from rollout.model.gate import PUSHES_FROM_S
 from rollout.model.ids import GateId, Role, WorkerId
 from rollout.model.plan import Step, Verb, steps_of
 from rollout.model.playbook import GateEntry, Playbook
@@ -105,3 +106,10 @@ def test_evidence_that_adds_up_is_waited_for_as_long_as_caches_are_cold(written:
     assert resolved(entry).deadline_s == deadline_s
     said = entry.model_copy(update={"deadline_s": deadline_s})
     assert digest_of_playbook(_playbook(said)) == digest_of_playbook(_playbook(entry))
+
+
+@pytest.mark.parametrize(("soak_s", "soaks_s"), [(60.0, PUSHES_FROM_S), (400.0, 400.0)])
+def test_who_pushes_is_watched_until_pushes_count(soak_s: float, soaks_s: float) -> None:
+    """So that the forecast knows of it."""
+    assert resolved(_entry("pushes", "push_failure_ratio", max=0.5, soak_s=soak_s)).soak_s == soaks_s
+    assert resolved(_entry("errors", "error_ratio", max=0.5, soak_s=soak_s)).soak_s == soak_s

@@ -9,18 +9,19 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
 from rollout.gating import sequential
+from rollout.gating.evidence import SHARES
 from rollout.gating.latency import GOOD_RATIO
 from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
-from rollout.model.gate import LATENCY_EDGES_S, Metric
+from rollout.model.gate import LATENCY_EDGES_S
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
-from rollout.planning.evidence import behind_proxies, deadline_of, gates_of, heeded
+from rollout.planning.evidence import behind_proxies, deadline_of, gates_of, heeded, soak_of
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
-_FRACTIONS = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES, "connections_used", "files_used", "files_projected"})
+_FRACTIONS = SHARES | {"connections_used", "files_used", "files_projected"}
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 
@@ -153,12 +154,10 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
                 f"{playbook.baseline.sample_s:g} s (baseline.sample_s)",
                 remedy=f"{playbook.baseline.sample_s:g} or more",
             )
-        if (deadline_s := deadline_of(gate)) <= gate.soak_s:
-            yield Problem(
-                (*here, "deadline_s"),
-                f'the gate "{gate.id}" would give up after {deadline_s:g} s, before its soak_s of {gate.soak_s:g} s',
-                remedy=f"more than {gate.soak_s:g}",
-            )
+        if (deadline_s := deadline_of(gate)) <= (soak_s := soak_of(gate)):
+            until = f"its soak_s of {soak_s:g} s" if soak_s == gate.soak_s else f"{gate.metric} begins to count after {soak_s:g} s"
+            what = f'the gate "{gate.id}" would give up after {deadline_s:g} s, before {until}'
+            yield Problem((*here, "deadline_s"), what, remedy=f"more than {soak_s:g}")
         for inner, role in enumerate(gate.roles):
             yield from _role((*here, "roles", inner), role)
             if role in ROLE_ORDER and gate.metric not in evidence_of(role):

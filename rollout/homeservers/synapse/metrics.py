@@ -19,7 +19,7 @@ from dataclasses import dataclass, field, fields
 from itertools import zip_longest
 
 from rollout.homeservers.synapse.canaries import CLIENT_CANARY_SERVLET
-from rollout.model.gate import LATENCY_EDGES_S, Stratum, Tally
+from rollout.model.gate import LATENCY_EDGES_S, PUSHES_FROM_S, Stratum, Tally
 from rollout.model.sample import Sample
 
 LONG_POLLS = frozenset({"SyncRestServlet", "SlidingSyncRestServlet", "EventStreamRestServlet"})
@@ -39,6 +39,9 @@ _REPLICATION = "synapse_outgoing_replication_requests_total"
 
 _PERSISTED = "synapse_storage_events_persisted_events_total"
 _SENT = "synapse_federation_client_sent_transactions_total"
+_PUSHED = "synapse_http_httppusher_http_pushes_processed_total"
+# Whatever a gateway answers but 200, and each time anew: what wasn't taken is tried again. One that turns a push's key down takes it.
+_PUSHES_FAILED = "synapse_http_httppusher_http_pushes_failed_total"
 # What each role does besides answering requests, one unit each. A federation sender looks through every new event, whether or not somebody
 # elsewhere is to have it, and sends transactions: both are its work, or the sender of a homeserver that keeps to itself would seem dead.
 _WORK = frozenset(
@@ -46,10 +49,12 @@ _WORK = frozenset(
         _PERSISTED,
         _SENT,
         "synapse_federation_client_events_processed_total",
-        "synapse_http_httppusher_http_pushes_processed_total",
+        _PUSHED,
         "synapse_handlers_appservice_events_processed_total",
     }
 )
+# Nothing is told but their sums.
+_TOTALS = _WORK | {_PUSHES_FAILED}
 _PENDING_PDUS = "synapse_federation_transaction_queue_pending_pdus"
 # A gauge that has a line only for servlets with requests under way, long-polls among them.
 _IN_FLIGHT = "synapse_http_server_in_flight_requests_count"
@@ -70,7 +75,7 @@ _POSITION = "synapse_storage_stream_current_position"
 
 _PROCESS = frozenset({_STARTED, _CPU, _OPEN_FILES, _FILES_MAX})
 PREFIXES: tuple[str, ...] = (
-    *(_TIME, *_COSTS, *sorted(_WORK), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION),
+    *(_TIME, *_COSTS, *sorted(_TOTALS), _PENDING_PDUS, _IN_FLIGHT, _REPLICATION),
     *(_BUILD, *sorted(_PROCESS), f"{_TICK}_bucket", _POSITION),
 )
 
@@ -90,12 +95,13 @@ class Counters:
     What one process has done since *started_at_s* (seconds since the epoch, by the clock of its host).
 
     *requests*, *latency* (not cumulative; see Tally) and *request_cpu_s* are of ordinary requests; *errors* are the 5xx of these and of
-    long-polls alike: an error is one however long it took. *cpu_s* is the whole process's. *replication_failures* are requests to other
-    workers without a good answer. *backlog* is what waits to be persisted or sent now, None where nothing of the kind is done. File handles
-    are None where the host doesn't tell. *in_flight* is how many ordinary requests are under way now; None where the page has no line of
-    any, a long-poll's included, which may be for want of requests. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the
-    last one at the end; empty where the page has none. *positions* are how far it knows each stream; one that it has not heard of since it
-    was started is left out. *strata* are all servlets that were asked, none where the page doesn't tell them apart.
+    long-polls alike: an error is one however long it took. *cpu_s* is the whole process's. *pushes_taken* by their gateways are part of
+    the *work*; *push_failures* are tried again. *replication_failures* are requests to other workers without a good answer. *backlog* is
+    what waits to be persisted or sent now, None where nothing of the kind is done. File handles are None where the host doesn't tell.
+    *in_flight* is how many ordinary requests are under way now; None where the page has no line of any, a long-poll's included, which may
+    be for want of requests. *ticks* counts turns of the reactor by TICK_EDGES_S, those above the last one at the end; empty where the page
+    has none. *positions* are how far it knows each stream; one that it has not heard of since it was started is left out. *strata* are all
+    servlets that were asked, none where the page doesn't tell them apart.
     """
 
     version: str
@@ -109,6 +115,8 @@ class Counters:
     poll_db_s: float = 0.0
     poll_scheduling_s: float = 0.0
     work: float = 0.0
+    pushes_taken: float = 0.0
+    push_failures: float = 0.0
     cpu_s: float = 0.0
     replication_failures: float = 0.0
     backlog: float | None = None
@@ -139,7 +147,7 @@ class _Sums:
     poll_costs: dict[str, float] = field(default_factory=dict)
     request_cpu_s: float = 0.0
     replication_failures: float = 0.0
-    work: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, float] = field(default_factory=dict)
     pending: float | None = None
     persisting: float = 0.0
     in_flight: float | None = None
@@ -184,7 +192,9 @@ def read_counters(samples: Iterable[Sample]) -> Counters | str:
         poll_cpu_s=sums.poll_costs.get(_USER_CPU, 0.0) + sums.poll_costs.get(_SYSTEM_CPU, 0.0),
         poll_db_s=sums.poll_costs.get(_DB, 0.0),
         poll_scheduling_s=sums.poll_costs.get(_SCHEDULING, 0.0),
-        work=sum(sums.work.values()),
+        work=sum(sums.totals.get(name, 0.0) for name in _WORK),
+        pushes_taken=sums.totals.get(_PUSHED, 0.0),
+        push_failures=sums.totals.get(_PUSHES_FAILED, 0.0),
         cpu_s=sums.process.get(_CPU, 0.0),
         replication_failures=sums.replication_failures,
         backlog=_backlog(sums),
@@ -221,6 +231,8 @@ def tally(earlier: Counters, later: Counters, since_s: float, until_s: float) ->
         if not since_s <= later.started_at_s <= until_s:
             return "its counters began anew, but its process did not start between the two measurements"
         earlier = Counters(version=later.version, started_at_s=later.started_at_s)
+    taken, failed = _gain(earlier.pushes_taken, later.pushes_taken), _gain(earlier.push_failures, later.push_failures)
+    tells_of_pushes = since_s >= later.started_at_s + PUSHES_FROM_S
     return Tally(
         since_s=since_s,
         until_s=until_s,
@@ -236,6 +248,8 @@ def tally(earlier: Counters, later: Counters, since_s: float, until_s: float) ->
         cpu_s=_gain(earlier.cpu_s, later.cpu_s),
         replication_failures=_gain(earlier.replication_failures, later.replication_failures),
         backlog=later.backlog,
+        pushes=taken + failed if tells_of_pushes else 0.0,
+        push_failures=failed if tells_of_pushes else 0.0,
         strata=_strata_between(earlier.strata, later.strata),
     )
 
@@ -279,8 +293,8 @@ def _add(sums: _Sums, sample: Sample) -> str:  # noqa: C901  (one row a family)
         _add_cost(sums.kind(labels), name, value)
     elif name == _REPLICATION and not labels.get("code", "").startswith("2"):
         sums.replication_failures += value
-    elif name in _WORK:
-        sums.work[name] = sums.work.get(name, 0.0) + value
+    elif name in _TOTALS:
+        sums.totals[name] = sums.totals.get(name, 0.0) + value
     elif name == _PENDING_PDUS:
         sums.pending = (sums.pending or 0.0) + value
     elif name == _IN_FLIGHT:
@@ -341,7 +355,7 @@ def _contradiction(sums: _Sums) -> str:
         return f"the buckets of {_TIME} don't add up"
     if sums.polls and (absent := [name for name in _COSTS if name not in sums.poll_costs]):
         return f"long-polls were served, but the page has no {absent[0]} of them"
-    if _SENT in sums.work and sums.pending is None:
+    if _SENT in sums.totals and sums.pending is None:
         return f"transactions were sent, but the page has no {_PENDING_PDUS}"
     return ""
 
@@ -373,7 +387,7 @@ def _ticks(reached: dict[float, float]) -> tuple[float, ...]:
 
 
 def _backlog(sums: _Sums) -> float | None:
-    if sums.pending is None and _PERSISTED not in sums.work:
+    if sums.pending is None and _PERSISTED not in sums.totals:
         return None
     return (sums.pending or 0.0) + sums.persisting
 

@@ -48,7 +48,7 @@ ROLES: dict[Role, RoleFacts] = {
     # Its own 5xx are seen where they hurt, as those of the workers that ask it.
     Role("event_persister"): RoleFacts(Duty.SHARDED, (Metric.WORK, Metric.BACKLOG), "writes the events of its rooms, which wait meanwhile"),
     Role("federation_sender"): RoleFacts(Duty.SHARDED, (Metric.WORK, Metric.BACKLOG), "sends to its destinations, which wait meanwhile"),
-    Role("pusher"): RoleFacts(Duty.SHARDED, (Metric.WORK,), "pushes to its users, who wait meanwhile"),
+    Role("pusher"): RoleFacts(Duty.SHARDED, (Metric.WORK, Metric.PUSH_FAILURES), "pushes to its users, who wait meanwhile"),
     # These streams may have several writers, but Synapse calls each of them by its name, and some of their work only the first one does.
     Role("receipts"): RoleFacts(Duty.SHARDED, _REQUESTS, "one of the writers of read receipts, called by name"),
     Role("device_lists"): RoleFacts(Duty.SHARDED, _REQUESTS, "one of the writers of device lists; the first one updates those of others"),

@@ -179,7 +179,7 @@ def test_a_wrong_inventory(tmp_path: Path, old: str, new: str, where: str, what:
             "    max: 1\n    roles: [pusher]\n",
             "7:13",
             "poll_cpu_s says nothing about the role pusher",
-            "work_per_s",
+            "work_per_s or push_failure_ratio",
         ),
         ("    ratio_max: 1.5\n", "", "6:5", 'the gate "cpu" has no threshold', "ratio_max (times the baseline) or max (absolute)"),
     ],
