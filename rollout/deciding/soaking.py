@@ -90,8 +90,10 @@ def verdict_of(plan: Plan, state: DeployState, worker: WorkerId, gate: Gate, now
     known = state.workers[worker]
     compared: threshold.Compared | None = None
     if known.after is not None:
-        kept, past = index_of(plan).compared, past_of(plan, state, worker, gate)
-        compared = threshold.compare(gate, known.after, past.own, known.controls, past.pool, kept.get((worker, gate.id)))
-        kept[worker, gate.id] = compared
+        kept = index_of(plan).compared
+        compared = kept.get((worker, gate.id))
+        if compared is None or not compared.is_of(known.after, known.baseline, known.controls):
+            past = past_of(plan, state, worker, gate)
+            compared = kept[worker, gate.id] = threshold.compare(gate, known.after, past.own, known.controls, past.pool)
     admitted_at_s = known.admitted_at_s or now_s
     return threshold.rule_on(gate, compared, unmeasured=unmeasured_by(known, gate), admitted_at_s=admitted_at_s, now_s=now_s)

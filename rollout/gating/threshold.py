@@ -73,21 +73,12 @@ def rule(
     return rule_on(gate, compared, unmeasured=unmeasured, admitted_at_s=admitted_at_s, now_s=now_s)
 
 
-def compare(
-    gate: Gate,
-    after: Tally,
-    baseline: Tally | None,
-    controls: Tally | None,
-    pool: Tally | None = None,
-    before: "Compared | None" = None,
-) -> "Compared":
-    """Do that part of `rule` which time doesn't change; *before* is it still if it was made of the same tallies."""
-    if before is not None and all(one is other for one, other in zip(before.made_of, (after, baseline, controls, pool), strict=True)):
-        return before
+def compare(gate: Gate, after: Tally, baseline: Tally | None, controls: Tally | None, pool: Tally | None) -> "Compared":
+    """Do that part of `rule` which time doesn't change."""
     if not sound(after):
         unsound = _without(gate, Ruling.UNMEASURABLE, "what was measured of it can't be true")
-        return Compared(after, baseline, controls, pool, unsound, is_sound=False)
-    return Compared(after, baseline, controls, pool, _judge(gate, after, _limit(gate, baseline, controls, pool)))
+        return Compared(after, baseline, controls, unsound, is_sound=False)
+    return Compared(after, baseline, controls, _judge(gate, after, _limit(gate, baseline, controls, pool)))
 
 
 def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, admitted_at_s: float, now_s: float) -> Verdict:
@@ -147,14 +138,12 @@ class Compared(NamedTuple):
     after: Tally
     baseline: Tally | None
     controls: Tally | None
-    pool: Tally | None
     verdict: Verdict
     is_sound: bool = True
 
-    @property
-    def made_of(self) -> tuple[Tally | None, ...]:
-        """Return the tallies, in this order."""
-        return self[:4]
+    def is_of(self, after: Tally, baseline: Tally | None, controls: Tally | None) -> bool:
+        """Tell whether it was made of these very tallies; what a pool did before changes no more once there is something to compare."""
+        return self.after is after and self.baseline is baseline and self.controls is controls
 
 
 def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None, pool: Tally | None) -> _Limit | str:

@@ -266,9 +266,8 @@ def test_gate_without_a_threshold_never_rules() -> None:
 def test_what_was_compared_is_kept_for_as_long_as_the_tallies_are_the_same() -> None:
     """The same objects, not equal ones: whoever has measured anew has made a new one."""
     after, baseline, controls = tally(requests=400.0), _before(requests=400.0), tally(requests=800.0)
-    first = compare(ERRORS, after, baseline, controls)
-    assert compare(ERRORS, after, baseline, controls, None, first) is first
-    assert compare(ERRORS, replace(after), baseline, controls, None, first) is not first
-    assert compare(ERRORS, after, replace(baseline), controls, None, first) is not first
-    assert compare(ERRORS, after, baseline, None, None, first) is not first
-    assert compare(ERRORS, after, baseline, controls, replace(baseline), first) is not first
+    once = compare(ERRORS, after, baseline, controls, None)
+    assert once.is_of(after, baseline, controls)
+    assert not once.is_of(replace(after), baseline, controls)
+    assert not once.is_of(after, replace(baseline), controls)
+    assert not once.is_of(after, baseline, None)
