@@ -136,6 +136,13 @@ def test_tally_is_the_difference_of_two_real_pages() -> None:
     assert done.poll_cpu_s == pytest.approx(0.26, abs=0.005)
 
 
+def test_pushes_that_are_not_taken_are_no_work() -> None:
+    lines = {"synapse_http_httppusher_http_pushes_processed_total": 5.0, "synapse_http_httppusher_http_pushes_failed_total": 3.0}
+    seen = read_counters((*samples("main"), *(Sample(name, {"server_name": "lab.localhost"}, value) for name, value in lines.items())))
+    assert isinstance(seen, Counters)
+    assert (seen.pushes_taken, seen.push_failures, seen.work - counters("main").work) == (5.0, 3.0, 5.0)
+
+
 @pytest.mark.parametrize(("until_s", "told"), [(50.0 + PUSHES_FROM_S + 5.0, (8.0, 3.0)), (50.0 + PUSHES_FROM_S + 4.0, (0.0, 0.0))])
 def test_pushes_count_once_gateways_that_are_away_are_tried_as_seldom_as_before(until_s: float, told: tuple[float, float]) -> None:
     """Whether they failed or not, or a share of nothing but failures would be left. As work they count from the start."""
