@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from rollout.deciding.index import PlanIndex, index_of
-from rollout.deciding.seeing import last_seen_s
+from rollout.deciding.seeing import last_seen_s, pool_before
 from rollout.deciding.sparing import RECENT_MAX
 from rollout.deciding.state import DeployState, Direction, StepStatus, WorkerState
 from rollout.gating import guards as guard_rules
@@ -134,7 +134,7 @@ def measure(plan: Plan, state: DeployState, measured: Measured) -> DeployState:
             continue
         pool = _NOBODY if its_pool is None else pools.get(its_pool, _NOBODY)
         controls = (
-            known.controls if worker in passed and not index.compares_on(worker) else _with_peers(index, known, worker, pool, measured)
+            known.controls if worker in passed and not index.compares_on(worker) else _with_peers(index, state, worker, pool, measured)
         )
         if own is not None:
             workers[worker] = _take_in(index, state, measured, worker, pool, controls=controls, surveying=surveying)
@@ -208,23 +208,27 @@ def _take_in(
     )
 
 
-def _with_peers(index: PlanIndex, known: WorkerState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
+def _with_peers(index: PlanIndex, state: DeployState, worker: WorkerId, pool: _Pool, measured: Measured) -> Tally | None:
     """
     Add what those of its pool did that were not restarted, since a worker has its traffic again.
 
     Who was restarted in this rollout is never what another is compared with: a release that makes both slow would be as good as itself.
-    Without anybody left a worker has its own past alone, and without that no ruling. Those that ran the release before show little; they
-    count for who has no past of its own.
+    Without anybody left a worker has the past alone, its own or that of its pool, and without that no ruling. Those that ran the release
+    before show little; they count for who has no such past.
     """
+    known = state.workers[worker]
     controls = known.controls
     if known.admitted_at_s is not None:
-        past = known.baseline
-        has_past = past is not None and past.requests + past.polls >= COMPARABLE_MIN
+        has_past = index.already_on_it and (_is_enough(known.baseline) or _is_enough(pool_before(index, state, worker)))
         left_aside = index.already_on_it if has_past else frozenset()
         for peer in pool.lasting:
             if peer != worker and peer not in left_aside and _is_after(known, measured.tallies[peer]):
                 controls = _join(controls, measured.tallies[peer])
     return controls
+
+
+def _is_enough(past: Tally | None) -> bool:
+    return past is not None and past.requests + past.polls >= COMPARABLE_MIN
 
 
 def _is_after(known: WorkerState, tally: Tally) -> bool:

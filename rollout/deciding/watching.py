@@ -159,11 +159,12 @@ def _failed(plan: Plan, state: DeployState, worker: WorkerId) -> tuple[tuple[Gat
         last = _last(plan, gate, known)
         if len(last) < WINDOWS_TO_FAIL:
             continue
-        ruled, past = before.get(gate.id), past_of(plan, state, worker, gate)
-        newest_fails = ruled[1] if ruled is not None and ruled[0] is last[0] else _fails_in(gate, past, last[0])
-        newest[gate.id] = (last[0], newest_fails)
-        if newest_fails and all(_fails_in(gate, past, window) for window in last[1:]):
-            failed.append((gate, _rule_window(gate, past, last[0])))
+        ruled = before.get(gate.id)
+        if ruled is None or ruled[0] is not last[0]:
+            ruled = (last[0], _fails_in(gate, past_of(plan, state, worker, gate), last[0]))
+        newest[gate.id] = ruled
+        if ruled[1] and (verdict := failed_in_windows(plan, state, worker, gate)) is not None:
+            failed.append((gate, verdict))
     index.rulings[worker] = Kept(known.watched, known.baseline, newest, tuple(failed))
     return tuple(failed)
 

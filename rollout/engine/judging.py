@@ -93,7 +93,7 @@ class Judge:
         since_s = now_s if after is None else after.since_s
         if gate.odds is None:
             return threshold.rule(
-                gate, after=after, baseline=baseline, controls=None, unmeasured=unmeasured, admitted_at_s=since_s, now_s=now_s
+                gate, after=after, baseline=baseline, controls=None, unmeasured=unmeasured, admitted_at_s=since_s, now_s=now_s, pool=None
             )
         seen = sequential.Seen(() if heard is None else heard.blocks, baseline, None, (), since_s)
         odds, kept = sequential.weigh(gate, seen, self._kept.get((worker, gate.id)))

@@ -58,7 +58,8 @@ def unwatched(gate: Gate, watch: Watch, sample_s: float) -> str:
     if gate.odds is not None:
         return ""
     if gate.metric in BURSTS:
-        return "not looked at again once a worker has passed: work comes in bursts"
+        bursts = "gateways that are away are tried in bursts" if gate.metric is Metric.PUSH_FAILURES else "work comes in bursts"
+        return f"not looked at again once a worker has passed: {bursts}"
     own = gate.metric in {Metric.CANARY_P95, Metric.CANARY_FAILURES}
     window_s = max(math.ceil(watch.window_s / sample_s), gate.samples_min if own else 0) * sample_s
     if 0 < watch.watch_s < WINDOWS_TO_FAIL * window_s:

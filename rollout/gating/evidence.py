@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
 
-from rollout.model.gate import LATENCY_EDGES_S, PUSHES_FROM_S, Metric, Tally
+from rollout.model.gate import LATENCY_EDGES_S, Metric, Tally
 
 # What one sample is called.
 SAMPLES = {
@@ -25,13 +25,11 @@ SAMPLES = {
     Metric.CANARY_P95: "canary requests",
     Metric.CANARY_FAILURES: "canary requests",
     Metric.PROXY_FAILURES: "requests at the proxy",
-    Metric.PUSH_FAILURES: f"pushes after its first {PUSHES_FROM_S / 60:g} min",
+    Metric.PUSH_FAILURES: "pushes",
     Metric.WORK: "units of work",
     Metric.BACKLOG: "units of work",
 }
 P95 = 0.95
-# So many that failed of so many (counted).
-SHARES = frozenset({Metric.ERRORS, Metric.CANARY_FAILURES, Metric.PROXY_FAILURES, Metric.PUSH_FAILURES})
 # No worker counts as far, and beyond it arithmetic becomes inexact.
 _BEYOND = 1e15
 _ROUNDING = 1e-6
@@ -59,7 +57,7 @@ def samples(metric: Metric, tally: Tally) -> float:
 
 
 def counted(metric: Metric, tally: Tally) -> tuple[float, float]:
-    """Return how many failed, of how many; *metric* is one of SHARES."""
+    """Return how many failed, of how many; *metric* is one of COUNTED."""
     return _COUNTED[metric](tally)
 
 
@@ -133,6 +131,8 @@ _SAMPLES: dict[Metric, Callable[[Tally], float]] = {
     Metric.WORK: lambda tally: tally.work,
     Metric.BACKLOG: lambda tally: tally.work,
 }
+# Of these a value is a share: so many failed of so many.
+COUNTED = frozenset(_COUNTED)
 _VALUES: dict[Metric, Callable[[Tally], float | None]] = {
     Metric.LATENCY_P95: lambda tally: quantile(tally.latency, P95),
     Metric.ERRORS: lambda tally: _per(*_COUNTED[Metric.ERRORS](tally)),

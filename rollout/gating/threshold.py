@@ -22,8 +22,8 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from rollout.gating.chance import ALPHA, Z, at_least, mean_factor
-from rollout.gating.evidence import P95, SAMPLES, SHARES, counted, measured, quantile, sound, surely_above
-from rollout.model.gate import Evidence, Gate, Metric, Ruling, Tally, Verdict
+from rollout.gating.evidence import COUNTED, P95, SAMPLES, counted, measured, quantile, sound, surely_above
+from rollout.model.gate import PUSHES_FROM_S, Evidence, Gate, Metric, Ruling, Tally, Verdict
 
 # A comparison with fewer samples than this says nothing; a gate that asks for fewer of the worker itself asks for no more of the baseline.
 COMPARABLE_MIN = 20
@@ -60,7 +60,7 @@ def rule(
     unmeasured: str | None,
     admitted_at_s: float,
     now_s: float,
-    pool: Tally | None = None,
+    pool: Tally | None,
 ) -> Verdict:
     """
     Rule on one worker, never raising.
@@ -106,9 +106,9 @@ def rule_on(gate: Gate, compared: "Compared | None", *, unmeasured: str | None, 
     return verdict
 
 
-def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None, pool: Tally | None = None) -> bool:
+def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally | None, pool: Tally | None) -> bool:
     """Tell whether `rule` would say FAIL right after *after* was measured, before the gate's deadline; quicker, for want of a sentence."""
-    if gate.metric in SHARES and not counted(gate.metric, after)[0]:
+    if gate.metric in COUNTED and not counted(gate.metric, after)[0]:
         return False
     if gate.metric is Metric.BACKLOG or not sound(after):
         return False
@@ -118,8 +118,14 @@ def fails(gate: Gate, *, after: Tally, baseline: Tally | None, controls: Tally |
 
 
 def needs_pool(gate: Gate, baseline: Tally | None) -> bool:
-    """Tell whether a worker's own *baseline* says too little, so that what its pool did before has to stand for it."""
-    return gate.ratio_max is not None and (baseline is None or not _comparable(gate, baseline))
+    """
+    Tell whether a worker's own *baseline* says too little, so that what its pool did before has to stand for it.
+
+    Not of what each does by itself: several of them do several times as much.
+    """
+    if gate.ratio_max is None or gate.metric in {Metric.WORK, Metric.BACKLOG}:
+        return False
+    return baseline is None or not _comparable(gate, baseline)
 
 
 class _Limit(NamedTuple):
@@ -153,6 +159,7 @@ def _limit(gate: Gate, baseline: Tally | None, controls: Tally | None, pool: Tal
         if gate.max is None:
             return "the gate has no threshold"
         return _Limit(gate.max, gate.max, None, "an absolute limit", absolute=True)
+    # The worse of the two counts, whichever past it is.
     past = (pool, "its pool's baseline") if needs_pool(gate, baseline) else (baseline, "its baseline")
     named = (past, (controls, "its pool now"))
     known = [(tally, name) for tally, name in named if tally is not None and _comparable(gate, tally)]
@@ -200,7 +207,7 @@ def _worst(metric: Metric, tally: Tally) -> float:
     """Return the worst that a comparison may really have been, given that it is a sample."""
     value, samples = measured(metric, tally)
     value = value or 0.0
-    if metric in SHARES:
+    if metric in COUNTED:
         hits, trials = counted(metric, tally)
         return min(1.0, (hits + 1 + _CAUTION * math.sqrt(hits + 1)) / trials)
     if metric is Metric.WORK:
@@ -222,6 +229,8 @@ def _judge(gate: Gate, after: Tally, limit: _Limit | str) -> Verdict:
     """Compare: FAIL first, since it may come early; then everything that PASS needs but time."""
     value, samples = measured(gate.metric, after)
     lacking = f"it has {samples:.0f} of the {gate.samples_min} {SAMPLES[gate.metric]} needed"
+    if gate.metric is Metric.PUSH_FAILURES:
+        lacking = f"{lacking}; those of a process's first {PUSHES_FROM_S / 60:g} min don't count"
     if isinstance(limit, str):
         return _verdict(gate, Ruling.PENDING, lacking if samples < gate.samples_min else limit, value, samples, None)
     if value is not None and _is_beyond(gate, after, limit, value, samples):
@@ -251,7 +260,7 @@ def _within(metric: Metric, value: float, threshold: float) -> bool:
 
 def _beyond_chance(metric: Metric, after: Tally, value: float, threshold: float) -> bool:
     """Tell whether chance alone, at a truth that is exactly at *threshold*, would show this much or more less often than ALPHA."""
-    if metric in SHARES:
+    if metric in COUNTED:
         hits, trials = counted(metric, after)
         # With a threshold of 0 a single stray failure would be proof; half an expected one is allowed.
         return at_least(hits, trials, min(1.0, max(threshold, 0.5 / trials))) < ALPHA
@@ -274,7 +283,7 @@ def _compare(gate: Gate, value: float, samples: float, limit: _Limit) -> str:
 
 def say(metric: Metric, value: float) -> str:
     """Write a value of *metric* with its unit."""
-    if metric in SHARES:
+    if metric in COUNTED:
         return f"{value * 100:.3g} %"
     if metric is Metric.WORK:
         return f"{value:.3g} per s"

@@ -21,7 +21,7 @@ WINDOWS_TO_FAIL = 2
 # Those that are complete, and the one that is being filled.
 WINDOWS_KEPT = WINDOWS_TO_FAIL + 1
 # What a worker does of its own accord comes in bursts longer than a window: it isn't watched in windows.
-BURSTS = frozenset({Metric.WORK, Metric.BACKLOG})
+BURSTS = frozenset({Metric.WORK, Metric.BACKLOG, Metric.PUSH_FAILURES})
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,10 @@ from rollout.model.ids import GateId, WorkerId
 # The bucket edges of synapse_http_server_response_time_seconds (measured on 1.163.2); the last bucket is everything above.
 LATENCY_EDGES_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 _NONE = (0.0,) * (len(LATENCY_EDGES_S) + 1)
-# A pusher forgets with its process how long it was to wait for a gateway that is away, and tries it after 1, 2, 4, 8 ... s anew. Until it
-# waits for as long as a process that is old, its failures say nothing about its release.
-PUSHES_FROM_S = 300.0
+# A pusher forgets with its process for how long it was to leave a gateway alone that is away: an old one tries it every hour, a new one
+# after 1, 3, 7 ... 255, 511, 1023 s (httppusher.py of 1.163.2 doubles each wait), and all that are away fail at about the same moments.
+# That says nothing about the release, so pushes count after the ninth of these.
+PUSHES_FROM_S = 600.0
 
 
 class Metric(StrEnum):

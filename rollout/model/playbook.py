@@ -100,7 +100,8 @@ class GateEntry(BaseModel):
     *test* "sequential" adds up evidence, against the worker's own past less what its pool shows meanwhile, and is wrong about a good worker
     no oftener than *false_alarms* of the playbook allow, however often it is looked at (docs/gates.md). There *ratio_max* and *max* say
     how bad is bad, and may be left out: clearly below them nobody fails, and to pass a worker must be shown to be below. *samples_min*,
-    *soak_s* and the rest are as below. It is for what varies from request to request: all metrics but work_per_s and backlog.
+    *soak_s* and the rest are as below. It is for what varies from request to request: all metrics but work_per_s, backlog and
+    push_failure_ratio.
 
     The other, "threshold", is one value.
     Passes when the measured value is at or below *ratio_max* times the baseline (plus *slack*, in the metric's own unit), or at or below
@@ -121,7 +122,9 @@ class GateEntry(BaseModel):
     samples_min: int = Field(default=50, ge=1)
     soak_s: float = Field(default=30.0, ge=0)
     fresh_s: float = Field(default=20.0, gt=0)
-    deadline_s: float | None = Field(default=None, gt=0, description="600 if absent, and 1200 where the test is sequential")
+    deadline_s: float | None = Field(
+        default=None, gt=0, description="600 if absent, 1200 where the test is sequential, and 1000 of push_failure_ratio"
+    )
     on_inconclusive: Policy = "pause"
     on_unmeasurable: Policy = "pause"
     act: bool = Field(default=True, description="false: it rules and is told of, and nothing is done about it")

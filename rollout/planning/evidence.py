@@ -13,6 +13,8 @@ from rollout.model.playbook import GateEntry, Playbook
 # Cold caches take up to a quarter of an hour, and a gate that adds up evidence waits for who gets better meanwhile.
 SEQUENTIAL_DEADLINE_S = 1200.0
 THRESHOLD_DEADLINE_S = 600.0
+# What is away is next tried by a new pusher 1023 s after its start.
+PUSHES_DEADLINE_S = 1000.0
 
 
 def gates_of(role: Role, playbook: Playbook, *, proxied: bool) -> tuple[GateId, ...]:
@@ -77,6 +79,8 @@ def deadline_of(entry: GateEntry) -> float:
     """Say after how many seconds a gate gives up: as its entry says, or as long as such a gate may need."""
     if entry.deadline_s is not None:
         return entry.deadline_s
+    if entry.metric is Metric.PUSH_FAILURES:
+        return PUSHES_DEADLINE_S
     return SEQUENTIAL_DEADLINE_S if entry.test == "sequential" else THRESHOLD_DEADLINE_S
 
 

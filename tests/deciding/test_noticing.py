@@ -6,17 +6,22 @@ from typing import NamedTuple
 
 import pytest
 
+from rollout.deciding.agenda import agenda_of
+from rollout.deciding.decision import Note
 from rollout.deciding.noticing import measure
 from rollout.deciding.soaking import verdict_of
 from rollout.deciding.state import DeployState, StepStatus, WorkerState
-from rollout.deciding.watching import failed_in_windows
+from rollout.deciding.watching import alarm, failed_in_windows
 from rollout.gating.windows import Window
+from rollout.model.changed import changed
+from rollout.model.event import GateRuled
 from rollout.model.gate import Measured, Ruling, Tally
-from rollout.model.ids import GateId, WorkerId
+from rollout.model.ids import GateId, StepId, WorkerId
 from rollout.model.plan import Plan
 from rollout.model.sighting import ProcessSighting, Sighting
 from tests.deciding.rolled import CLIENT1, state_where, with_worker
 
+SOAK = StepId("client1/soak")
 CLIENT2 = WorkerId("client2")
 # Of another pool; it stands in for a third client.
 CLIENT3 = WorkerId("sync2")
@@ -127,6 +132,10 @@ def test_the_last_of_a_pool_with_too_little_past_has_that_of_its_pool(peers: Pee
     again = with_worker(state, CLIENT1, replace(state.workers[CLIENT1], watched=watched))
     failed = failed_in_windows(plan, again, CLIENT1, gate)
     assert (failed is not None and failed.ruling is Ruling.FAIL) is (ruling is Ruling.PASS)
+    soaked = changed(again.steps[SOAK], status=StepStatus.DONE, finished_at_s=again.last_at_s)
+    again = replace(again, steps={**again.steps, SOAK: soaked})
+    alarmed = alarm(plan, again, agenda_of(plan, again), again.last_at_s)
+    assert (isinstance(alarmed, Note) and isinstance(alarmed.event, GateRuled)) is (ruling is Ruling.PASS)
 
 
 def test_who_crashed_meanwhile_or_was_restarted_by_somebody_is_no_control() -> None:
@@ -142,7 +151,9 @@ def test_who_was_restarted_before_the_rollout_is_a_control() -> None:
 
 
 def test_who_ran_the_release_before_shows_nothing_of_how_it_was_without_it() -> None:
-    """A slow release would be as good as itself. Who has no past of its own has nothing better."""
+    """A slow release would be as good as itself. Who has no past, and whose pool has none, has nothing better."""
     peers = Peers(PAIR, ran_before={CLIENT2})
     assert _compared_with(peers, SHOWS_ENOUGH) == (0.0, 0.0)
     assert _compared_with(peers, SHOWS_LITTLE) == (40.0, 0.0)
+    past = {CLIENT3: Tally(0.0, 10.0, requests=40.0, latency=_quick(40.0))}
+    assert _compared_with(Peers(THREE, touched={CLIENT3}, ran_before={CLIENT2}, pasts=past), SHOWS_LITTLE) == (0.0, 0.0)

@@ -305,4 +305,4 @@ def test_failing_is_what_a_ruling_says_it_is(on: Gate, after: Tally, baseline: T
     """The quick question has the answer of the long one, asked as the tally was taken; for the other test see test_metamorphic.py."""
     on = replace(on, deadline_s=math.inf)
     failed = _rule(on, after, baseline, controls, after.until_s).ruling is Ruling.FAIL
-    assert fails(on, after=after, baseline=baseline, controls=controls) is failed
+    assert fails(on, after=after, baseline=baseline, controls=controls, pool=controls) is failed

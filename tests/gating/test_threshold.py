@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rollout.gating.threshold import compare, fails
-from rollout.model.gate import Metric, Ruling, Tally
+from rollout.model.gate import Gate, Metric, Ruling, Tally
 from tests.gating.evidence_at_hand import ADMITTED_AT_S, gate, histogram, ruled, tally
 
 ERRORS = gate(Metric.ERRORS, max=0.01)
@@ -173,6 +173,21 @@ def test_what_its_pool_did_before_stands_for_a_past_of_too_few_samples() -> None
 def test_who_has_a_past_of_its_own_is_not_excused_by_its_pools() -> None:
     enough, dear = _before(polls=1000.0, poll_cpu_s=5.0), _before(polls=1000.0, poll_cpu_s=50.0)
     assert ruled(POLLS, tally(polls=60.0, poll_cpu_s=2.4), baseline=enough, pool=dear).ruling is Ruling.FAIL
+
+
+@pytest.mark.parametrize(("before_s", "now_s", "ruling"), [(0.05, 0.005, "pass"), (0.005, 0.05, "pass"), (0.005, 0.005, "fail")])
+def test_of_its_pools_past_and_present_the_worse_counts(before_s: float, now_s: float, ruling: str) -> None:
+    """As of its own: 40 ms a long-poll are good beside whoever took 50 ms."""
+    after, little = tally(polls=60.0, poll_cpu_s=2.4), _before(polls=3.0, poll_cpu_s=0.3)
+    pool, controls = (_before(polls=1000.0, poll_cpu_s=1000 * each_s) for each_s in (before_s, now_s))
+    assert ruled(POLLS, after, baseline=little, pool=pool, controls=controls).ruling == ruling
+
+
+@pytest.mark.parametrize("on", [WORK, BACKLOG], ids=["work", "backlog"])
+def test_what_each_does_by_itself_is_not_compared_with_what_several_did(on: Gate) -> None:
+    """Three that do as much as this one did three times as much together."""
+    after, little = tally(work=30.0, backlog=200.0), _before(work=1.0)
+    assert ruled(on, after, baseline=little, pool=_before(work=9000.0, backlog=1.0)).ruling is Ruling.PENDING
 
 
 # --- work and backlog

@@ -144,7 +144,7 @@ def test_pushes_that_are_not_taken_are_no_work() -> None:
 
 
 @pytest.mark.parametrize(("until_s", "told"), [(50.0 + PUSHES_FROM_S + 5.0, (8.0, 3.0)), (50.0 + PUSHES_FROM_S + 4.0, (0.0, 0.0))])
-def test_pushes_count_once_gateways_that_are_away_are_tried_as_seldom_as_before(until_s: float, told: tuple[float, float]) -> None:
+def test_pushes_count_once_gateways_that_are_away_are_tried_seldom(until_s: float, told: tuple[float, float]) -> None:
     """Whether they failed or not, or a share of nothing but failures would be left. As work they count from the start."""
     before = replace(BEFORE, pushes_taken=7.0, push_failures=20.0)
     later = replace(before, work=12.0, pushes_taken=12.0, push_failures=23.0)

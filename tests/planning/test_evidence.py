@@ -98,17 +98,18 @@ def test_who_stands_behind_no_proxy_shows_nothing_there() -> None:
         ({"test": "threshold", "max": 0.1}, 600.0),
         ({"test": "sequential", "deadline_s": 90}, 90.0),
         ({"test": "threshold", "max": 0.1, "deadline_s": 90}, 90.0),
+        ({"metric": "push_failure_ratio", "test": "threshold", "max": 0.1}, 1000.0),
     ],
 )
 def test_evidence_that_adds_up_is_waited_for_as_long_as_caches_are_cold(written: dict[str, Any], deadline_s: float) -> None:
     """And who writes down what is meant anyway has the same playbook."""
-    entry = _entry("errors", "error_ratio", **written)
+    entry = _entry("errors", **{"metric": "error_ratio", **written})
     assert resolved(entry).deadline_s == deadline_s
     said = entry.model_copy(update={"deadline_s": deadline_s})
     assert digest_of_playbook(_playbook(said)) == digest_of_playbook(_playbook(entry))
 
 
-@pytest.mark.parametrize(("soak_s", "soaks_s"), [(60.0, PUSHES_FROM_S), (400.0, 400.0)])
+@pytest.mark.parametrize(("soak_s", "soaks_s"), [(60.0, PUSHES_FROM_S), (700.0, 700.0)])
 def test_who_pushes_is_watched_until_pushes_count(soak_s: float, soaks_s: float) -> None:
     """So that the forecast knows of it."""
     assert resolved(_entry("pushes", "push_failure_ratio", max=0.5, soak_s=soak_s)).soak_s == soaks_s

@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 from rollout.adapters.problem import Problem
 from rollout.adapters.wording import nearest, shortened
 from rollout.gating import sequential
-from rollout.gating.evidence import SHARES
+from rollout.gating.evidence import COUNTED
 from rollout.gating.latency import GOOD_RATIO
 from rollout.homeservers.synapse import hazards
 from rollout.homeservers.synapse.roles import ROLE_ORDER, evidence_of
-from rollout.model.gate import LATENCY_EDGES_S
+from rollout.model.gate import LATENCY_EDGES_S, Metric
 from rollout.model.ids import PoolId, Role, WorkerId
 from rollout.model.inventory import Inventory
 from rollout.model.playbook import GateEntry, Playbook
@@ -21,7 +21,7 @@ from rollout.planning.evidence import behind_proxies, deadline_of, gates_of, hee
 
 _FULL_WEIGHT = 100  # percent
 # Of these, nothing is ever above 1.
-_FRACTIONS = SHARES | {"connections_used", "files_used", "files_projected"}
+_FRACTIONS = COUNTED | {"connections_used", "files_used", "files_projected"}
 _EXAMPLE_URL = "http://127.0.0.1:8008"
 
 
@@ -133,6 +133,14 @@ def _sequential(here: tuple[str | int, ...], gate: GateEntry) -> Iterator[Proble
         yield Problem((*here, "ratio_max"), what, remedy=f"more than {GOOD_RATIO:g}")
 
 
+def _threshold(here: tuple[str | int, ...], gate: GateEntry) -> Iterator[Problem]:
+    if gate.ratio_max is None and gate.max is None:
+        yield Problem(here, f'the gate "{gate.id}" has no threshold', remedy="ratio_max (times the baseline) or max (absolute)")
+    if gate.metric is Metric.PUSH_FAILURES and gate.ratio_max is not None:
+        what = f'the gate "{gate.id}" compares {gate.metric} with a past in which what is away was tried less often'
+        yield Problem((*here, "ratio_max"), what, remedy="max")
+
+
 def _gates(playbook: Playbook) -> Iterator[Problem]:
     seen = set()
     for index, gate in enumerate(playbook.gates):
@@ -140,10 +148,7 @@ def _gates(playbook: Playbook) -> Iterator[Problem]:
         if gate.id in seen:
             yield Problem((*here, "id"), f'the gate "{gate.id}" appears twice', remedy="another id")
         seen.add(gate.id)
-        if gate.test == "sequential":
-            yield from _sequential(here, gate)
-        elif gate.ratio_max is None and gate.max is None:
-            yield Problem(here, f'the gate "{gate.id}" has no threshold', remedy="ratio_max (times the baseline) or max (absolute)")
+        yield from _sequential(here, gate) if gate.test == "sequential" else _threshold(here, gate)
         if gate.metric in _FRACTIONS:
             yield from _fraction((*here, "max"), f'the gate "{gate.id}"', gate.metric, gate.max)
             yield from _fraction((*here, "slack"), f'the gate "{gate.id}"', gate.metric, gate.slack)
