@@ -70,6 +70,9 @@ def weigh(seen: Count, before: Count, pool: Count | None, pool_before: Count | N
     null = fine = max(_predicted(seen, well), _accepted(seen, accepted))
     if pool is not None and _more(pool, usual) - _predicted(pool, well) >= _SHARED:
         null = max(null, _predicted(seen, (pool.hits + 1.0, pool.trials - pool.hits + 1.0)))
+        if seen.hits * pool.trials < pool.hits * seen.trials:
+            # Who fails less than the others do now is no worse than they are.
+            null = max(null, _at_most(seen, pool.hits / pool.trials))
     if TIMES_MIN * usual > BAD_SHARES[-1]:
         # None is twice as much, and "nearly always" may be less than usual: who fails less than before is no worse.
         null = max(null, _at_most(seen, usual))

@@ -167,3 +167,11 @@ def test_a_handful_that_failed_before_excuses_nobody() -> None:
 
 def test_without_any_past_what_fails_every_time_is_condemned() -> None:
     assert weigh(Count(40.0, 40.0), NOTHING, None, None, 0.05).more > math.log(1e6)
+
+
+@pytest.mark.parametrize("hits", [100.0, 150.0, 188.0, 200.0])
+def test_who_fails_less_than_its_pool_does_now_is_not_condemned(hits: float) -> None:
+    """Where everything fails, who fails at three of four had been, and who fails nearly always had not."""
+    everything = Count(103.0, 103.0)
+    found = weigh(Count(hits, 200.0), Count(0.0, 146.0), everything, everything, 0.05)
+    assert found.more < math.log(20.0)
