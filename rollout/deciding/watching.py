@@ -3,8 +3,8 @@ Watching those who have passed, while the others are rolled and a while longer: 
 
 The gates are those of the worker's SOAK, on one window after the other instead of one growing sum, in which what is new would be lost. They
 are asked many times, so only two windows that fail, one after the other, count. Compared is with the worker's own past and with those of
-its pool who still run the old release: the others may be getting worse as well. What a worker does of its own accord (WORK, BACKLOG) comes
-in bursts longer than a window, so it isn't watched.
+its pool who still run the old release: the others may be getting worse as well. What a worker does of its own accord (WORK, BACKLOG, pushes
+that fail) comes in bursts longer than a window, so it isn't watched.
 
 Sequential gates need no windows: they go on adding evidence up, with what they have already, and one FAIL of theirs counts.
 
